@@ -1,0 +1,64 @@
+"""python -m analysis figures [FOLDERS] --out DIR: from stored runs to tables and figures."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import rc_context
+
+from analysis.collect import Runs, collect
+from analysis.figures import STYLE, curves_figure, density_figure
+
+
+def main() -> int:
+    """Parse the command line and do what it says; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    figures = commands.add_parser("figures", help="merged tables (CSV) and the paper's figures")
+    figures.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
+    figures.add_argument("--out", type=Path, default=Path("figures"))
+    figures.add_argument("--format", default="png", help="png, pdf, svg, or several: png,pdf")
+    figures.set_defaults(command=draw)
+    arguments = parser.parse_args()
+    code: int = arguments.command(arguments)
+    return code
+
+
+def draw(arguments: argparse.Namespace) -> int:
+    """Write levels.csv, metrics.csv and the figures of every experiment that is in the folders."""
+    runs = collect(arguments.folders)
+    for problem in runs.problems:
+        print(f"note: {problem}", file=sys.stderr)
+    if runs.levels.empty:
+        print(f"no levels in {', '.join(map(str, arguments.folders))}: give folders of runs or "
+              "sweeps, as in multirun/DATE/TIME.", file=sys.stderr)  # fmt: skip
+        return 1
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    runs.levels.drop(columns="setting").to_csv(arguments.out / "levels.csv", index=False)
+    runs.metrics.drop(columns="setting").to_csv(arguments.out / "metrics.csv", index=False)
+    print(f"{arguments.out}/levels.csv, metrics.csv: {runs.levels['run'].nunique()} runs")
+    for name, title, levels, metrics in experiments(runs):
+        with rc_context(STYLE):
+            drawn = {"density": density_figure(levels, title), "curves": curves_figure(metrics, title)}
+            for kind, figure in drawn.items():
+                for ending in arguments.format.split(","):
+                    file = arguments.out / f"{name}-{kind}.{ending}"
+                    figure.savefig(file)
+                    print(file)
+    return 0
+
+
+def experiments(runs: Runs) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
+    """File name, title and rows of each experiment: runs that differ in arm, rate and seed only."""
+    networks: dict[str, int] = {}
+    for (setting, network), levels in runs.levels.groupby(["setting", "network"], sort=False):
+        number = networks[network] = networks.get(network, 0) + 1
+        of_setting = runs.metrics["setting"] == setting
+        name = str(network).replace(" on ", "-") + (f"-{number}" if number > 1 else "")
+        yield name, str(network), levels, runs.metrics[of_setting]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Run folders to tidy tables: one row per level and one per evaluation, with the run's settings.
+
+Works while a sweep is still running. What cannot be used is reported, never silently dropped.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS
+
+ARM = ("pruning.criterion", "pruning.at", "rewind.kind")
+"""Settings that name an arm."""
+REPLICATE = ("seed", "rewind.draw")
+"""Settings that number repetitions of the same thing."""
+VARIANT = ("pruning.rate", "pruning.conv_rate", "pruning.output_rate")
+"""Settings that are drawn in one picture, beside the arm."""
+
+ARM_NAMES = {
+    ("magnitude", "end", "init"): "winning ticket",
+    ("magnitude", "end", "reinit"): "random reinit",
+    ("random", "init", "init"): "random mask",
+    ("random", "init", "reinit"): "random mask, reinit",
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """`levels`, `metrics`: rows of all runs under the columns of `lth.records`, then `run`, `arm`,
+    `rate` (as shown), `setting` (all else that makes an experiment) and every setting by name.
+    `problems`: what was left out, and why."""
+
+    levels: pd.DataFrame
+    metrics: pd.DataFrame
+    problems: list[str]
+
+
+def collect(folders: Iterable[Path]) -> Runs:
+    """Every run at or below `folders`; each result once, however often it was run."""
+    levels, metrics, problems = [], [], []
+    for folder in sorted({run for root in folders for run in find_runs(root)}):
+        try:
+            settings, tables = read_run(folder)
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{folder}: left out ({error})")
+            continue
+        if settings["state"] != "finished":
+            problems.append(f"{folder}: {settings['state']}, with {len(tables[0])} levels so far")
+        levels.append(tables[0].assign(**settings))
+        metrics.append(tables[1].assign(**settings))
+    if not levels:
+        return Runs(pd.DataFrame(), pd.DataFrame(), problems)
+    return _without_repeats(pd.concat(levels), pd.concat(metrics), problems)
+
+
+def find_runs(root: Path) -> Iterator[Path]:
+    """Folders with a run.json, not looking inside them nor inside a store."""
+    for path, names, files in os.walk(root):
+        if "run.json" in files:
+            yield Path(path)
+        if "run.json" in files or "claims" in names:
+            names.clear()
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataFrame]]:
+    """The settings and the two tables of a run. Raises where they are missing or not whole."""
+    status = json.loads((folder / "run.json").read_bytes())
+    if "identity" not in status:
+        raise ValueError(f"{status['state']} before it began: {status.get('error', 'no reason')}")
+    identity = {name: _plain(value) for name, value in status["identity"].items()}
+    tables = _table(folder / "levels.csv", LEVEL_COLUMNS), _table(folder / "metrics.csv", METRIC_COLUMNS)
+    arm = (identity["pruning.criterion"].removeprefix("lth.pruning."), *(identity[n] for n in ARM[1:]))
+    groups = status["groups"]
+    special = {*ARM, *REPLICATE, *VARIANT}
+    derived = {
+        "run": str(folder),
+        "state": status["state"],
+        "network": f"{groups['model']} on {groups['dataset']}",
+        "arm": ARM_NAMES.get(arm, " ".join(arm)),
+        "rate": _rates(identity),
+        "setting": json.dumps({k: v for k, v in identity.items() if k not in special}),
+    }
+    return {**identity, **derived}, tables
+
+
+def _table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    table = pd.read_csv(file)
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"{file.name} has no column {', '.join(missing)}")
+    return table
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _rates(identity: dict[str, Any]) -> str:
+    """As the command line has them: the rate, and those of other types where they were set."""
+    others = [identity[name] for name in VARIANT[1:]]
+    set_apart = "".join(f", {kind} {rate:g} %" for kind, rate in zip(("conv", "output"), others, strict=True) if rate)
+    return f"{identity['pruning.rate']:g} %{set_apart}"
+
+
+def _without_repeats(
+    levels: pd.DataFrame, metrics: pd.DataFrame, problems: list[str]
+) -> Runs:
+    """One row for each (experiment, arm, rate, seed, draw, level). The same command run again gives
+    the same results: those are dropped; different ones are reported."""
+    key = ["setting", "arm", "rate", *REPLICATE, "level"]
+    levels = levels.sort_values([*key, "run"], ignore_index=True)
+    results = levels.groupby(key, dropna=False)["training"].nunique()
+    for where, _ in results[results > 1].items():
+        problems.append(f"{dict(zip(key[1:], where[1:], strict=True))}: runs disagree; the first is used")
+    repeated = levels.duplicated(key)
+    kept = levels.loc[~repeated, ["run", "level"]]
+    return Runs(levels[~repeated], metrics.merge(kept, on=["run", "level"]), problems)

@@ -1,0 +1,176 @@
+"""The paper's figures, one function each: tidy rows in, Figure out."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+
+STYLE = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "grid.alpha": 0.35,
+    "axes.titlesize": "medium",
+    "font.size": 10,
+    "savefig.dpi": 160,
+}
+ARMS = ("winning ticket", "random reinit", "random mask", "random mask, reinit")
+"""The order of colours: an arm has the same one in every figure."""
+DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
+"""Those of the paper's figure 3."""
+AXIS_DEPTH = 0.05
+"""How far below the dense network's accuracy an axis goes: 5 points, as in the paper."""
+
+PANELS = {
+    "early_stop_iteration": "Early-stop iteration",
+    "early_stop_test_accuracy": "Test accuracy at early stop",
+    "final_test_accuracy": "Test accuracy at the end",
+}
+
+
+def density_figure(levels: pd.DataFrame, title: str) -> Figure:
+    """Early-stop iteration and test accuracy against density (figures 1 and 4): arms by colour,
+    rates by line and marker, mean with a band from minimum to maximum over the repetitions.
+
+    `levels`: rows of one experiment, as `collect` gives them.
+    """
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(PANELS))
+    for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
+        sns.lineplot(
+            levels,
+            x="density",
+            y=column,
+            hue="arm",
+            hue_order=_present(levels),
+            palette=_colours(levels),
+            style="rate",
+            markers=True,
+            errorbar=("pi", 100),
+            err_kws={"alpha": 0.18},
+            markersize=5,
+            ax=axis,
+        )
+        _mark_incomplete(axis, levels, column)
+        axis.set(xlabel="Density (log scale)", ylabel=label)
+        _density_axis(axis, levels)
+        if column != "early_stop_iteration":
+            _accuracy_axis(axis, levels.loc[levels["level"] == 0, column].mean(), levels[column])
+    _one_legend(figure, axes, hide_style=levels["rate"].nunique() == 1)
+    figure.suptitle(title)
+    _caption(figure, levels)
+    return figure
+
+
+def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
+    """Test accuracy against iteration at chosen densities (figure 3), a panel for each arm."""
+    chosen = _at_densities(metrics)
+    groups = list(chosen.groupby(["arm", "rate"], sort=False))
+    figure = Figure(figsize=(max(1, len(groups)) * 5.2 + 1.2, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, ((arm, rate), rows) in zip(axes, groups, strict=True):
+        sns.lineplot(
+            rows,
+            x="iteration",
+            y="test_accuracy",
+            hue="shown",
+            hue_order=sorted(rows["shown"].unique(), key=lambda s: -float(s.split()[0])),
+            palette="viridis",
+            errorbar=("pi", 100),
+            err_kws={"alpha": 0.12},
+            ax=axis,
+        )
+        axis.set(title=f"{arm}, {rate} per level", xlabel="Iteration", ylabel="Test accuracy")
+        axis.legend(title="Density", frameon=False, loc="lower right")
+        axis.margins(x=0.01)
+    dense = chosen[chosen["level"] == 0]
+    last = dense.loc[dense["iteration"] == dense["iteration"].max(), "test_accuracy"].mean()
+    _accuracy_axis(axes[0], last, chosen["test_accuracy"])
+    figure.suptitle(title)
+    _caption(figure, chosen.drop_duplicates(["run", "level"]))
+    return figure
+
+
+def _at_densities(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the levels nearest to CURVE_DENSITIES, on the ladder of each arm and rate."""
+
+    def nearest(ladder: pd.Series) -> Iterator[float]:
+        for wanted in CURVE_DENSITIES:
+            distance = (ladder / wanted - 1).abs()
+            if distance.min() < 0.15:
+                yield ladder[distance.idxmin()]
+
+    parts = []
+    for _, rows in metrics.groupby(["arm", "rate"], sort=False):
+        chosen = set(nearest(rows["density"].drop_duplicates()))
+        parts.append(rows[rows["density"].isin(chosen)])
+    picked = pd.concat(parts)
+    return picked.assign(shown=picked["density"].map(lambda density: f"{100 * density:.1f} %"))
+
+
+def _present(rows: pd.DataFrame) -> list[str]:
+    arms = set(rows["arm"])
+    return [arm for arm in ARMS if arm in arms] + sorted(arms - set(ARMS))
+
+
+def _colours(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    present = [*ARMS, *sorted(set(rows["arm"]) - set(ARMS))]
+    return dict(zip(present, sns.color_palette("colorblind", len(present)), strict=True))
+
+
+def incomplete(levels: pd.DataFrame) -> pd.DataFrame:
+    """Of each arm, rate and level with fewer repetitions than the arm's others: density and n."""
+    key = ["arm", "rate"]
+    counts = levels.groupby([*key, "level"], as_index=False).agg(
+        density=("density", "mean"), n=("seed", "size")
+    )
+    return counts[counts["n"] < counts.groupby(key)["n"].transform("max")]
+
+
+def _mark_incomplete(axis: Axes, levels: pd.DataFrame, column: str) -> None:
+    """A ring around each mean over fewer repetitions than its neighbours'."""
+    colours = _colours(levels)
+    for row in incomplete(levels).itertuples():
+        here = levels["arm"].eq(row.arm) & levels["rate"].eq(row.rate)
+        mean = levels.loc[here & levels["density"].eq(row.density), column].mean()
+        ring = {"marker": "o", "markersize": 10, "fillstyle": "none", "linestyle": "none"}
+        axis.plot([row.density], [mean], color=colours[str(row.arm)], **ring)
+
+
+def _density_axis(axis: Axes, levels: pd.DataFrame) -> None:
+    """Logarithmic, from 100 % on the left, as in the paper."""
+    axis.set_xscale("log")
+    axis.set_xlim(1.12, levels["density"].min() / 1.12)
+    axis.xaxis.set_major_locator(FixedLocator(DENSITY_TICKS))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda density, _: f"{100 * density:g}%"))
+
+
+def _accuracy_axis(axis: Axes, dense: float, values: "pd.Series[float]") -> None:
+    lowest = max(values.min(), dense - AXIS_DEPTH)
+    room = 0.08 * max(values.max() - lowest, 0.002)
+    axis.set_ylim(lowest - room, min(values.max() + room, 1.0 + room))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _one_legend(figure: Figure, axes: Sequence[Axes], *, hide_style: bool) -> None:
+    handles, labels = axes[0].get_legend_handles_labels()
+    for axis in axes:
+        axis.get_legend().remove()
+    shown = [(h, n) for h, n in zip(handles, labels, strict=True) if n not in ("arm", "rate")]
+    if hide_style:
+        shown = shown[: len({*labels} - {"arm", "rate"}) - 1]
+    figure.legend(*zip(*shown, strict=True), loc="outside lower center", ncols=len(shown), frameon=False)
+
+
+def _caption(figure: Figure, rows: pd.DataFrame) -> None:
+    """What the lines are and how many repetitions stand behind them."""
+    counts = rows.groupby(["arm", "rate", "level"]).size()
+    few, many = counts.min(), counts.max()
+    n = f"n = {many}" if few == many else f"n = {few} to {many}; rings: fewer than the arm's most"
+    spread = "one run each" if many == 1 else "mean, band from minimum to maximum"
+    figure.supxlabel(f"{spread}; {n}", fontsize="small", color="0.35")

@@ -1,0 +1,134 @@
+"""How a run or a sweep stands, read from its run.json files: while it runs, and at its end."""
+
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+Status = dict[str, Any]
+REFRESH_SECONDS = 0.25
+LOG_SECONDS = 10.0
+
+
+def read_statuses(folder: Path) -> list[tuple[Path, Status]]:
+    """The run folders in `folder` (it may be one itself) with what their run.json says."""
+    files = [folder / "run.json", *folder.glob("*/run.json")]
+    found = [(file.parent, _read(file)) for file in files if file.is_file()]
+    return sorted(found, key=lambda run: (len(run[0].name), run[0].name))
+
+
+def _read(file: Path) -> Status:
+    try:
+        status = json.loads(file.read_bytes())
+        return status if isinstance(status, dict) and "state" in status else {"state": "unreadable"}
+    except (OSError, ValueError):
+        return {"state": "unreadable"}
+
+
+class View:
+    """A live picture of `folder` on a terminal; elsewhere a plain line from time to time."""
+
+    def __init__(self, folder: Path, runs: int | None) -> None:
+        self.folder = folder
+        self._runs = runs
+        self._started = time.monotonic()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._console = Console(highlight=False)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        if not sys.stdout.isatty():
+            while not self._stopped.wait(LOG_SECONDS):
+                print(self._line(read_statuses(self.folder)), flush=True)
+            return
+        with Live(console=self._console, transient=True, auto_refresh=False) as live:
+            while not self._stopped.wait(REFRESH_SECONDS):
+                live.update(self._picture(read_statuses(self.folder)), refresh=True)
+
+    def _share_done(self, runs: list[tuple[Path, Status]]) -> float:
+        total = max(self._runs or 0, len(runs), 1)
+        return sum(_share(status) for _, status in runs) / total
+
+    def _line(self, runs: list[tuple[Path, Status]]) -> str:
+        share = self._share_done(runs)
+        elapsed = time.monotonic() - self._started
+        left = f", {_clock(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
+        count = f" of {self._runs}" if self._runs else ""
+        states = Counter(status["state"] for _, status in runs)
+        counted = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+        return f"{len(runs)}{count} runs: {counted or 'starting'} | {share:.0%} in {_clock(elapsed)}{left}"
+
+    def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for path, status in runs:
+            if status["state"] == "running":
+                bar = ProgressBar(total=1.0, completed=_share(status), width=24)
+                table.add_row(bar, path.name, " ".join(status["overrides"]), _position(status))
+        overall = ProgressBar(total=1.0, completed=self._share_done(runs), width=60)
+        return Group(Text(self._line(runs)), overall, table)
+
+
+def _share(status: Status) -> float:
+    """How much of a run's levels is done, in [0, 1]."""
+    if status["state"] == "finished":
+        return 1.0
+    levels = status.get("spec", {}).get("pruning", {}).get("levels", 0) + 1
+    return min(status.get("done", 0) / levels, 1.0)
+
+
+def _position(status: Status) -> str:
+    if "level" not in status:
+        return "starting"
+    spec = status["spec"]
+    return (
+        f"level {status['level']} of {spec['pruning']['levels']}, "
+        f"iteration {status['iteration']:,} of {spec['training']['iterations']:,}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{seconds:02} min"
+
+
+def summary(folder: Path, runs: list[tuple[Path, Status]]) -> RenderableType:
+    """What came of a run or a sweep, where its tables lie, and every failure with its reason."""
+    states = Counter(status["state"] for _, status in runs)
+    counted = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+    trained = sum(status.get("trained", 0) for _, status in runs)
+    damaged = [line for _, status in runs for line in status.get("damaged", [])]
+    levels = sum(status.get("done", 0) for _, status in runs)
+    lines = [
+        f"[bold]runs[/]: {counted or 'none'}. [bold]{trained} networks trained[/] for the {levels} "
+        "levels reported; the others were shared or in the store already.",
+        *(f"[yellow]repaired[/]: {escape(line)}" for line in damaged),
+        *(_failure(path, status) for path, status in runs if status["state"] == "failed"),
+    ]
+    if states["interrupted"]:
+        lines.append("[yellow]interrupted[/]: run the same command again, it goes on from there.")
+    lines.append(f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(str(folder))}")
+    return Group(*(Text.from_markup(line) for line in lines))
+
+
+def _failure(path: Path, status: Status) -> str:
+    where = f"{path.name} ({' '.join(status['overrides'])})"
+    log = path / "run.log"
+    return f"[red]failed[/] {escape(where)}: {escape(status['error'])} [dim]{escape(str(log))}[/]"

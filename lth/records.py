@@ -1,0 +1,124 @@
+"""The rows of a run's CSVs, under declared headers: the contract with `analysis`. No torch.
+
+    levels.csv    one row per level; after the declared columns, density/<tensor> for each
+    metrics.csv   one row per evaluation
+
+Accuracies and densities are fractions in [0, 1], losses mean cross-entropy in nats, iterations
+optimiser steps; an evaluation at iteration i is made before step i.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Evaluation(NamedTuple):
+    """One point of a curve. `train_loss`: mean over the batches since the last evaluation, nan
+    before the first step."""
+
+    iteration: int
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+class Outcome(NamedTuple):
+    """What is recorded of a training: its curve, the training accuracies, and of each prunable
+    tensor how many weights survive and how many there are."""
+
+    curve: list[Evaluation]
+    early_stop_train_accuracy: float
+    final_train_accuracy: float
+    weights: dict[str, tuple[int, int]]
+    seconds: float
+
+
+LEVEL_COLUMNS = (
+    "level",
+    "density",
+    "weights_remaining",
+    "early_stop_iteration",
+    "early_stop_val_loss",
+    "early_stop_val_accuracy",
+    "early_stop_test_accuracy",
+    "early_stop_train_accuracy",
+    "final_iteration",
+    "final_val_accuracy",
+    "final_test_accuracy",
+    "final_train_accuracy",
+    "seconds",
+    "cached",
+    "training",
+)
+METRIC_COLUMNS = ("level", "density", *Evaluation._fields)
+TIMING_COLUMNS = ("seconds", "cached")
+"""Columns that differ between two runs of the same experiment; all others do not."""
+
+
+def early_stop(curve: Sequence[Evaluation]) -> Evaluation:
+    """The first evaluation of lowest validation loss; nan counts as the highest.
+
+    Recorded, never acted on: test accuracy is *read* here and has no say in the choice.
+    """
+    return min(curve, key=lambda e: math.inf if math.isnan(e.val_loss) else e.val_loss)
+
+
+def density(weights: Mapping[str, tuple[int, int]]) -> float:
+    """Surviving weights / all weights, counted."""
+    return sum(kept for kept, _ in weights.values()) / sum(total for _, total in weights.values())
+
+
+def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> dict[str, Any]:
+    stop, final = early_stop(outcome.curve), outcome.curve[-1]
+    values = (
+        level,
+        density(outcome.weights),
+        sum(kept for kept, _ in outcome.weights.values()),
+        stop.iteration,
+        stop.val_loss,
+        stop.val_accuracy,
+        stop.test_accuracy,
+        outcome.early_stop_train_accuracy,
+        final.iteration,
+        final.val_accuracy,
+        final.test_accuracy,
+        outcome.final_train_accuracy,
+        round(outcome.seconds, 3),
+        cached,
+        digest,
+    )
+    layers = {f"density/{name}": kept / total for name, (kept, total) in outcome.weights.items()}
+    return dict(zip(LEVEL_COLUMNS, values, strict=True)) | layers
+
+
+def metric_rows(level: int, outcome: Outcome) -> list[dict[str, Any]]:
+    at = {"level": level, "density": density(outcome.weights)}
+    return [{**at, **evaluation._asdict()} for evaluation in outcome.curve]
+
+
+def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    """Floats in full, so that they read back as they were; nan as an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def curve_to_csv(curve: Iterable[Evaluation]) -> bytes:
+    return to_csv((e._asdict() for e in curve), Evaluation._fields)
+
+
+def curve_from_csv(content: bytes) -> list[Evaluation]:
+    rows = csv.DictReader(io.StringIO(content.decode()))
+    numbers = ([float(cell or "nan") for cell in row.values()] for row in rows)
+    return [Evaluation(int(iteration), *others) for iteration, *others in numbers]

@@ -1,0 +1,54 @@
+"""One run, or with -m a sweep of them: python run.py [-m] [KEY=VALUE ...]. See README.md."""
+
+import dataclasses
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from lth import lottery, spec, terminal
+from lth.records import early_stop
+from lth.run_folder import RunFolder
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> float:
+    """One Hydra job; returns the test accuracy at the early stop of its last level."""
+    job = HydraConfig.get()
+    groups = {group: name for group, name in job.runtime.choices.items() if "/" not in group}
+    status = {"overrides": list(job.overrides.task), "groups": groups}
+    with RunFolder(Path(job.runtime.output_dir), status) as folder:
+        return run(spec.from_config(config), folder)
+
+
+def run(wanted: spec.Spec, folder: RunFolder) -> float:
+    """Make the trainings of a run exist, and record each level as soon as it is there."""
+    from lth.checks import check  # torch takes a second to import: not before it is needed
+    from lth.engine import Engine, find_device
+    from lth.store import Store
+
+    levels = {training: level for level, training in lottery.levels(wanted)}
+    folder.update(spec=dataclasses.asdict(wanted), identity=spec.identity(wanted))
+    check(wanted)
+    with terminal.stop_on_signal() as stopping:
+        engine = Engine(
+            Store(Path(wanted.store)),
+            find_device(wanted.device),
+            Path(wanted.dataset.root),
+            threads=wanted.threads,
+            checkpoint_seconds=wanted.checkpoint_seconds,
+            pulse=lambda training, at: folder.update(level=training.mask.level, iteration=at),
+            stopping=stopping,
+        )
+        outcomes = {}
+        for training, outcomes[training] in engine.ensure(levels):
+            cached = training not in engine.made
+            folder.add(levels[training], training.digest, outcomes[training], cached=cached)
+    folder.update(trained=engine.trained, damaged=engine.damaged)
+    *_, last = levels
+    return early_stop(outcomes[last].curve).test_accuracy
+
+
+if __name__ == "__main__":
+    terminal.show(main)
