@@ -96,7 +96,8 @@ def _read_idx(root: Path, name: str) -> Tensor:
         raise LotteryError(f"dataset=mnist: {name} or {name}.gz is missing beside its siblings "
                            f"under {root}. Put all four idx files there.")  # fmt: skip
     try:
-        content = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
         shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError) as error:

@@ -58,9 +58,10 @@ class RunFolder:
             raise LotteryError(self.status["error"]) from error  # one that can be pickled
 
     def _conclude(self, error: BaseException | None) -> None:
-        if error is None:
+        if self._levels:
             self.write_tables()
-            self.update(state="finished", finished=time.time())
+        if error is None:
+            self.update(state="finished", done=len(self._levels), finished=time.time())
         elif isinstance(error, Interrupted | KeyboardInterrupt):
             self.update(state="interrupted")
         else:
@@ -75,9 +76,7 @@ class RunFolder:
     def update(self, **changes: Any) -> None:  # noqa: ANN401 - any JSON value
         """Change the status and write run.json."""
         self.status |= changes | {"updated": time.time()}
-        content = json.dumps(self.status, indent=1).encode()
-        with writing(str(self.path)):
-            write_atomically(self.path / "run.json", content, durable=False)
+        self._write("run.json", json.dumps(self.status, indent=1).encode())
 
     def add(self, level: int, digest: str, outcome: Outcome, *, cached: bool) -> None:
         """Record a level; the tables are written anew where it has taken time to get it."""
@@ -91,6 +90,9 @@ class RunFolder:
         """levels.csv and metrics.csv of the levels that are there, in order."""
         levels = [self._levels[level] for level in sorted(self._levels)]
         metrics = [row for level in sorted(self._metrics) for row in self._metrics[level]]
+        self._write("levels.csv", to_csv(levels, list(levels[0])))
+        self._write("metrics.csv", to_csv(metrics, METRIC_COLUMNS))
+
+    def _write(self, name: str, content: bytes) -> None:
         with writing(str(self.path)):
-            write_atomically(self.path / "levels.csv", to_csv(levels, list(levels[0])))
-            write_atomically(self.path / "metrics.csv", to_csv(metrics, METRIC_COLUMNS))
+            write_atomically(self.path / name, content, durable=False)  # the store has it all

@@ -100,11 +100,15 @@ class Store:
     def is_whole(self, node: Node) -> bool:
         """Whether every file of `node` is, just now, what was published."""
         self._done.pop(node, None)
-        try:
-            return self.exists(node) and all(self.read(node, name) for name in self._done[node])
-        except Damaged:
-            self._done.pop(node, None)
+        if not self.exists(node):
             return False
+        try:
+            for name in self._done[node]:
+                self.read(node, name)
+        except Damaged:
+            del self._done[node]
+            return False
+        return True
 
     def set_aside(self, node: Node) -> None:
         """Move a damaged folder out of the way, so that the node is made again. A whole one stays:

@@ -1,0 +1,54 @@
+"""Small experiments that every test file can use."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from lth.engine import Engine
+from lth.spec import Spec, from_config
+from lth.store import Store
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+TINY = (
+    "model.widths=[6,5]",
+    "training.iterations=12",
+    "training.evaluate_every=5",
+    "training.batch_size=20",
+    "pruning.levels=3",
+)
+"""A network of 64 x 6 + 6 x 5 + 5 x 10 = 464 weights on the digits."""
+
+Composer = Callable[..., Spec]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def composed() -> Composer:
+    """The Spec of overrides as typed on the command line."""
+
+    def compose_spec(*overrides: str) -> Spec:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return from_config(compose("config", overrides=list(overrides)))
+
+    return compose_spec
+
+
+@pytest.fixture
+def tiny(composed: Composer) -> Composer:
+    """The Spec of a run of a fraction of a second, with overrides."""
+    return lambda *overrides: composed(*TINY, *overrides)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(Store(tmp_path / "store"), torch.device("cpu"), tmp_path / "data")

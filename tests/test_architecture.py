@@ -1,0 +1,69 @@
+"""Who may import whom: the rooms of docs/design.md."""
+
+import ast
+
+import pytest
+
+from tests.conftest import ROOT
+
+LEAVES = {"errors", "streams", "files", "provenance"}
+MAY_IMPORT = {
+    "errors": set(), "streams": set(), "files": {"errors"}, "provenance": set(),
+    "masks": set(), "records": set(), "models": set(), "data": {"errors", "streams"},
+    "claims": set(), "pruning": {"masks"}, "spec": {"errors"}, "graph": {"spec"},
+    "lottery": {"graph", "spec"}, "store": {"claims", "files", "graph"},
+    "training": {"data", "masks", "models", "records", "spec"},
+    "inputs": {"data", "errors", "graph", "masks", "models", "pruning", "spec", "store", "streams"},
+    "checks": {"errors", "graph", "inputs", "models", "pruning", "spec"},
+    "engine": {"errors", "graph", "inputs", "masks", "models", "provenance", "records", "store",
+               "training"},
+    "run_folder": {"claims", "errors", "files", "provenance", "records"},
+    "terminal": {"analysis"},
+}  # fmt: skip
+"""Module of lth -> the modules of this project that it may import."""
+KNOW_HYDRA = {"spec", "terminal"}
+NO_TORCH = {"errors", "files", "claims", "provenance", "records", "spec", "graph", "lottery",
+            "run_folder", "terminal"}  # fmt: skip
+
+
+def imports(file: str, *, inside_functions: bool = True) -> set[str]:
+    tree = ast.parse((ROOT / file).read_text())
+    nodes = ast.walk(tree) if inside_functions else tree.body
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module == "lth":
+            found |= {f"lth.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def test_every_module_has_its_room() -> None:
+    assert {f.stem for f in (ROOT / "lth").glob("*.py")} - {"__init__"} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("module", MAY_IMPORT)
+def test_imports_stay_within_the_rooms(module: str) -> None:
+    found = imports(f"lth/{module}.py")
+    ours = {name.removeprefix("lth.") for name in found if name.startswith("lth.")}
+    ours |= {name.partition(".")[0] for name in found if name.startswith("analysis")}
+    assert ours <= MAY_IMPORT[module]
+    if module in NO_TORCH:
+        assert not {name for name in found if name.split(".")[0] in ("torch", "safetensors")}
+    if module not in KNOW_HYDRA:
+        assert not {name for name in found if name.split(".")[0] in ("hydra", "omegaconf")}
+
+
+def test_analysis_reads_records_and_nothing_else_of_lth() -> None:
+    for file in (ROOT / "analysis").glob("*.py"):
+        found = imports(f"analysis/{file.name}")
+        assert {name for name in found if name.startswith("lth")} <= {"lth.records"}
+        assert "torch" not in found
+
+
+def test_run_imports_torch_only_where_it_trains() -> None:
+    heavy = {"lth.engine", "lth.checks", "lth.store"}
+    assert not heavy & imports("run.py", inside_functions=False)
+    assert heavy <= imports("run.py")

@@ -1,0 +1,282 @@
+"""Making trainings exist: on the real digits, with networks of 464 weights."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from lth import lottery
+from lth.engine import Engine
+from lth.errors import Interrupted, LotteryError
+from lth.graph import Fresh, Pruned, Snapshot, Training
+from lth.inputs import Inputs
+from lth.models import prunable
+from lth.records import Outcome, density
+from lth.spec import Spec
+from lth.store import Store
+from tests.conftest import Composer
+
+
+def trainings(spec: Spec) -> list[Training]:
+    return [training for _, training in lottery.levels(spec)]
+
+
+def made(engine: Engine, spec: Spec) -> dict[Training, Outcome]:
+    return dict(engine.ensure(trainings(spec)))
+
+
+def inputs(engine: Engine) -> Inputs:
+    return Inputs(engine.store, engine.data_root, engine.device)
+
+
+def again(engine: Engine, **changes: object) -> Engine:
+    """Another process on the same store."""
+    fresh = {"store": Store(engine.store.root), "made": set(), "damaged": []}
+    return dataclasses.replace(engine, **(fresh | changes))  # type: ignore[arg-type]
+
+
+def test_a_run_is_trained_once_and_then_found(engine: Engine, tiny: Composer) -> None:
+    first = made(engine, tiny())
+    assert engine.trained == 4
+    second = again(engine)
+    assert repr(made(second, tiny())) == repr(first)
+    assert second.trained == 0
+
+
+def test_arms_share_the_lineage_and_more_levels_cost_only_themselves(
+    engine: Engine, tiny: Composer
+) -> None:
+    made(engine, tiny("rewind=reinit"))
+    assert engine.trained == 1 + 2 + 3  # dense, the tickets that gave masks, the arm
+    made(engine, tiny())
+    assert engine.trained == 1 + 3 + 3
+    made(engine, tiny("pruning.levels=5"))
+    assert engine.trained == 1 + 5 + 3
+
+
+def test_densities_are_counted_and_exact(engine: Engine, tiny: Composer) -> None:
+    outcomes = [made(engine, tiny())[t] for t in trainings(tiny())]
+    survivors = [[kept for kept, _ in outcome.weights.values()] for outcome in outcomes]
+    # 20 % of 384, 307, 246; of 30, 24, 19; 10 % of 50, 45, 40 (4.5 goes to 4, the even one)
+    assert survivors == [[384, 30, 50], [307, 24, 45], [246, 19, 41], [197, 15, 37]]
+    assert [density(o.weights) for o in outcomes] == [n / 464 for n in (464, 376, 306, 249)]
+
+
+@pytest.mark.parametrize("group", ["magnitude", "random"])
+@pytest.mark.parametrize("rewind", ["init", "reinit"])
+def test_masks_nest_and_pruned_weights_are_stored_as_zero(
+    engine: Engine, tiny: Composer, group: str, rewind: str
+) -> None:
+    spec = tiny(f"pruning={group}", f"rewind={rewind}", "pruning.levels=3")
+    made(engine, spec)
+    previous = None
+    for training in trainings(spec):
+        mask = inputs(engine).mask(training.mask, training.recipe.network)
+        final = load(engine.store.read(training, "final.safetensors"))
+        for name, kept in mask.items():
+            assert not final[name][~kept].any()
+            assert final[name][kept].all()
+            if previous is not None:
+                assert not (kept & ~previous[name]).any()
+        previous = mask
+
+
+def test_tickets_rewind_to_initial_values_everywhere(engine: Engine, tiny: Composer) -> None:
+    spec = tiny()
+    made(engine, spec)
+    dense, ticket = trainings(spec)[0], trainings(spec)[3]
+    initial = inputs(engine).weights(Fresh(dense.recipe.network, seed=0))
+    rewound = inputs(engine).weights(ticket.weights)
+    assert initial.keys() == rewound.keys()
+    assert all(torch.equal(initial[name], rewound[name]) for name in initial)
+
+
+def test_the_ticket_keeps_what_ended_largest(engine: Engine, tiny: Composer) -> None:
+    spec = tiny("pruning.levels=1")
+    made(engine, spec)
+    dense, ticket = trainings(spec)
+    final = load(engine.store.read(dense, "final.safetensors"))
+    mask = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    for name, kept in mask.items():
+        assert final[name][kept].abs().min() >= final[name][~kept].abs().max()
+
+
+def test_reinit_has_the_tickets_mask_and_fresh_weights_of_the_same_distribution(
+    engine: Engine, tiny: Composer
+) -> None:
+    spec = tiny("model.widths=[100,50]", "pruning.levels=1")
+    control = dataclasses.replace(spec, rewind=dataclasses.replace(spec.rewind, kind="reinit"))
+    made(engine, spec)
+    made(engine, control)
+    ticket, arm = trainings(spec)[1], trainings(control)[1]
+    stored = [engine.store.read(t, "mask.safetensors") for t in (ticket, arm)]
+    assert stored[0] == stored[1]
+    one, other = (inputs(engine).weights(t.weights)["1.weight"] for t in (ticket, arm))
+    assert abs(float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])) < 0.05
+    glorot = math.sqrt(2 / (64 + 100))
+    assert abs(float(other.std()) / glorot - 1) < 0.03
+
+
+def test_random_masks_have_the_tickets_counts_at_uniform_positions(
+    engine: Engine, tiny: Composer
+) -> None:
+    ticket = trainings(tiny("model.widths=[100,50]"))[3]
+    control = trainings(tiny("model.widths=[100,50]", "pruning=random"))[3]
+    made(engine, tiny("model.widths=[100,50]", "pruning.levels=2"))
+    network = ticket.recipe.network
+    one, other = (inputs(engine).mask(t.mask, network) for t in (ticket, control))
+    for name in one:
+        size, kept = one[name].numel(), int(one[name].sum())
+        assert int(other[name].sum()) == kept
+        expected = kept * kept / size
+        assert abs(int((one[name] & other[name]).sum()) - expected) < 5 * math.sqrt(expected)
+
+
+def test_every_arm_and_level_has_the_same_split(engine: Engine, tiny: Composer) -> None:
+    recipes = [t.recipe for s in (tiny(), tiny("rewind=reinit")) for t in trainings(s)]
+    first, *others = [inputs(engine).data(recipe).indices for recipe in recipes]
+    assert all(torch.equal(first[part], o[part]) for o in others for part in first)
+
+
+def test_a_layer_may_lose_its_last_weight(engine: Engine, tiny: Composer) -> None:
+    spec = tiny("model.widths=[3,2]", "pruning.rate=60", "pruning.levels=3")
+    *_, last = made(engine, spec).values()
+    assert last.weights["3.weight"][0] == 0
+    assert len(last.curve) == 4
+    assert all(e.val_loss < 10 for e in last.curve)
+
+
+def test_a_snapshot_is_published_on_the_way_or_made_later(engine: Engine, tiny: Composer) -> None:
+    dense, ticket = trainings(tiny("pruning.levels=1"))
+    asked = Snapshot(dense, 5)
+    late = dataclasses.replace(ticket, weights=asked, start=5)
+    outcomes = dict(engine.ensure([late]))
+    on_the_way = engine.store.read(asked, "state.safetensors")
+    assert [e.iteration for e in outcomes[late].curve] == [5, 10, 12]
+    assert engine.trained == 2
+
+    later = again(engine, store=Store(engine.store.root.parent / "other"))
+    dict(later.ensure([dense]))
+    dict(later.ensure([late]))
+    assert later.store.read(asked, "state.safetensors") == on_the_way
+    assert later.store.read(late, "final.safetensors") == engine.store.read(
+        late, "final.safetensors"
+    )
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes(engine: Engine, tiny: Composer) -> None:
+    wanted = trainings(tiny())
+    undisturbed = again(engine, store=Store(engine.store.root.parent / "other"))
+    dict(undisturbed.ensure(wanted))
+    steps = iter(range(10_000))
+    attempts = 0
+    while True:
+        attempts += 1
+        attempt = again(engine, stopping=lambda: next(steps) % 17 == 16)
+        try:
+            dict(attempt.ensure(wanted))
+            break
+        except Interrupted:
+            continue
+    assert attempts > 3
+    for training in wanted:
+        for name in ("final.safetensors", "curve.csv", "mask.safetensors", "summary.json"):
+            assert engine.store.read(training, name) == undisturbed.store.read(training, name)
+    assert not list((engine.store.root / "checkpoints").iterdir())
+
+
+ARTEFACTS = (
+    "curve.csv", "mask.safetensors", "final.safetensors", "summary.json", "provenance.json", "done"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARTEFACTS)
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_a_damaged_artefact_is_made_again_and_reported(
+    engine: Engine, tiny: Composer, name: str, damage: str
+) -> None:
+    wanted = trainings(tiny("pruning.levels=2"))
+    before = dict(engine.ensure(wanted[:2]))
+    parent = wanted[1]
+    file = engine.store.path(parent) / name
+    content = file.read_bytes()
+    if damage == "flip":
+        file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif damage == "truncate":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.unlink()
+    repairing = again(engine)
+    after = dict(repairing.ensure(wanted))
+    for training, outcome in before.items():
+        one, other = outcome._replace(seconds=0), after[training]._replace(seconds=0)
+        assert repr(one) == repr(other)
+    assert repairing.store.is_whole(parent)
+    assert repairing.made == set(wanted[1:])
+    if name != "done":  # without that it just does not exist
+        assert parent.digest[:12] in repairing.damaged[0]
+        assert list((engine.store.root / "damaged").iterdir())
+
+
+def test_a_damaged_checkpoint_is_not_trusted(engine: Engine, tiny: Composer) -> None:
+    (dense,) = trainings(tiny("pruning.levels=0"))
+    steps = iter(range(10_000))
+    stopped = again(engine, stopping=lambda: next(steps) == 9)
+    with pytest.raises(Interrupted):
+        dict(stopped.ensure([dense]))
+    assert engine.store.read_checkpoint(dense) is not None
+    file = engine.store.root / "checkpoints" / dense.digest
+    file.write_bytes(file.read_bytes()[:-1])
+    assert engine.store.read_checkpoint(dense) is None
+    dict(engine.ensure([dense]))
+    assert engine.trained == 1
+
+
+def test_a_disk_that_damages_everything_is_reported(
+    engine: Engine, tiny: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(store: Store, node: Training, artefacts: dict[str, bytes]) -> None:
+        publish(store, node, artefacts)
+        (store.path(node) / "curve.csv").write_text("torn")
+
+    publish = Store.publish
+    monkeypatch.setattr(Store, "publish", torn)
+    with pytest.raises(LotteryError, match="again, though it was made anew"):
+        made(engine, tiny("pruning.levels=0"))
+
+
+def test_a_stored_training_says_what_it_is_and_where_it_comes_from(
+    engine: Engine, tiny: Composer
+) -> None:
+    ticket = trainings(tiny("pruning.levels=1"))[1]
+    made(engine, tiny("pruning.levels=1"))
+    node = json.loads(engine.store.read(ticket, "node.json"))
+    assert node["digest"] == ticket.digest
+    mask = node["nodes"][node["nodes"][ticket.digest]["mask"]]
+    assert mask["rule"]["rates"] == {"conv": 20, "linear": 20, "output": 10}
+    origin = json.loads(engine.store.read(ticket, "provenance.json"))
+    assert origin["device"] == "cpu"
+    assert origin["threads"] == 1
+    assert origin["versions"]["torch"]
+    assert len(origin["input_mean"]) == 1
+
+
+def test_the_loader_must_give_what_the_configuration_says(engine: Engine, tiny: Composer) -> None:
+    with pytest.raises(LotteryError, match=r"dataset\.shape=\[1, 4, 16\].*shape \[1, 8, 8\]"):
+        made(engine, tiny("dataset.shape=[1,4,16]"))
+
+
+def test_prunable_types_decide_the_rates(engine: Engine, tiny: Composer) -> None:
+    spec = tiny("pruning.output_rate=50", "pruning.levels=1")
+    _, ticket = trainings(spec)
+    made(engine, spec)
+    assert isinstance(ticket.mask, Pruned)
+    counts = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    assert {name: int(kept.sum()) for name, kept in counts.items()} == {
+        "1.weight": 307, "3.weight": 24, "5.weight": 25
+    }  # fmt: skip
+    assert list(prunable(torch.nn.Linear(2, 2))) == [".weight"]

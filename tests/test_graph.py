@@ -1,0 +1,158 @@
+"""Identity: what names a training, and what does not."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from lth import lottery
+from lth.graph import Final, Snapshot, canonical, describe, missing, parents
+from lth.spec import NOT_IDENTITY, Spec
+from tests.conftest import ROOT, Composer
+
+
+def digests(spec: Spec) -> list[str]:
+    return [training.digest for _, training in lottery.levels(spec)]
+
+
+def changed(spec: Any, path: str) -> Any:  # noqa: ANN401 - any dataclass of the Spec
+    """`spec` with another value at a dotted path."""
+    name, _, rest = path.partition(".")
+    value = getattr(spec, name)
+    return dataclasses.replace(spec, **{name: changed(value, rest) if rest else other(value)})
+
+
+OTHERS: dict[object, object] = {
+    "cpu": "cuda", "auto": "cpu", "stratified": "random", "standardize": "unit", "end": "init",
+    "reinit": "init", "magnitude": "random", None: 50.0,
+}  # fmt: skip
+
+
+def other(value: Any) -> Any:  # noqa: ANN401
+    match value:
+        case dict():
+            return {**value, "another": 1}
+        case tuple():
+            return (*value[:-1], value[-1] + 1)
+        case int() | float():
+            return value + 1
+    return OTHERS.get(value, f"{value}.changed")
+
+
+def paths(spec: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
+    found = []
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        inner = dataclasses.is_dataclass(value)
+        found += paths(value, f"{prefix}{field.name}.") if inner else [prefix + field.name]
+    return found
+
+
+ALL = ["seed", "split_seed", "device", "threads", "store", "checkpoint_seconds"] + [
+    f"{group}.{name}"
+    for group, names in {
+        "model": "path options", "optimizer": "path options", "rewind": "kind draw",
+        "dataset": "loader.path loader.options root shape classes validation test split "
+                   "preprocessing",
+        "training": "iterations batch_size evaluate_every",
+        "pruning": "criterion at levels rate conv_rate output_rate scope",
+    }.items()
+    for name in names.split()
+]  # fmt: skip
+
+
+CONSTANT = {"pruning.scope"}
+"""Choices with one value so far."""
+
+
+def test_the_list_of_fields_is_complete(composed: Composer) -> None:
+    assert sorted(ALL) == sorted(paths(composed()))
+    assert set(NOT_IDENTITY) <= set(ALL)
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if path not in CONSTANT])
+def test_a_field_is_in_the_digests_unless_it_is_listed(composed: Composer, path: str) -> None:
+    spec = composed("rewind=reinit", "pruning.levels=2")
+    before, after = digests(spec), digests(changed(spec, path))
+    if path in NOT_IDENTITY:
+        assert after[: len(before)] == before
+    else:
+        assert after[-1] != before[-1]
+
+
+def test_spelling_is_not_identity(composed: Composer) -> None:
+    one = digests(composed("pruning.rate=20", "seed=3", "optimizer.lr=0.1"))
+    assert one == digests(composed("optimizer.lr=1e-1", "seed=3", "pruning.rate=20.0"))
+    assert one == digests(composed("optimizer.lr=0.1", "seed=3", "pruning.output_rate=10"))
+    named = composed("optimizer.lr=0.1", "seed=3", "pruning.criterion=lth.pruning.magnitude")
+    assert one == digests(named)
+
+
+def test_numbers_are_canonical() -> None:
+    assert canonical({"b": 10.0, "a": (1, 0.5)}) == {"b": 10, "a": [1, 0.5]}
+
+
+def test_another_process_finds_the_same_digests(composed: Composer) -> None:
+    code = (
+        "from hydra import compose, initialize_config_dir\n"
+        "from lth import lottery, spec\n"
+        f"with initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
+        "    config = compose('config', overrides=['pruning.levels=3'])\n"
+        "print(*(t.digest for _, t in lottery.levels(spec.from_config(config))))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        ).stdout.strip()
+        for hash_seed in ("1", "2")
+    }  # fmt: skip
+    assert found == {" ".join(digests(composed("pruning.levels=3")))}
+
+
+def test_no_two_seeds_share_a_training(composed: Composer) -> None:
+    names = [d for seed in range(20) for d in digests(composed(f"seed={seed}", "pruning.levels=5"))]
+    assert len(set(names)) == 20 * 6
+
+
+def test_describing_needs_no_torch_and_no_time() -> None:
+    code = (
+        "import sys\n"
+        "from hydra import compose, initialize_config_dir\n"
+        "from lth import lottery, spec\n"
+        f"with initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
+        "    config = compose('config', overrides=['pruning.levels=60'])\n"
+        "assert len(list(lottery.levels(spec.from_config(config)))) == 61\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_cost_is_linear_in_the_levels(composed: Composer) -> None:
+    *_, (_, last) = lottery.levels(composed("pruning.levels=200"))
+    assert last == last.__class__(last.recipe, last.seed, last.weights, last.mask)
+    assert repr(last) == f"Training({last.digest[:12]})"
+    assert len(describe(last)) == 1 + 200 + 200 + 2  # itself, masks and what they score, ends
+    assert len(missing([last], lambda _: False)) == 201
+
+
+def test_only_what_is_missing_is_made_parents_first(composed: Composer) -> None:
+    tickets = dict(lottery.levels(composed("pruning.levels=3")))
+    arms = dict(lottery.levels(composed("pruning.levels=3", "rewind=reinit")))
+    assert missing([arms[3]], lambda _: False) == [tickets[0], tickets[1], tickets[2], arms[3]]
+    assert missing([arms[3]], {tickets[1]}.__contains__) == [tickets[2], arms[3]]
+    assert missing([tickets[3]], {tickets[3]}.__contains__) == []
+
+
+def test_a_ticket_needs_its_parent_and_a_snapshot_its_training(composed: Composer) -> None:
+    tickets = dict(lottery.levels(composed("pruning.levels=2")))
+    assert parents(tickets[2]) == {tickets[1]}
+    late = Snapshot(tickets[0], 10)
+    rewound = dataclasses.replace(tickets[1], weights=late, start=10)
+    assert parents(rewound) == {late, tickets[0]}
+    assert missing([rewound], lambda _: False) == [tickets[0], late, rewound]
+    tuned = dataclasses.replace(tickets[2], weights=Final(tickets[1]))
+    assert parents(tuned) == {tickets[1]}

@@ -1,0 +1,141 @@
+"""The door: every composition, and what is refused there, in which words."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from lth.checks import check
+from lth.errors import LotteryError
+from lth.spec import load
+from tests.conftest import ROOT, Composer
+
+OPTIONS = [
+    f"{file.parent.name}={file.stem}"
+    for file in sorted((ROOT / "conf").glob("*/*.yaml"))
+    if file.parent.name != "experiment"
+]
+EXPERIMENTS = [file.stem for file in sorted((ROOT / "conf/experiment").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_builds(composed: Composer, option: str) -> None:
+    check(composed(option))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_builds(composed: Composer, name: str) -> None:
+    check(composed(f"experiment={name}"))
+
+
+def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
+    spec = composed("experiment=lenet")
+    assert spec.dataset.loader.path == "lth.data.mnist"
+    assert (spec.dataset.validation, spec.dataset.shape) == (5000, (1, 28, 28))
+    assert (spec.training.iterations, spec.training.batch_size) == (50_000, 60)
+    assert (spec.training.evaluate_every, spec.pruning.levels) == (100, 28)
+    assert spec.optimizer.path == "torch.optim.Adam"
+    assert spec.optimizer.options["lr"] == 1.2e-3
+    assert (spec.pruning.rate, spec.pruning.output_rate) == (20, None)
+    assert spec.model.options["widths"] == [300, 100]
+
+
+@pytest.mark.parametrize(("override", "says"), [
+    ("pruning.rate=0", r"pruning\.rate=0.*greater than 0"),
+    ("pruning.rate=100", r"pruning\.rate=100.*less than 100"),
+    ("pruning.rate=-5", r"pruning\.rate=-5.*greater than 0"),
+    ("pruning.rate=off", r"pruning\.rate=False.*valid number"),
+    ("pruning.rate=abc", r"pruning\.rate=abc.*valid number"),
+    ("pruning.conv_rate=100", r"pruning\.conv_rate=100.*less than 100"),
+    ("pruning.scope=globl", r"pruning\.scope=globl.*'layerwise'"),
+    ("pruning.levels=1.5", r"pruning\.levels=1\.5.*integer"),
+    ("seed=null", r"seed=None.*integer"),
+    ("seed=-1", r"seed=-1.*greater than or equal to 0"),
+    ("seed=true", r"seed=True.*integer"),
+    ("rewind.kind=rewind", r"rewind\.kind=rewind.*'init' or 'reinit'"),
+    ("training.iterations=0", r"training\.iterations=0.*greater than 0"),
+    ("device=gpu", r"device=gpu.*'auto', 'cpu' or 'cuda'"),
+    ("optimizer.lr=0", r"lr=0: a number is wanted, more than 0"),
+    ("optimizer.lr=fast", r"lr=fast"),
+    ("optimizer.weight_decay=-1", r"weight_decay=-1: a number is wanted, 0 or more"),
+    ("+dataset.size=3", r"dataset\.size=3.*[Uu]nexpected"),
+    ("+typo=3", r"typo=3.*[Uu]nexpected"),
+])  # fmt: skip
+def test_bad_values_are_refused_with_their_name_and_what_is_allowed(
+    composed: Composer, override: str, says: str
+) -> None:
+    with pytest.raises(LotteryError, match=says):
+        composed(override)
+
+
+def test_all_faults_are_told_at_once(composed: Composer) -> None:
+    with pytest.raises(LotteryError, match=r"(?s)seed=-1.*pruning\.rate=0"):
+        composed("seed=-1", "pruning.rate=0")
+
+
+@pytest.mark.parametrize("override", ["typo=1", "pruning.typo=1", "model.depth=3", "model=nope"])
+def test_unknown_keys_and_options_do_not_compose(override: str) -> None:
+    with (
+        initialize_config_dir(str(ROOT / "conf"), version_base="1.3"),
+        pytest.raises(HydraException),
+    ):
+        compose("config", overrides=[override])
+
+
+@pytest.mark.parametrize(("overrides", "says"), [
+    (["pruning.levels=80"], r"pruning\.levels=80.*rate=20.*Set pruning\.levels=\d+ or lower"),
+    (["pruning.rate=99.99", "pruning.levels=2"], r"the last"),
+    (["pruning.criterion=magnitud"], r"lth\.pruning\.magnitud: nothing can be imported"),
+    (["model._target_=lth.models.Nope"], r"lth\.models\.Nope: nothing can be imported"),
+    (["model.widths=[300,-1]"], r"model: it cannot be built"),
+    (["+optimizer.typo=1"], r"optimizer: it cannot be built.*typo"),
+])  # fmt: skip
+def test_what_cannot_work_is_refused_before_training(
+    composed: Composer, overrides: list[str], says: str
+) -> None:
+    with pytest.raises(LotteryError, match=says):
+        check(composed(*overrides))
+
+
+def test_the_level_named_as_the_highest_is_the_highest(composed: Composer) -> None:
+    with pytest.raises(LotteryError) as refused:
+        check(composed("pruning.levels=100"))
+    highest = int(str(refused.value).partition("Set pruning.levels=")[2].split()[0])
+    check(composed(f"pruning.levels={highest}"))
+    with pytest.raises(LotteryError):
+        check(composed(f"pruning.levels={highest + 1}"))
+
+
+@pytest.mark.parametrize(("override", "name", "value"), [
+    ("pruning.rate=10", "rate", 10.0),
+    ("pruning.rate=0.5", "rate", 0.5),
+    ("pruning.conv_rate=15", "conv_rate", 15.0),
+    ("pruning.conv_rate=null", "conv_rate", None),
+    ("pruning.at=init", "at", "init"),
+])  # fmt: skip
+def test_fields_are_set_from_the_command_line(
+    composed: Composer, override: str, name: str, value: object
+) -> None:
+    assert getattr(composed(override).pruning, name) == value
+
+
+def test_booleans_are_booleans(composed: Composer) -> None:
+    nesterov = composed("optimizer=momentum", "optimizer.nesterov=true").optimizer.options
+    assert nesterov["nesterov"] is True
+    plain = composed("optimizer=sgd", "optimizer.nesterov=false").optimizer.options
+    assert plain["nesterov"] is False
+
+
+def test_a_user_s_own_criterion_is_a_dotted_path(composed: Composer) -> None:
+    spec = composed("pruning.criterion=lth.pruning.random")
+    assert load(spec.pruning.criterion).__name__ == "random"
+
+
+def test_the_data_folder_comes_from_the_environment(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("LTH_DATA", raising=False)
+    assert composed().dataset.root == "data"
+    monkeypatch.setenv("LTH_DATA", str(tmp_path))
+    assert composed().dataset.root == str(tmp_path)

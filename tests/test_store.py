@@ -1,0 +1,198 @@
+"""The store: whole or not at all, and one maker at a time."""
+
+import json
+import multiprocessing as mp
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lth import claims
+from lth.claims import Claims, holder_of
+from lth.errors import LotteryError
+from lth.graph import Dense, Node
+from lth.store import Damaged, Store
+
+NODE = Dense()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_what_is_published_is_read_back(store: Store) -> None:
+    assert not store.exists(NODE)
+    store.publish(NODE, {"a": b"1", "b": b""})
+    assert store.read(NODE, "a") == b"1"
+    assert store.read(NODE, "b") == b""
+    assert json.loads(store.read(NODE, "node.json"))["digest"] == NODE.digest
+    assert Store(store.root).is_whole(NODE)
+    assert not list((store.root / "unfinished").iterdir())
+
+
+def test_the_first_to_publish_wins(store: Store) -> None:
+    store.publish(NODE, {"a": b"1"})
+    Store(store.root).publish(NODE, {"a": b"2"})
+    assert Store(store.root).read(NODE, "a") == b"1"
+
+
+def test_a_folder_without_a_valid_done_does_not_exist(store: Store) -> None:
+    store.publish(NODE, {"a": b"1"})
+    (store.path(NODE) / "done").write_text("{")
+    other = Store(store.root)
+    assert not other.exists(NODE)
+    other.publish(NODE, {"a": b"2"})
+    assert other.read(NODE, "a") == b"2"
+    assert len(list((store.root / "damaged").iterdir())) == 1
+
+
+def test_a_damaged_file_is_never_returned(store: Store) -> None:
+    store.publish(NODE, {"a": b"1"})
+    (store.path(NODE) / "a").write_bytes(b"2")
+    with pytest.raises(Damaged, match="the checksum of a is wrong"):
+        store.read(NODE, "a")
+    assert not store.is_whole(NODE)
+
+
+def test_a_whole_folder_is_not_set_aside(store: Store) -> None:
+    store.publish(NODE, {"a": b"1"})
+    store.set_aside(NODE)
+    assert store.read(NODE, "a") == b"1"
+
+
+def test_a_store_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    store = Store(tmp_path / "file" / "store")
+    with pytest.raises(LotteryError, match=r"cannot write there .*store=FOLDER.*goes on"):
+        store.claim(NODE)
+    with pytest.raises(LotteryError, match="Finished trainings are safe"):
+        store.publish(NODE, {})
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "done":
+            raise OSError(28, "No space left on device")
+        path.write_bytes(content)
+
+    monkeypatch.setattr("lth.store.write", full)
+    with pytest.raises(LotteryError, match="No space left on device"):
+        store.publish(NODE, {"a": b"1"})
+    assert not store.exists(NODE)
+    assert not list((store.root / "unfinished").iterdir())
+
+
+def test_a_claim_is_exclusive_and_released(tmp_path: Path) -> None:
+    mine, other = Claims(tmp_path), Claims(tmp_path)
+    claim = mine.acquire("x")
+    assert claim is not None
+    with claim:
+        assert other.acquire("x") is None
+        assert other.acquire("y") is not None
+        assert str(os.getpid()) in holder_of(tmp_path / "x")
+    assert other.acquire("x") is not None
+
+
+def write_claim(path: Path, **changes: object) -> None:
+    process = psutil.Process()
+    holder = {"host": "elsewhere", "pid": process.pid, "started": process.create_time()}
+    path.write_text(json.dumps(holder | changes))
+
+
+def test_a_dead_holder_on_this_host_is_known_at_once(tmp_path: Path) -> None:
+    import socket
+
+    write_claim(tmp_path / "x", host=socket.gethostname(), started=1.0)
+    assert Claims(tmp_path).acquire("x") is not None
+    write_claim(tmp_path / "y", host=socket.gethostname())
+    assert Claims(tmp_path).acquire("y") is None
+
+
+def test_a_holder_elsewhere_is_stale_when_untouched_by_our_own_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now)
+    watching = Claims(tmp_path)
+    path = tmp_path / "x"
+    write_claim(path)
+    os.utime(path, (1, 1))  # their clock, or ours, is decades off: it does not matter
+    assert watching.acquire("x") is None
+    now += claims.STALE_AFTER - 1
+    assert watching.acquire("x") is None
+    os.utime(path, (2, 2))
+    now += 2
+    assert watching.acquire("x") is None
+    now += claims.STALE_AFTER + 1
+    assert watching.acquire("x") is not None
+
+
+def test_only_ones_own_claim_is_removed(tmp_path: Path) -> None:
+    claim = Claims(tmp_path).acquire("x")
+    assert claim is not None
+    with claim:
+        write_claim(tmp_path / "x")  # taken over meanwhile
+    assert json.loads((tmp_path / "x").read_text())["host"] == "elsewhere"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def contend(root: Path, rounds: int, start: "mp.synchronize.Event") -> None:
+    start.wait()
+    for number in range(rounds):
+        store, node = Store(root), Numbered(number)
+        while not store.exists(node):
+            claim = store.claim(node)
+            if claim is not None:
+                with claim:
+                    if not Store(root).exists(node):
+                        (root / f"made-{number}-{os.getpid()}").touch()
+                        store.publish(node, {"a": b"1"})
+
+
+class Numbered(Node):
+    """A node for tests."""
+
+    def __init__(self, number: int) -> None:
+        object.__setattr__(self, "digest", f"{number:064}")
+
+    def identity(self) -> dict[str, object]:
+        return {}
+
+
+def test_two_processes_and_one_node_fifty_times(tmp_path: Path) -> None:
+    context = mp.get_context("fork")
+    start = context.Event()
+    workers = [context.Process(target=contend, args=(tmp_path, 50, start)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert len(list(tmp_path.glob("made-*"))) == 50
+    assert all(Store(tmp_path).exists(Numbered(number)) for number in range(50))
+
+
+def hold(root: Path, held: "mp.synchronize.Event") -> None:
+    claim = Claims(root).acquire("x")
+    assert claim is not None
+    with claim:
+        held.set()
+        signal.pause()
+
+
+def test_the_claim_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    context = mp.get_context("fork")
+    held = context.Event()
+    holder = context.Process(target=hold, args=(tmp_path, held))
+    holder.start()
+    held.wait()
+    assert Claims(tmp_path).acquire("x") is None
+    holder.kill()
+    holder.join()
+    assert Claims(tmp_path).acquire("x") is not None

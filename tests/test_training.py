@@ -1,0 +1,281 @@
+"""Training under a mask, against hand-written loops and physically smaller networks."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lth import training
+from lth.data import BatchOrder, Data, Examples
+from lth.models import LeNet, fresh, prunable, state
+from lth.records import Evaluation, early_stop
+from lth.spec import Budget, Dataset, Recipe, Target
+from lth.streams import generator
+from lth.training import Progress, evaluate, train
+
+OPTIMIZERS = {
+    "sgd": ("torch.optim.SGD", {"lr": 0.1}),
+    "sgd decay": ("torch.optim.SGD", {"lr": 0.1, "weight_decay": 0.1}),
+    "momentum": ("torch.optim.SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
+    "nesterov": (
+        "torch.optim.SGD",
+        {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    ),
+    "adam": ("torch.optim.Adam", {"lr": 0.01, "weight_decay": 0.1, "fused": True}),
+    "adamw": ("torch.optim.AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+}
+STEPS = 20
+
+
+def recipe(optimizer: str = "adam", *, iterations: int = STEPS, evaluate_every: int = 7) -> Recipe:
+    path, options = OPTIMIZERS[optimizer]
+    dataset = Dataset(
+        loader=Target(path="none", options={}), root="", shape=(1, 2, 3), classes=4, validation=1,
+        test=0, split="random", preprocessing="raw",
+    )  # fmt: skip
+    budget = Budget(iterations=iterations, batch_size=10, evaluate_every=evaluate_every)
+    return Recipe(Target(path="none", options={}), dataset, Target(path, options), budget, 0)
+
+
+def examples(name: str, size: int) -> Examples:
+    random = generator(0, name)
+    inputs = torch.randn(size, 1, 2, 3, generator=random)
+    return Examples(inputs, torch.randint(4, (size,), generator=random))
+
+
+DATA = Data(examples("train", 45), examples("val", 25), examples("test", 35), [0.0], [1.0], {})
+
+
+def model() -> LeNet:
+    return fresh(lambda: LeNet((1, 2, 3), 4, widths=(8, 5)), generator(0, "init"))  # type: ignore[return-value]
+
+
+def half_mask(network: nn.Module) -> dict[str, Tensor]:
+    random = generator(0, "mask")
+    return {
+        name: torch.rand(network.get_parameter(name).shape, generator=random) < 0.5
+        for name in prunable(network)
+    }
+
+
+def full_mask(network: nn.Module) -> dict[str, Tensor]:
+    return {n: torch.ones_like(network.get_parameter(n), dtype=torch.bool) for n in prunable(network)}
+
+
+def run(mask: dict[str, Tensor] | None = None, optimizer: str = "adam", **options: Any) -> Progress:  # noqa: ANN401
+    network = model()
+    how = options.pop("recipe", None) or recipe(optimizer)
+    mask = full_mask(network) if mask is None else mask
+    return train(network, state(model()), mask, DATA, how, seed=3, **options)
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def reference(optimizer: str, network: nn.Module) -> nn.Module:
+    """The plainest loop: no mask, no evaluation."""
+    path, options = OPTIMIZERS[optimizer]
+    steps = Target(path, options)(network.parameters())
+    order = BatchOrder(3, 45, 10, torch.device("cpu"))
+    for iteration in range(STEPS):
+        batch = order.batch(iteration)
+        loss = cross_entropy(network(DATA.train.inputs[batch]), DATA.train.labels[batch])
+        steps.zero_grad()
+        loss.backward()
+        steps.step()
+    return network
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_dense_training_is_plain_training_bit_for_bit(optimizer: str) -> None:
+    ours, plain = state(run(optimizer=optimizer).model), state(reference(optimizer, model()))
+    assert_equal(ours, plain)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_pruned_weights_are_zero_after_every_step_and_survivors_move(optimizer: str) -> None:
+    mask = half_mask(model())
+
+    def pruned_are_zero(progress: Progress) -> None:
+        for name, kept in mask.items():
+            assert not progress.model.get_parameter(name)[~kept].any()
+
+    start, end = state(model()), state(run(mask, optimizer, tick=pruned_are_zero).model)
+    for name, kept in mask.items():
+        assert not end[name][~kept].any()
+        fed = start[name].ne(end[name])[kept].float().mean()
+        assert fed > 0.7  # those behind a ReLU that never opens have no gradient
+    first = mask["1.weight"] & (start["1.weight"] < 0)
+    assert (start["1.weight"] != end["1.weight"])[first].any()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_survivors_train_as_in_a_physically_smaller_network(optimizer: str) -> None:
+    """Hidden units without any weight are the same as no hidden units."""
+    units = torch.tensor([0, 2, 3, 6])
+    alive = torch.zeros(8, dtype=torch.bool).index_fill(0, units, True)  # noqa: FBT003
+    big = model()
+    mask = full_mask(big)
+    mask["1.weight"][~alive] = False
+    mask["3.weight"][:, ~alive] = False
+    small = LeNet((1, 2, 3), 4, widths=(4, 5))
+    values = state(big)
+    values["1.weight"], values["1.bias"] = values["1.weight"][alive], values["1.bias"][alive]
+    values["3.weight"] = values["3.weight"][:, alive]
+    small.load_state_dict(values)
+    ours, other = state(run(mask, optimizer).model), state(reference(optimizer, small))
+    torch.testing.assert_close(ours["1.weight"][alive], other["1.weight"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours["3.weight"][:, alive], other["3.weight"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours["5.weight"], other["5.weight"], atol=1e-5, rtol=1e-4)
+
+
+def test_each_training_has_a_fresh_optimizer() -> None:
+    one_step = recipe(iterations=1)
+    first = state(run(recipe=one_step).model)
+    run()
+    again = state(run(recipe=one_step).model)
+    assert_equal(first, again)
+
+
+def test_starting_weights_are_not_edited() -> None:
+    weights = state(model())
+    before = {name: value.clone() for name, value in weights.items()}
+    train(model(), weights, full_mask(model()), DATA, recipe(), seed=3)
+    assert_equal(before, weights)
+
+
+def test_the_full_budget_runs_whatever_the_curve() -> None:
+    progress = run(recipe=recipe("momentum", iterations=60))
+    assert progress.iteration == 60
+    assert early_stop(progress.curve).iteration < 60
+    assert [e.iteration for e in progress.curve] == [0, 7, 14, 21, 28, 35, 42, 49, 56, 60]
+
+
+def test_train_loss_is_the_mean_since_the_last_evaluation() -> None:
+    losses: list[float] = []
+    network = model()
+    order = BatchOrder(3, 45, 10, torch.device("cpu"))
+    steps = torch.optim.SGD(network.parameters(), lr=0.1)
+    for iteration in range(4):
+        batch = order.batch(iteration)
+        loss = cross_entropy(network(DATA.train.inputs[batch]), DATA.train.labels[batch])
+        steps.zero_grad()
+        loss.backward()
+        steps.step()
+        losses.append(loss.item())
+    curve = run(recipe=recipe("sgd", iterations=4, evaluate_every=3)).curve
+    assert curve[1].train_loss == pytest.approx(sum(losses[:3]) / 3)
+    assert curve[2].train_loss == pytest.approx(losses[3])
+
+
+def test_the_state_at_the_early_stop_is_kept() -> None:
+    how = recipe("momentum", iterations=60)
+    progress = run(recipe=how)
+    stop = early_stop(progress.curve).iteration
+    until_there = run(recipe=how, until=stop)
+    assert_equal(progress.early, state(until_there.model))
+
+
+def curve(*val_and_test: tuple[float, float]) -> list[Evaluation]:
+    return [
+        Evaluation(i, 0.1, 0.0, val, 0.5, 0.0, test) for i, (val, test) in enumerate(val_and_test)
+    ]
+
+
+def test_validation_loss_chooses_and_test_accuracy_is_read() -> None:
+    assert early_stop(curve((0.9, 0.1), (0.2, 0.7), (0.3, 0.99), (0.2, 0.8))).iteration == 1
+    nan = float("nan")
+    assert early_stop(curve((nan, 0.9), (0.5, 0.1), (nan, 0.8))).iteration == 1
+
+
+class Lookup(nn.Module):
+    """Says the label that its input holds, and nothing useful in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(50.0))
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.dropout(nn.functional.one_hot(inputs.flatten().long(), 10) * self.scale)
+
+
+@pytest.mark.parametrize("size", [103, 500, 501, 1])
+def test_a_perfect_model_scores_one_on_any_number_of_examples(size: int) -> None:
+    labels = torch.arange(size) % 10
+    network = Lookup().train()
+    loss, accuracy = evaluate(network, Examples(labels.view(-1, 1, 1, 1).float(), labels))
+    assert accuracy == 1.0
+    assert loss < 1e-6
+    assert network.training
+
+
+def test_loss_and_accuracy_weigh_every_example_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = model()
+    with torch.no_grad():
+        outputs = network(DATA.test.inputs)
+    expected = float(cross_entropy(outputs, DATA.test.labels))
+    right = int((outputs.argmax(1) == DATA.test.labels).sum())
+    monkeypatch.setattr(training, "EVALUATION_BATCH", 10)
+    loss, accuracy = evaluate(network, DATA.test)
+    assert loss == pytest.approx(expected)
+    assert accuracy == right / 35
+
+
+def test_validation_and_test_are_not_swapped() -> None:
+    point = run(recipe=recipe(iterations=1)).curve[0]
+    assert (point.val_loss, point.val_accuracy) == evaluate(model(), DATA.validation)
+    assert (point.test_loss, point.test_accuracy) == evaluate(model(), DATA.test)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(iteration: int, saved: list[bytes]) -> Callable[[Progress], None]:
+    def tick(progress: Progress) -> None:
+        if progress.iteration == iteration:
+            saved.append(progress.to_bytes())
+            raise Stop
+
+    return tick
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("iteration", [0, 1, 6, 7, 13, 19])
+def test_a_resumed_training_ends_with_the_same_bytes(optimizer: str, iteration: int) -> None:
+    mask = half_mask(model())
+    whole = run(mask, optimizer)
+    saved: list[bytes] = []
+    with pytest.raises(Stop):
+        run(mask, optimizer, tick=stop_at(iteration, saved))
+    resumed = run(mask, optimizer, checkpoint=saved[0])
+    assert str(resumed.curve) == str(whole.curve)
+    assert_equal(state(resumed.model), state(whole.model))
+    assert_equal(resumed.early, whole.early)
+
+
+def snapshots_of(**options: Any) -> Iterator[tuple[int, dict[str, Tensor]]]:  # noqa: ANN401
+    found: dict[int, dict[str, Tensor]] = {}
+    run(on_snapshot=found.__setitem__, **options)
+    yield from found.items()
+
+
+def test_snapshots_are_the_state_before_their_step() -> None:
+    found = dict(snapshots_of(snapshots={0, 5, STEPS}))
+    assert_equal(found[0], state(model()))
+    assert_equal(found[5], state(run(until=5).model))
+    assert_equal(found[STEPS], state(run().model))
+
+
+def test_a_layer_without_weights_runs_to_the_end() -> None:
+    mask = full_mask(model())
+    mask["3.weight"][:] = False
+    progress = run(mask)
+    assert progress.iteration == STEPS
+    assert all(0 < e.val_loss < 10 for e in progress.curve)
