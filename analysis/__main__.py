@@ -1,6 +1,7 @@
 """python -m analysis figures [FOLDERS] --out DIR: from stored runs to tables and figures."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,10 @@ def draw(arguments: argparse.Namespace) -> int:
     print(f"{arguments.out}/levels.csv, metrics.csv: {runs.levels['run'].nunique()} runs")
     for name, title, levels, metrics in experiments(runs):
         with rc_context(STYLE):
-            drawn = {"density": density_figure(levels, title), "curves": curves_figure(metrics, title)}
+            drawn = {
+                "density": density_figure(levels, title),
+                "curves": curves_figure(metrics, title),
+            }
             for kind, figure in drawn.items():
                 for ending in arguments.format.split(","):
                     file = arguments.out / f"{name}-{kind}.{ending}"
@@ -52,12 +56,23 @@ def draw(arguments: argparse.Namespace) -> int:
 
 def experiments(runs: Runs) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
     """File name, title and rows of each experiment: runs that differ in arm, rate and seed only."""
-    networks: dict[str, int] = {}
-    for (setting, network), levels in runs.levels.groupby(["setting", "network"], sort=False):
-        number = networks[network] = networks.get(network, 0) + 1
-        of_setting = runs.metrics["setting"] == setting
-        name = str(network).replace(" on ", "-") + (f"-{number}" if number > 1 else "")
-        yield name, str(network), levels, runs.metrics[of_setting]
+    for network, of_network in runs.levels.groupby("network", sort=False):
+        titles = _what_differs(list(of_network["setting"].unique()))
+        for number, (setting, difference) in enumerate(titles.items(), start=1):
+            name = f"{network}".replace(" on ", "-") + (f"-{number}" if len(titles) > 1 else "")
+            levels = of_network[of_network["setting"] == setting]
+            metrics = runs.metrics[runs.metrics["setting"] == setting]
+            yield name, f"{network}{difference}", levels, metrics
+
+
+def _what_differs(settings: list[str]) -> dict[str, str]:
+    """Each setting with the names and values, for a title, that tell it from the others."""
+    parsed = [json.loads(setting) for setting in settings]
+    names = [n for n in {**parsed[0], **parsed[-1]} if len({str(p.get(n)) for p in parsed}) > 1]
+    return {
+        setting: "".join(f", {name.rpartition('.')[2]} {values.get(name)}" for name in names)
+        for setting, values in zip(settings, parsed, strict=True)
+    }
 
 
 if __name__ == "__main__":

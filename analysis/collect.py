@@ -73,8 +73,14 @@ def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataF
     if "identity" not in status:
         raise ValueError(f"{status['state']} before it began: {status.get('error', 'no reason')}")
     identity = {name: _plain(value) for name, value in status["identity"].items()}
-    tables = _table(folder / "levels.csv", LEVEL_COLUMNS), _table(folder / "metrics.csv", METRIC_COLUMNS)
-    arm = (identity["pruning.criterion"].removeprefix("lth.pruning."), *(identity[n] for n in ARM[1:]))
+    tables = (
+        _table(folder / "levels.csv", LEVEL_COLUMNS),
+        _table(folder / "metrics.csv", METRIC_COLUMNS),
+    )
+    arm = (
+        identity["pruning.criterion"].removeprefix("lth.pruning."),
+        *(identity[n] for n in ARM[1:]),
+    )
     groups = status["groups"]
     special = {*ARM, *REPLICATE, *VARIANT}
     derived = {
@@ -103,20 +109,24 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 def _rates(identity: dict[str, Any]) -> str:
     """As the command line has them: the rate, and those of other types where they were set."""
     others = [identity[name] for name in VARIANT[1:]]
-    set_apart = "".join(f", {kind} {rate:g} %" for kind, rate in zip(("conv", "output"), others, strict=True) if rate)
+    set_apart = "".join(
+        f", {kind} {rate:g} %"
+        for kind, rate in zip(("conv", "output"), others, strict=True)
+        if rate
+    )
     return f"{identity['pruning.rate']:g} %{set_apart}"
 
 
-def _without_repeats(
-    levels: pd.DataFrame, metrics: pd.DataFrame, problems: list[str]
-) -> Runs:
+def _without_repeats(levels: pd.DataFrame, metrics: pd.DataFrame, problems: list[str]) -> Runs:
     """One row for each (experiment, arm, rate, seed, draw, level). The same command run again gives
     the same results: those are dropped; different ones are reported."""
     key = ["setting", "arm", "rate", *REPLICATE, "level"]
     levels = levels.sort_values([*key, "run"], ignore_index=True)
     results = levels.groupby(key, dropna=False)["training"].nunique()
-    for where, _ in results[results > 1].items():
-        problems.append(f"{dict(zip(key[1:], where[1:], strict=True))}: runs disagree; the first is used")
+    problems += [
+        f"{dict(zip(key[1:], where[1:], strict=True))}: runs disagree; the first is used"
+        for where in results[results > 1].index
+    ]
     repeated = levels.duplicated(key)
     kept = levels.loc[~repeated, ["run", "level"]]
     return Runs(levels[~repeated], metrics.merge(kept, on=["run", "level"]), problems)

@@ -1,14 +1,15 @@
 """The paper's figures, one function each: tidy rows in, Figure out."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.grid": True,
@@ -60,9 +61,8 @@ def density_figure(levels: pd.DataFrame, title: str) -> Figure:
         _density_axis(axis, levels)
         if column != "early_stop_iteration":
             _accuracy_axis(axis, levels.loc[levels["level"] == 0, column].mean(), levels[column])
-    _one_legend(figure, axes, hide_style=levels["rate"].nunique() == 1)
+    _one_legend(figure, axes, levels)
     figure.suptitle(title)
-    _caption(figure, levels)
     return figure
 
 
@@ -91,7 +91,8 @@ def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
     last = dense.loc[dense["iteration"] == dense["iteration"].max(), "test_accuracy"].mean()
     _accuracy_axis(axes[0], last, chosen["test_accuracy"])
     figure.suptitle(title)
-    _caption(figure, chosen.drop_duplicates(["run", "level"]))
+    caption = _caption(chosen.drop_duplicates(["run", "level"]))
+    figure.supxlabel(caption, fontsize="small", color="0.35")
     return figure
 
 
@@ -137,8 +138,7 @@ def _mark_incomplete(axis: Axes, levels: pd.DataFrame, column: str) -> None:
     for row in incomplete(levels).itertuples():
         here = levels["arm"].eq(row.arm) & levels["rate"].eq(row.rate)
         mean = levels.loc[here & levels["density"].eq(row.density), column].mean()
-        ring = {"marker": "o", "markersize": 10, "fillstyle": "none", "linestyle": "none"}
-        axis.plot([row.density], [mean], color=colours[str(row.arm)], **ring)
+        axis.scatter([row.density], [mean], s=90, facecolors="none", edgecolors=colours[row.arm])
 
 
 def _density_axis(axis: Axes, levels: pd.DataFrame) -> None:
@@ -147,30 +147,40 @@ def _density_axis(axis: Axes, levels: pd.DataFrame) -> None:
     axis.set_xlim(1.12, levels["density"].min() / 1.12)
     axis.xaxis.set_major_locator(FixedLocator(DENSITY_TICKS))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda density, _: f"{100 * density:g}%"))
+    axis.xaxis.set_major_formatter(FuncFormatter(_percent))
+
+
+def _percent(share: float, _: object) -> str:
+    return f"{round(100 * share, 6):g}%"
 
 
 def _accuracy_axis(axis: Axes, dense: float, values: "pd.Series[float]") -> None:
     lowest = max(values.min(), dense - AXIS_DEPTH)
     room = 0.08 * max(values.max() - lowest, 0.002)
     axis.set_ylim(lowest - room, min(values.max() + room, 1.0 + room))
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.yaxis.set_major_formatter(FuncFormatter(_percent))
 
 
-def _one_legend(figure: Figure, axes: Sequence[Axes], *, hide_style: bool) -> None:
+def _one_legend(figure: Figure, axes: Sequence[Axes], levels: pd.DataFrame) -> None:
+    """One for all panels, below them; rates are named where there is more than one."""
     handles, labels = axes[0].get_legend_handles_labels()
     for axis in axes:
-        axis.get_legend().remove()
-    shown = [(h, n) for h, n in zip(handles, labels, strict=True) if n not in ("arm", "rate")]
-    if hide_style:
-        shown = shown[: len({*labels} - {"arm", "rate"}) - 1]
-    figure.legend(*zip(*shown, strict=True), loc="outside lower center", ncols=len(shown), frameon=False)
+        axis.legend().remove()
+    named = set(levels["arm"]) | (set(levels["rate"]) if levels["rate"].nunique() > 1 else set())
+    shown = [
+        (handle, label) for handle, label in zip(handles, labels, strict=True) if label in named
+    ]
+    legend = figure.legend(
+        *zip(*shown, strict=True), loc="outside lower center", ncols=len(shown), frameon=False
+    )
+    legend.set_title(_caption(levels))
 
 
-def _caption(figure: Figure, rows: pd.DataFrame) -> None:
+def _caption(rows: pd.DataFrame) -> str:
     """What the lines are and how many repetitions stand behind them."""
     counts = rows.groupby(["arm", "rate", "level"]).size()
     few, many = counts.min(), counts.max()
-    n = f"n = {many}" if few == many else f"n = {few} to {many}; rings: fewer than the arm's most"
-    spread = "one run each" if many == 1 else "mean, band from minimum to maximum"
-    figure.supxlabel(f"{spread}; {n}", fontsize="small", color="0.35")
+    if many == 1:
+        return "one run each (n = 1)"
+    n = f"n = {many}" if few == many else f"n = {few} to {many}, rings where it is not the most"
+    return f"mean and range from minimum to maximum, {n}"

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ class View:
         count = f" of {self._runs}" if self._runs else ""
         states = Counter(status["state"] for _, status in runs)
         counted = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-        return f"{len(runs)}{count} runs: {counted or 'starting'} | {share:.0%} in {_clock(elapsed)}{left}"
+        progress = f"{share:.0%} in {_clock(elapsed)}{left}"
+        return f"{len(runs)}{count} runs: {counted or 'starting'} | {progress}"
 
     def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -90,7 +92,7 @@ def _share(status: Status) -> float:
     if status["state"] == "finished":
         return 1.0
     levels = status.get("spec", {}).get("pruning", {}).get("levels", 0) + 1
-    return min(status.get("done", 0) / levels, 1.0)
+    return float(min(status.get("done", 0) / levels, 1.0))
 
 
 def _position(status: Status) -> str:
@@ -124,8 +126,24 @@ def summary(folder: Path, runs: list[tuple[Path, Status]]) -> RenderableType:
     ]
     if states["interrupted"]:
         lines.append("[yellow]interrupted[/]: run the same command again, it goes on from there.")
-    lines.append(f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(str(folder))}")
-    return Group(*(Text.from_markup(line) for line in lines))
+    lines += [
+        f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(_where(folder, runs))}",
+        f"[bold]figures[/]: python -m analysis figures {escape(str(folder))}",
+    ]
+    return Group(*_tables(folder), *(Text.from_markup(line) for line in lines))
+
+
+def _tables(folder: Path) -> Iterator[RenderableType]:
+    from analysis.collect import collect  # pandas takes a while: not before it is needed
+    from analysis.tables import level_tables
+
+    levels = collect([folder]).levels
+    if not levels.empty:
+        yield from level_tables(levels)
+
+
+def _where(folder: Path, runs: list[tuple[Path, Status]]) -> str:
+    return str(folder) if [path for path, _ in runs] == [folder] else f"{folder}/*/"
 
 
 def _failure(path: Path, status: Status) -> str:

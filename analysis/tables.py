@@ -26,7 +26,11 @@ def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
             header_style="bold",
         )
         arms = list(group["arm"].drop_duplicates())
-        for heading in ("level", "density, %", *(_heading(arm, c) for arm in arms for c in COLUMNS)):
+        for heading in (
+            "level",
+            "density, %",
+            *(_heading(arm, c) for arm in arms for c in COLUMNS),
+        ):
             table.add_column(heading, justify="right", no_wrap=not heading.count("\n"))
         for level, rows in group.groupby("level"):
             cells = (_cell(rows[rows["arm"] == arm][c], c) for arm in arms for c in COLUMNS)

@@ -28,7 +28,7 @@ class Examples(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a loader returns: whole-number inputs in [0, `maximum`]; `test` None: none of its own."""
+    """What a loader returns: whole numbers in [0, `maximum`]; `test` None: none of its own."""
 
     train: Examples
     test: Examples | None
@@ -52,7 +52,7 @@ class Data:
 
 
 def digits(root: Path) -> Source:  # noqa: ARG001 - comes with scikit-learn, needs no folder
-    """scikit-learn's 1,797 handwritten digits: 8x8 pixels from 0 to 16, no test set of their own."""
+    """scikit-learn's 1,797 handwritten digits: 8x8 pixels from 0 to 16, no test set of its own."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -90,7 +90,7 @@ def _idx_file(root: Path, name: str) -> Path | None:
 
 
 def _read_idx(root: Path, name: str) -> Tensor:
-    """An idx file of bytes: 2 zeros, a type, the number of dimensions, each as a big-endian int32."""
+    """An idx file: 2 zeros, a type, the number of dimensions, each as a big-endian int32; bytes."""
     path = _idx_file(root, name)
     if path is None:
         raise LotteryError(f"dataset=mnist: {name} or {name}.gz is missing beside its siblings "
@@ -135,9 +135,9 @@ def prepare(
     nothing would be left to train on, or a test set is missing or there twice.
     """
     if (source.test is None) == (test == 0):
-        raise LotteryError(f"dataset.test={test}: this dataset has "
-                           + ("no test set of its own: set dataset.test to a number above 0."
-                              if test == 0 else "its own test set: set dataset.test=0."))  # fmt: skip
+        mend = "no test set of its own: set one aside with dataset.test=NUMBER"
+        mend = mend if test == 0 else "its own test set: set dataset.test=0"
+        raise LotteryError(f"dataset.test={test}: this dataset has {mend}.")
     labels = source.train.labels
     if test + validation >= len(labels):
         raise LotteryError(f"dataset.test={test} and dataset.validation={validation} leave nothing "

@@ -76,9 +76,7 @@ class Inputs:
         match node:
             case Dense():
                 return {n: torch.ones(shape, dtype=torch.bool) for n, shape in shapes.items()}
-            case Pruned(weights=Final(of=training), previous=previous) if (
-                training.mask == previous
-            ):
+            case Pruned(weights=Final(of=training), previous=previous) if training.mask == previous:
                 stored = load(self.store.read(training, "mask.safetensors"))
                 return self._prune(node, masks.unpack(stored, shapes), types)
             case Pruned(previous=previous):

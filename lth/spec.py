@@ -47,8 +47,10 @@ def load(path: str) -> Any:  # noqa: ANN401 - whatever lies there
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise LotteryError(f"{path}: nothing can be imported from there ({error}). Give the dotted "
-                           "path of a class or function, e.g. lth.models.LeNet.") from error  # fmt: skip
+        raise LotteryError(
+            f"{path}: nothing can be imported from there ({error}). Give the dotted path of a "
+            "class or function, e.g. lth.models.LeNet."
+        ) from error
 
 
 def _to_target(value: object) -> object:

@@ -82,8 +82,9 @@ class Store:
                     write(aside / name, content)
                 self._rename(aside, node)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
-        self.drop_checkpoint(node)
+                for leftover in aside.parent.glob(f"{node.digest}.*"):  # ours, or a killed maker's
+                    shutil.rmtree(leftover, ignore_errors=True)
+        self._drop_checkpoint(node)
 
     def _rename(self, aside: Path, node: Node) -> None:
         if not self.exists(node) and self.path(node).exists():
@@ -139,9 +140,10 @@ class Store:
             return None
         return stored[64:] if _checksum(stored[64:]).encode() == stored[:64] else None
 
-    def drop_checkpoint(self, node: Node) -> None:
+    def _drop_checkpoint(self, node: Node) -> None:
         with contextlib.suppress(OSError):
-            self._checkpoint(node).unlink(missing_ok=True)
+            for file in self._checkpoint(node).parent.glob(f"*{node.digest}*"):
+                file.unlink(missing_ok=True)  # with what a kill left of writing it
 
     def _checkpoint(self, node: Node) -> Path:
         return self.root / "checkpoints" / node.digest

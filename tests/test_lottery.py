@@ -66,4 +66,8 @@ def test_conv_and_output_rates_have_their_defaults(composed: Composer) -> None:
 
     assert rates() == {"conv": 20, "linear": 20, "output": 10}
     assert rates("pruning.conv_rate=15") == {"conv": 15, "linear": 20, "output": 10}
-    assert rates("pruning.rate=30", "pruning.output_rate=5") == {"conv": 30, "linear": 30, "output": 5}
+    assert rates("pruning.rate=30", "pruning.output_rate=5") == {
+        "conv": 30,
+        "linear": 30,
+        "output": 5,
+    }

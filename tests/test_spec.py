@@ -45,7 +45,8 @@ def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
     ("pruning.rate=0", r"pruning\.rate=0.*greater than 0"),
     ("pruning.rate=100", r"pruning\.rate=100.*less than 100"),
     ("pruning.rate=-5", r"pruning\.rate=-5.*greater than 0"),
-    ("pruning.rate=off", r"pruning\.rate=False.*valid number"),
+    ("pruning.rate=off", r"pruning\.rate=off.*valid number"),
+    ("training.iterations=010", r"training\.iterations=010.*valid integer"),
     ("pruning.rate=abc", r"pruning\.rate=abc.*valid number"),
     ("pruning.conv_rate=100", r"pruning\.conv_rate=100.*less than 100"),
     ("pruning.scope=globl", r"pruning\.scope=globl.*'layerwise'"),
@@ -85,7 +86,7 @@ def test_unknown_keys_and_options_do_not_compose(override: str) -> None:
 
 @pytest.mark.parametrize(("overrides", "says"), [
     (["pruning.levels=80"], r"pruning\.levels=80.*rate=20.*Set pruning\.levels=\d+ or lower"),
-    (["pruning.rate=99.99", "pruning.levels=2"], r"the last"),
+    (["pruning.rate=99.99", "pruning.output_rate=99.99", "pruning.levels=2"], r"the last"),
     (["pruning.criterion=magnitud"], r"lth\.pruning\.magnitud: nothing can be imported"),
     (["model._target_=lth.models.Nope"], r"lth\.models\.Nope: nothing can be imported"),
     (["model.widths=[300,-1]"], r"model: it cannot be built"),

@@ -72,9 +72,7 @@ def test_a_store_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
         store.publish(NODE, {})
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         if path.name == "done":
             raise OSError(28, "No space left on device")
@@ -117,7 +115,7 @@ def test_a_holder_elsewhere_is_stale_when_untouched_by_our_own_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(claims.time, "monotonic", lambda: now)
+    monkeypatch.setattr("lth.claims.time.monotonic", lambda: now)
     watching = Claims(tmp_path)
     path = tmp_path / "x"
     write_claim(path)

@@ -62,7 +62,9 @@ def half_mask(network: nn.Module) -> dict[str, Tensor]:
 
 
 def full_mask(network: nn.Module) -> dict[str, Tensor]:
-    return {n: torch.ones_like(network.get_parameter(n), dtype=torch.bool) for n in prunable(network)}
+    return {
+        n: torch.ones_like(network.get_parameter(n), dtype=torch.bool) for n in prunable(network)
+    }
 
 
 def run(mask: dict[str, Tensor] | None = None, optimizer: str = "adam", **options: Any) -> Progress:  # noqa: ANN401
@@ -118,7 +120,7 @@ def test_pruned_weights_are_zero_after_every_step_and_survivors_move(optimizer: 
 def test_survivors_train_as_in_a_physically_smaller_network(optimizer: str) -> None:
     """Hidden units without any weight are the same as no hidden units."""
     units = torch.tensor([0, 2, 3, 6])
-    alive = torch.zeros(8, dtype=torch.bool).index_fill(0, units, True)  # noqa: FBT003
+    alive = torch.zeros(8, dtype=torch.bool).index_fill(0, units, True)
     big = model()
     mask = full_mask(big)
     mask["1.weight"][~alive] = False
@@ -202,7 +204,8 @@ class Lookup(nn.Module):
         self.dropout = nn.Dropout(0.9)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.dropout(nn.functional.one_hot(inputs.flatten().long(), 10) * self.scale)
+        outputs: Tensor = nn.functional.one_hot(inputs.flatten().long(), 10) * self.scale
+        return self.dropout(outputs)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("size", [103, 500, 501, 1])

@@ -1,0 +1,200 @@
+"""From hand-written run folders to the numbers that are plotted."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from rich.console import Console, RenderableType
+
+from analysis.__main__ import draw, experiments, main
+from analysis.collect import collect
+from analysis.figures import curves_figure, density_figure, incomplete
+from analysis.status import read_statuses, summary
+from analysis.tables import level_tables
+from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS
+
+DENSITIES = [1.0, 0.5, 0.25]
+
+
+def write_run(
+    folder: Path, *, seed: int, kind: str = "init", rate: float = 50.0, levels: int = 3,
+    shift: float = 0.0, **status: Any,  # noqa: ANN401 - any JSON value
+) -> None:  # fmt: skip
+    """A run whose accuracies are 0.9 - 0.01 x level + shift, and iterations 100 x (level + 1)."""
+    folder.mkdir(parents=True)
+    identity = {
+        "seed": seed, "rewind.kind": kind, "rewind.draw": 0, "pruning.criterion": "magnitude",
+        "pruning.at": "end", "pruning.rate": rate, "pruning.conv_rate": None,
+        "pruning.output_rate": None, "optimizer.options.lr": 0.1,
+    }  # fmt: skip
+    content = {
+        "state": "finished", "overrides": [f"seed={seed}"], "done": levels, "trained": levels,
+        "groups": {"model": "lenet", "dataset": "digits"}, "identity": identity,
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(content | status))
+    rows, points = [], []
+    for level, density in enumerate(DENSITIES[:levels]):
+        accuracy = 0.9 - 0.01 * level + shift
+        numbers = [level, density, 1000 * density, 100 * (level + 1), 0.1, 0.9, accuracy, 1.0, 500]
+        rest = [0.9, accuracy - 0.001, 1.0, 1.5, False, f"{kind}-{seed}-{level}-{rate}"]
+        rows.append([*numbers, *rest, density])
+        points += [
+            [level, density, i, 0.1, "", 1.0, 0.5, 1.0, accuracy * i / 500] for i in (0, 500)
+        ]
+    write_csv(folder / "levels.csv", [*LEVEL_COLUMNS, "density/w"], rows)
+    write_csv(folder / "metrics.csv", METRIC_COLUMNS, points)
+
+
+def write_csv(file: Path, header: Any, rows: list[list[Any]]) -> None:  # noqa: ANN401
+    file.write_text("\n".join(",".join(map(str, row)) for row in [header, *rows]) + "\n")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Three seeds of two arms; the last reinit run has reached level 1 only."""
+    for seed, shift in enumerate((0.0, 0.03, 0.09)):
+        write_run(tmp_path / f"{seed}", seed=seed, shift=shift)
+        levels, state = (2, "running") if seed == 2 else (3, "finished")
+        folder = tmp_path / f"{seed + 3}"
+        write_run(folder, seed=seed, kind="reinit", shift=-0.1, levels=levels, state=state)
+    return tmp_path
+
+
+def lines(axis: Axes) -> dict[str, list[tuple[float, float]]]:
+    """The plotted points of each line that has any, by colour, from the largest x down."""
+    points = {str(line.get_color()): np.asarray(line.get_xydata()) for line in axis.get_lines()}
+    return {
+        colour: sorted(map(tuple, xy.tolist()), reverse=True)
+        for colour, xy in points.items()
+        if len(xy)
+    }
+
+
+def printed(*things: RenderableType) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(*things)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_the_plotted_numbers_are_means_over_seeds(sweep: Path) -> None:
+    figure = density_figure(collect([sweep]).levels, "title")
+    iterations, early, final = (lines(axis) for axis in figure.axes)
+    ticket, reinit = early.values()
+    assert ticket == [pytest.approx(p) for p in [(1.0, 0.94), (0.5, 0.93), (0.25, 0.92)]]
+    assert reinit == [pytest.approx(p) for p in [(1.0, 0.8), (0.5, 0.79), (0.25, 0.78)]]
+    assert next(iter(final.values()))[0] == pytest.approx((1.0, 0.939))
+    assert next(iter(iterations.values())) == [(1.0, 100.0), (0.5, 200.0), (0.25, 300.0)]
+
+
+def test_bands_reach_from_minimum_to_maximum(sweep: Path) -> None:
+    axis = density_figure(collect([sweep]).levels, "title").axes[1]
+    band = axis.collections[0].get_paths()[0].get_extents()
+    assert (band.ymin, band.ymax) == pytest.approx((0.88, 0.99))
+
+
+def test_density_runs_from_100_percent_on_the_left_on_a_log_axis(sweep: Path) -> None:
+    axis = density_figure(collect([sweep]).levels, "title").axes[0]
+    assert axis.get_xscale() == "log"
+    left, right = axis.get_xlim()
+    assert left > 1.0 > 0.25 > right
+    assert axis.xaxis.get_major_formatter()(0.5, 0) == "50%"
+
+
+def test_incomplete_levels_are_marked_and_named(sweep: Path) -> None:
+    runs = collect([sweep])
+    found = incomplete(runs.levels)
+    assert found[["arm", "density", "n"]].to_numpy().tolist() == [["random reinit", 0.25, 2]]
+    figure = density_figure(runs.levels, "title")
+    assert "n = 2 to 3" in figure.legends[0].get_title().get_text()
+    assert any("running, with 2 levels so far" in problem for problem in runs.problems)
+
+
+def test_complete_ones_say_n(sweep: Path) -> None:
+    tickets = collect([sweep / str(seed) for seed in range(3)]).levels
+    text = density_figure(tickets, "title").legends[0].get_title().get_text()
+    assert text == "mean and range from minimum to maximum, n = 3"
+
+
+def test_curves_are_drawn_at_the_papers_densities(sweep: Path) -> None:
+    figure = curves_figure(collect([sweep]).metrics, "title")
+    ticket, _ = figure.axes
+    labels = [text.get_text() for text in ticket.get_legend().get_texts()]  # type: ignore[union-attr]
+    assert labels == ["100.0 %", "50.0 %"]  # 25 % is far from any of them
+    ends = [points[0] for points in lines(ticket).values()]
+    assert ends[:2] == [pytest.approx((500, 0.94)), pytest.approx((500, 0.93))]
+
+
+def test_a_repeated_run_counts_once(sweep: Path) -> None:
+    before = collect([sweep])
+    write_run(sweep / "9", seed=0)
+    after = collect([sweep])
+    assert len(after.levels) == len(before.levels)
+    assert len(after.metrics) == len(before.metrics)
+
+
+def test_runs_that_disagree_are_reported(sweep: Path) -> None:
+    write_run(sweep / "9", seed=0, shift=0.5)
+    levels = sweep / "9" / "levels.csv"
+    levels.write_text(levels.read_text().replace("init-0-2-50.0", "another"))
+    assert any("disagree" in problem for problem in collect([sweep]).problems)
+
+
+@pytest.mark.parametrize(("file", "content"), [
+    ("run.json", "{"), ("run.json", "{}"), ("levels.csv", "level\n0\n"), ("levels.csv", ""),
+    ("metrics.csv", "x\n"),
+])  # fmt: skip
+def test_a_damaged_run_is_reported_and_the_rest_drawn(sweep: Path, file: str, content: str) -> None:
+    (sweep / "1" / file).write_text(content)
+    runs = collect([sweep])
+    assert any(str(sweep / "1") in problem for problem in runs.problems)
+    assert runs.levels["run"].nunique() == 5
+
+
+def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:
+    write_run(sweep / "8", seed=0, rate=20.0)
+    ((name, title, levels, _),) = experiments(collect([sweep]))
+    assert (name, title) == ("lenet-digits", "lenet on digits")
+    assert set(levels["rate"]) == {"50 %", "20 %"}
+    run = sweep / "8" / "run.json"
+    run.write_text(
+        run.read_text().replace('"optimizer.options.lr": 0.1', '"optimizer.options.lr": 0.2')
+    )
+    found = {name: title for name, title, *_ in experiments(collect([sweep]))}
+    assert found == {
+        "lenet-digits-1": "lenet on digits, lr 0.1", "lenet-digits-2": "lenet on digits, lr 0.2"
+    }  # fmt: skip
+
+
+def test_the_command_writes_tables_and_figures(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = sweep / "figures"
+    words = ["analysis", "figures", str(sweep), "--out", str(out), "--format", "png,svg"]
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0
+    assert {file.name for file in out.iterdir()} == {
+        "levels.csv", "metrics.csv",
+        *(f"lenet-digits-{kind}.{end}" for kind in ("density", "curves") for end in ("png", "svg")),
+    }  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["analysis", "figures", str(sweep / "nowhere")])
+    assert main() == 1
+    assert "give folders of runs" in capsys.readouterr().err
+    assert callable(draw)
+
+
+def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:
+    text = printed(*level_tables(collect([sweep]).levels))
+    assert "94.00 ±4.50" in text
+    assert "winning ticket" in text
+    assert "n = 2 to 3" in text
+
+
+def test_a_summary_tells_every_failure_with_its_reason(sweep: Path) -> None:
+    write_run(sweep / "7", seed=7, state="failed", error="pruning.rate=[0]: more than 0")
+    text = printed(summary(sweep, read_statuses(sweep)))
+    assert "1 failed, 5 finished, 1 running" in text
+    assert "failed 7 (seed=7): pruning.rate=[0]: more than 0" in text

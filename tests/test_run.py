@@ -1,0 +1,219 @@
+"""run.py as users type it: real Hydra, real processes, real kills."""
+
+import csv
+import dataclasses
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lth import lottery
+from lth.records import TIMING_COLUMNS
+from lth.run_folder import RunFolder
+from lth.spec import Spec
+from lth.store import Store
+from tests.conftest import ROOT, TINY, Composer
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), *arguments]
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A tiny run or, with -m first, sweep typed in `folder`, on a store there."""
+    flags = [word for word in arguments if word == "-m"]
+    overrides = {word.partition("=")[0]: word for word in (*TINY, *arguments) if word not in flags}
+    words = command(*flags, *overrides.values())
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def run_folders(folder: Path) -> list[Path]:
+    return sorted(file.parent for file in folder.glob("multirun/*/**/run.json"))
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    return [{k: v for k, v in row.items() if k not in TIMING_COLUMNS} for row in rows]
+
+
+def statuses(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((run / "run.json").read_bytes()) for run in run_folders(folder)]
+
+
+def test_a_sweep_trains_each_network_once_then_none_then_only_new_levels(tmp_path: Path) -> None:
+    sweep = ("-m", "pruning.rate=10,20", "seed=0,1", "rewind=init,reinit")
+    levels = 3
+    first = run(tmp_path, *sweep, f"pruning.levels={levels}")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert f"{2 + 8 * levels} networks trained" in first.stdout
+    assert "8 finished" in first.stdout
+    second = run(tmp_path, *sweep, f"pruning.levels={levels}")
+    assert "0 networks trained" in second.stdout
+    third = run(tmp_path, *sweep, f"pruning.levels={levels + 1}")
+    assert "8 networks trained" in third.stdout
+    folders = run_folders(tmp_path)
+    assert len(folders) == 24
+    tables = {(f.parent, f.name): table(f / "levels.csv") for f in folders}
+    sweeps = sorted({sweep for sweep, _ in tables})
+    for job in map(str, range(8)):
+        one, two, longer = (tables[sweep, job] for sweep in sweeps)
+        assert one == two == longer[: levels + 1]
+        assert [row["level"] for row in longer] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_single_run_lands_in_hydras_folders_with_its_table(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = run_folders(tmp_path)
+    assert folder.relative_to(tmp_path).parts[0] == "multirun"
+    assert len(folder.relative_to(tmp_path).parts) == 3
+    assert {f.name for f in folder.iterdir()} == {
+        ".hydra", "run.json", "run.log", "levels.csv", "metrics.csv"
+    }  # fmt: skip
+    (status,) = statuses(tmp_path)
+    assert status["state"] == "finished"
+    assert status["trained"] == 4
+    assert "winning ticket" in done.stdout
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["pruning.rate=0"], "pruning.rate=0"),
+    (["pruning.levels=80"], "Set pruning.levels="),
+    (["pruning.typo=1"], "Key 'typo' is not in struct"),
+    (["model=nope"], "Could not find 'model/nope'"),
+    (["store=/dev/null/store"], "store=/dev/null/store: cannot write there"),
+    (["hydra.run.dir=/dev/null/run"], "Not a directory"),
+])  # fmt: skip
+def test_a_mistake_ends_in_one_paragraph_and_exit_code_1(
+    tmp_path: Path, arguments: Sequence[str], says: str
+) -> None:
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_one_failed_run_does_not_stop_or_hide_the_others(tmp_path: Path) -> None:
+    done = run(tmp_path, "-m", "pruning.levels=1,80,2")
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout
+    assert "2 finished" in done.stdout
+    assert "pruning.levels=80: with pruning.rate=20" in done.stdout
+    (failed,) = (folder for folder in run_folders(tmp_path) if folder.name == "1")
+    assert "Traceback" in (failed / "run.log").read_text()
+
+
+def test_an_unexpected_error_keeps_its_traceback_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def score(evidence):\n    return 1 / 0\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    words = command(*TINY, "pruning.criterion=broken.score")
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 1
+    assert "ZeroDivisionError: division by zero" in done.stdout
+    (folder,) = run_folders(tmp_path)
+    assert "broken.py" in (folder / "run.log").read_text()
+    assert [row["level"] for row in table(folder / "levels.csv")] == ["0"]
+
+
+SLOW = (*TINY, "training.iterations=600", "training.evaluate_every=50", "checkpoint_seconds=0.02")
+"""Long enough to be killed in the middle of each training, with checkpoints all along."""
+
+
+def work(spec: Spec, output: Path) -> None:
+    """What a Hydra job does, in a process of its own."""
+    sys.path.insert(0, str(ROOT))
+    from run import run
+
+    with RunFolder(output, {}) as folder:
+        run(spec, folder)
+
+
+def attempt(spec: Spec, output: Path, seconds: float, number: int) -> int:
+    """The exit code of the work, which gets a signal after `seconds` unless it ends before."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["lth.engine", "lth.checks", "torch._dynamo", "sklearn.datasets"]
+    )
+    process = context.Process(target=work, args=(spec, output))
+    process.start()
+    process.join(seconds)
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_stopped_at_random_moments_ends_with_the_same_bytes(
+    tmp_path: Path, composed: Composer, number: int
+) -> None:
+    spec = composed(*SLOW, f"store={tmp_path / 'store'}")
+    undisturbed = dataclasses.replace(spec, store=str(tmp_path / "other store"))
+    assert attempt(undisturbed, tmp_path / "undisturbed", 300, number) == 0
+    moment = random.Random(number)
+    patience, stopped = 0.3, 0
+    while attempt(spec, tmp_path / "run", moment.uniform(0, patience), number) != 0:
+        stopped += 1
+        patience *= 1.1  # on any machine it gets to the end
+    assert stopped >= 3
+    for name in ("levels.csv", "metrics.csv"):
+        assert table(tmp_path / "run" / name) == table(tmp_path / "undisturbed" / name)
+    store, other = Store(Path(spec.store)), Store(Path(undisturbed.store))
+    for _, training in lottery.levels(spec):
+        for name in ("final.safetensors", "mask.safetensors", "curve.csv"):
+            assert store.read(training, name) == other.read(training, name)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130)])
+def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: int, code: int) -> None:
+    long = "training.iterations=5000"
+    words = command(*TINY, long, "checkpoint_seconds=0.02", "hydra.run.dir=run")
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    store = tmp_path / "multirun/store"
+    while not any(store.glob("checkpoints/*")):
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    process.send_signal(number)
+    assert process.wait() == code
+    assert any(store.glob("checkpoints/*"))
+    state = json.loads((tmp_path / "run/run.json").read_bytes())["state"]
+    assert state == ("interrupted" if number == signal.SIGTERM else "running")
+    done = run(tmp_path, long, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert not any(store.glob("checkpoints/*"))
+    assert not any(store.glob("claims/*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)], check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        full = run(tmp_path, f"store={disk}/store")
+        assert full.returncode == 1
+        assert "No space left on device" in full.stdout + full.stderr
+        assert "Traceback" not in full.stdout + full.stderr
+        subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
+        again = run(tmp_path, f"store={disk}/store")
+        assert again.returncode == 0
+        trained = [status.get("trained", 0) for status in statuses(tmp_path)]
+        assert trained[-1] < 4  # some were there already
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
