@@ -27,6 +27,7 @@ ARM_NAMES = {
     ("random", "init", "init"): "random mask",
     ("random", "init", "reinit"): "random mask, reinit",
 }
+"""In the order in which they are shown."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def collect(folders: Iterable[Path]) -> Runs:
     if not levels:
         return Runs(pd.DataFrame(), pd.DataFrame(), problems)
     return _without_repeats(pd.concat(levels), pd.concat(metrics), problems)
+
+
+def in_order(arms: set[str]) -> list[str]:
+    """Arms in the order in which they are shown."""
+    known = list(ARM_NAMES.values())
+    return sorted(arms, key=lambda arm: (known.index(arm) if arm in known else len(known), arm))
 
 
 def find_runs(root: Path) -> Iterator[Path]:

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from analysis.collect import ARM_NAMES, in_order
+
 STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -18,8 +20,6 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "savefig.dpi": 160,
 }
-ARMS = ("winning ticket", "random reinit", "random mask", "random mask, reinit")
-"""The order of colours: an arm has the same one in every figure."""
 DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """Those of the paper's figure 3."""
@@ -47,7 +47,7 @@ def density_figure(levels: pd.DataFrame, title: str) -> Figure:
             x="density",
             y=column,
             hue="arm",
-            hue_order=_present(levels),
+            hue_order=in_order(set(levels["arm"])),
             palette=_colours(levels),
             style="rate",
             markers=True,
@@ -69,7 +69,7 @@ def density_figure(levels: pd.DataFrame, title: str) -> Figure:
 def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
     """Test accuracy against iteration at chosen densities (figure 3), a panel for each arm."""
     chosen = _at_densities(metrics)
-    groups = list(chosen.groupby(["arm", "rate"], sort=False))
+    groups = sorted(chosen.groupby(["arm", "rate"]), key=lambda g: _place(g[0]))
     figure = Figure(figsize=(max(1, len(groups)) * 5.2 + 1.2, 4.2), layout="constrained")
     axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
     for axis, ((arm, rate), rows) in zip(axes, groups, strict=True):
@@ -96,6 +96,11 @@ def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def _place(arm_and_rate: tuple[str, str]) -> tuple[int, float]:
+    arm, rate = arm_and_rate
+    return in_order({*ARM_NAMES.values(), arm}).index(arm), float(rate.split()[0])
+
+
 def _at_densities(metrics: pd.DataFrame) -> pd.DataFrame:
     """The rows of the levels nearest to CURVE_DENSITIES, on the ladder of each arm and rate."""
 
@@ -113,14 +118,10 @@ def _at_densities(metrics: pd.DataFrame) -> pd.DataFrame:
     return picked.assign(shown=picked["density"].map(lambda density: f"{100 * density:.1f} %"))
 
 
-def _present(rows: pd.DataFrame) -> list[str]:
-    arms = set(rows["arm"])
-    return [arm for arm in ARMS if arm in arms] + sorted(arms - set(ARMS))
-
-
 def _colours(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    present = [*ARMS, *sorted(set(rows["arm"]) - set(ARMS))]
-    return dict(zip(present, sns.color_palette("colorblind", len(present)), strict=True))
+    """Of the arms in their order; a known arm has the same colour in every figure."""
+    arms = in_order({*ARM_NAMES.values(), *rows["arm"]})
+    return dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
 
 
 def incomplete(levels: pd.DataFrame) -> pd.DataFrame:

@@ -3,57 +3,55 @@
 from collections.abc import Iterator
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
+
+from analysis.collect import in_order
 
 COLUMNS = {
-    "early_stop_iteration": ("early stop at", 1.0, 0),
-    "early_stop_test_accuracy": ("accuracy there, %", 100.0, 2),
-    "final_test_accuracy": ("at the end, %", 100.0, 2),
+    "early_stop_iteration": ("stop", 1.0, 0),
+    "early_stop_test_accuracy": ("accuracy", 100.0, 2),
+    "final_test_accuracy": ("at end", 100.0, 2),
 }
 """Column of levels.csv -> its heading, the factor it is shown with, and decimals."""
 
 
 def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
     """For each experiment and rate: density, then per arm the early-stop iteration and the test
-    accuracies; mean over the repetitions ± half of their range."""
+    accuracies there and at the end; mean over the repetitions ± half of their range."""
     for (_, network, rate), group in levels.groupby(["setting", "network", "rate"], sort=False):
         table = Table(
             title=f"{network}, {rate} pruned per level",
-            caption=_caption(group),
+            caption=f"stop: early-stop iteration; accuracy: on test, there (%). {_spread(group)}",
             title_justify="left",
             caption_justify="left",
-            header_style="bold",
+            box=SIMPLE_HEAD,
+            padding=0,
         )
-        arms = list(group["arm"].drop_duplicates())
-        for heading in (
-            "level",
-            "density, %",
-            *(_heading(arm, c) for arm in arms for c in COLUMNS),
-        ):
-            table.add_column(heading, justify="right", no_wrap=not heading.count("\n"))
+        arms = in_order(set(group["arm"]))
+        columns = [(arm, column) for arm in arms for column in COLUMNS]
+        headings = [f"{arm}\n{COLUMNS[column][0]}".replace(" ", "\n") for arm, column in columns]
+        for heading in ("level", "density", *headings):
+            table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
         for level, rows in group.groupby("level"):
-            cells = (_cell(rows[rows["arm"] == arm][c], c) for arm in arms for c in COLUMNS)
+            cells = (_cell(rows.loc[rows["arm"] == arm, column], column) for arm, column in columns)
             table.add_row(str(level), f"{100 * rows['density'].mean():.1f}", *cells)
         yield table
 
 
-def _heading(arm: str, column: str) -> str:
-    return f"{arm}\n{COLUMNS[column][0]}"
-
-
-def _cell(values: pd.Series, column: str) -> str:
+def _cell(values: "pd.Series[float]", column: str) -> str:
     if values.empty:
         return "-"
     _, factor, digits = COLUMNS[column]
-    mean = f"{factor * values.mean():,.{digits}f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ±{factor * (values.max() - values.min()) / 2:,.{digits}f}"
+    mean = f"{factor * values.mean():.{digits}f}"
+    half_range = factor * (values.max() - values.min()) / 2
+    return mean if len(values) == 1 else f"{mean}±{half_range:.{digits}f}"
 
 
-def _caption(group: pd.DataFrame) -> Text:
+def _spread(group: pd.DataFrame) -> str:
     counts = group.groupby(["arm", "level"]).size()
     few, many = counts.min(), counts.max()
-    spread = "" if many == 1 else ": mean ± half of the range from minimum to maximum"
-    return Text(f"n = {many}{spread}" if few == many else f"n = {few} to {many}{spread}")
+    if many == 1:
+        return "One run each."
+    n = f"n = {many}" if few == many else f"n = {few} to {many}"
+    return f"Mean ± half of the range, {n}."
