@@ -30,7 +30,7 @@ def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
         )
         arms = in_order(set(group["arm"]))
         columns = [(arm, column) for arm in arms for column in COLUMNS]
-        headings = [f"{arm}\n{COLUMNS[column][0]}".replace(" ", "\n") for arm, column in columns]
+        headings = [f"{arm.replace(' ', chr(10))}\n{COLUMNS[column][0]}" for arm, column in columns]
         for heading in ("level", "density", *headings):
             table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
         for level, rows in group.groupby("level"):

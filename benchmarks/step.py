@@ -107,8 +107,9 @@ def unpack(root: Path, folder: Path) -> None:
     source = data.mnist(root)
     assert source.test is not None
     parts = (source.train, source.test)
-    for tensor, name in zip((t for part in parts for t in part), data.MNIST_FILES, strict=True):
-        values = tensor.squeeze(1).byte().numpy()
+    tensors = (t for inputs, labels in parts for t in (inputs.squeeze(1), labels))
+    for tensor, name in zip(tensors, data.MNIST_FILES, strict=True):
+        values = tensor.byte().numpy()
         sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
         (raw / name).write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes())
 
