@@ -1,6 +1,6 @@
 """The paper's figures, one function each: tidy rows in, Figure out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,8 @@ STYLE: dict[Any, Any] = {
 DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """Those of the paper's figure 3."""
+NEAR = 0.15
+"""How far from one of them, relatively, a level's density may be to be drawn for it."""
 AXIS_DEPTH = 0.05
 """How far below the dense network's accuracy an axis goes: 5 points, as in the paper."""
 
@@ -67,53 +69,64 @@ def density_figure(levels: pd.DataFrame, title: str) -> Figure:
 
 
 def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
-    """Test accuracy against iteration at chosen densities (figure 3), a panel for each arm."""
+    """Test accuracy against iteration at chosen densities (figure 3): a column of panels for each
+    arm, a row for each rate."""
     chosen = _at_densities(metrics)
-    groups = sorted(chosen.groupby(["arm", "rate"]), key=lambda g: _place(g[0]))
-    figure = Figure(figsize=(max(1, len(groups)) * 5.2 + 1.2, 4.2), layout="constrained")
-    axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, ((arm, rate), rows) in zip(axes, groups, strict=True):
-        sns.lineplot(
-            rows,
-            x="iteration",
-            y="test_accuracy",
-            hue="shown",
-            hue_order=sorted(rows["shown"].unique(), key=lambda s: -float(s.split()[0])),
-            palette="viridis",
-            errorbar=("pi", 100),
-            err_kws={"alpha": 0.12},
-            ax=axis,
-        )
-        axis.set(title=f"{arm}, {rate} per level", xlabel="Iteration", ylabel="Test accuracy")
-        axis.legend(title="Density", frameon=False, loc="lower right")
-        axis.margins(x=0.01)
+    arms, rates = in_order(set(chosen["arm"])), _rates(chosen)
+    size = (4.6 * len(arms) + 1.6, 3.4 * len(rates) + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(rates), len(arms), sharex=True, sharey=True, squeeze=False)
+    for row, rate in zip(panels, rates, strict=True):
+        for axis, arm in zip(row, arms, strict=True):
+            rows = chosen[(chosen["arm"] == arm) & (chosen["rate"] == rate)]
+            _draw_curves(axis, rows)
+            axis.set(title=f"{arm}, {rate} per level", xlabel="Iteration", ylabel="Test accuracy")
+        for axis in row[:-1]:  # one legend a row: its arms have the same densities
+            axis.legend().remove()
     dense = chosen[chosen["level"] == 0]
     last = dense.loc[dense["iteration"] == dense["iteration"].max(), "test_accuracy"].mean()
-    _accuracy_axis(axes[0], last, chosen["test_accuracy"])
+    _accuracy_axis(panels[0][0], last, chosen["test_accuracy"])
     figure.suptitle(title)
     caption = _caption(chosen.drop_duplicates(["run", "level"]))
     figure.supxlabel(caption, fontsize="small", color="0.35")
     return figure
 
 
-def _place(arm_and_rate: tuple[str, str]) -> tuple[int, float]:
-    arm, rate = arm_and_rate
-    return in_order({*ARM_NAMES.values(), arm}).index(arm), float(rate.split()[0])
+def _draw_curves(axis: Axes, rows: pd.DataFrame) -> None:
+    palette = sns.color_palette("viridis", len(CURVE_DENSITIES))
+    shown = rows.drop_duplicates("shown").sort_values("density", ascending=False)
+    sns.lineplot(
+        rows,
+        x="iteration",
+        y="test_accuracy",
+        hue="shown",
+        hue_order=list(shown["shown"]),
+        palette={
+            name: palette[place] for name, place in zip(shown["shown"], shown["place"], strict=True)
+        },
+        errorbar=("pi", 100),
+        err_kws={"alpha": 0.12},
+        ax=axis,
+    )
+    axis.margins(x=0.01)
+    axis.legend(title="Density", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _rates(rows: pd.DataFrame) -> list[str]:
+    return sorted(set(rows["rate"]), key=lambda rate: float(rate.split()[0]))
 
 
 def _at_densities(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the levels nearest to CURVE_DENSITIES, on the ladder of each arm and rate."""
-
-    def nearest(ladder: pd.Series) -> Iterator[float]:
-        for wanted in CURVE_DENSITIES:
-            distance = (ladder / wanted - 1).abs()
-            if distance.min() < 0.15:
-                yield ladder[distance.idxmin()]
-
+    """The rows of the levels nearest to CURVE_DENSITIES, on the ladder of each arm and rate, with
+    `place`, which of them it is, and `shown`, how a legend has it."""
     parts = []
     for _, rows in metrics.groupby(["arm", "rate"], sort=False):
-        chosen = set(nearest(rows["density"].drop_duplicates()))
-        parts.append(rows[rows["density"].isin(chosen)])
+        ladder = rows["density"].drop_duplicates()
+        for place, wanted in enumerate(CURVE_DENSITIES):
+            distance = (ladder / wanted - 1).abs()
+            if distance.min() < NEAR:
+                nearest = rows[rows["density"] == ladder[distance.idxmin()]]
+                parts.append(nearest.assign(place=place))
     picked = pd.concat(parts)
     return picked.assign(shown=picked["density"].map(lambda density: f"{100 * density:.1f} %"))
 

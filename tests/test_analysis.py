@@ -119,8 +119,8 @@ def test_complete_ones_say_n(sweep: Path) -> None:
 
 def test_curves_are_drawn_at_the_papers_densities(sweep: Path) -> None:
     figure = curves_figure(collect([sweep]).metrics, "title")
-    ticket, _ = figure.axes
-    labels = [text.get_text() for text in ticket.get_legend().get_texts()]  # type: ignore[union-attr]
+    ticket, reinit = figure.axes
+    labels = [text.get_text() for text in reinit.get_legend().get_texts()]  # type: ignore[union-attr]
     assert labels == ["100.0 %", "50.0 %"]  # 25 % is far from any of them
     ends = [points[0] for points in lines(ticket).values()]
     assert ends[:2] == [pytest.approx((500, 0.94)), pytest.approx((500, 0.93))]
