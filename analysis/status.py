@@ -81,10 +81,14 @@ class View:
         table = Table.grid(padding=(0, 2))
         for path, status in runs:
             if status["state"] == "running":
-                bar = ProgressBar(total=1.0, completed=_share(status), width=24)
-                table.add_row(bar, path.name, " ".join(status["overrides"]), _position(status))
-        overall = ProgressBar(total=1.0, completed=self._share_done(runs), width=60)
-        return Group(Text(self._line(runs)), overall, table)
+                overrides = Text(" ".join(status["overrides"]), overflow="ellipsis", no_wrap=True)
+                table.add_row(_bar(_share(status)), path.name, Text(_position(status)), overrides)
+        table.add_row(_bar(self._share_done(runs)), "all")
+        return Group(Text(self._line(runs)), table)
+
+
+def _bar(share: float) -> ProgressBar:
+    return ProgressBar(total=1.0, completed=share, width=24)
 
 
 def _share(status: Status) -> float:
@@ -97,7 +101,7 @@ def _share(status: Status) -> float:
 
 def _position(status: Status) -> str:
     if "level" not in status:
-        return "starting"
+        return "starting, or waiting for a training that another run has begun"
     spec = status["spec"]
     return (
         f"level {status['level']} of {spec['pruning']['levels']}, "

@@ -177,7 +177,7 @@ def _interleaved(labels: Tensor, split: Split, random: torch.Generator) -> Tenso
 def _statistics(inputs: Tensor, maximum: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel, from whole-number sums: the same on any machine."""
     values = inputs.transpose(0, 1).flatten(1)
-    histogram = torch.stack([torch.bincount(v.long(), minlength=maximum + 1) for v in values])
+    histogram = torch.stack([torch.bincount(v, minlength=maximum + 1) for v in values])
     share = histogram.double() / values.shape[1]
     level = torch.arange(maximum + 1, dtype=torch.float64) / maximum
     mean = (share * level).sum(1)
@@ -190,11 +190,11 @@ def _scale(
 ) -> Tensor:
     if preprocessing == "raw":
         return inputs.float()
-    unit = inputs.float() / maximum
+    unit = inputs.float().div_(maximum)
     if preprocessing == "unit":
         return unit
     channel = (1, -1, 1, 1)
-    return (unit - torch.tensor(mean).view(channel)) / torch.tensor(std).view(channel)
+    return unit.sub_(torch.tensor(mean).view(channel)).div_(torch.tensor(std).view(channel))
 
 
 class BatchOrder:
