@@ -42,10 +42,12 @@ def run(wanted: spec.Spec, folder: RunFolder) -> float:
             stopping=stopping,
         )
         outcomes = {}
-        for training, outcomes[training] in engine.ensure(levels):
-            cached = training not in engine.made
-            folder.add(levels[training], training.digest, outcomes[training], cached=cached)
-    folder.update(trained=engine.trained, damaged=engine.damaged)
+        try:
+            for training, outcomes[training] in engine.ensure(levels):
+                cached = training not in engine.made
+                folder.add(levels[training], training.digest, outcomes[training], cached=cached)
+        finally:
+            folder.status |= {"trained": engine.trained, "damaged": engine.damaged}
     *_, last = levels
     return early_stop(outcomes[last].curve).test_accuracy
 

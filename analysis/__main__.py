@@ -1,7 +1,6 @@
 """python -m analysis figures [FOLDERS] --out DIR: from stored runs to tables and figures."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,22 +56,11 @@ def draw(arguments: argparse.Namespace) -> int:
 def experiments(runs: Runs) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
     """File name, title and rows of each experiment: runs that differ in arm, rate and seed only."""
     for network, of_network in runs.levels.groupby("network", sort=False):
-        titles = _what_differs(list(of_network["setting"].unique()))
-        for number, (setting, difference) in enumerate(titles.items(), start=1):
+        titles = sorted(of_network["experiment"].unique())
+        for number, title in enumerate(titles, start=1):
             name = f"{network}".replace(" on ", "-") + (f"-{number}" if len(titles) > 1 else "")
-            levels = of_network[of_network["setting"] == setting]
-            metrics = runs.metrics[runs.metrics["setting"] == setting]
-            yield name, f"{network}{difference}", levels, metrics
-
-
-def _what_differs(settings: list[str]) -> dict[str, str]:
-    """Each setting with the names and values, for a title, that tell it from the others."""
-    parsed = [json.loads(setting) for setting in settings]
-    names = [n for n in {**parsed[0], **parsed[-1]} if len({str(p.get(n)) for p in parsed}) > 1]
-    return {
-        setting: "".join(f", {name.rpartition('.')[2]} {values.get(name)}" for name in names)
-        for setting, values in zip(settings, parsed, strict=True)
-    }
+            levels = of_network[of_network["experiment"] == title]
+            yield name, title, levels, runs.metrics[runs.metrics["experiment"] == title]
 
 
 if __name__ == "__main__":

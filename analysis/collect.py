@@ -33,7 +33,7 @@ ARM_NAMES = {
 @dataclass(frozen=True)
 class Runs:
     """`levels`, `metrics`: rows of all runs under the columns of `lth.records`, then `run`, `arm`,
-    `rate` (as shown), `setting` (all else that makes an experiment) and every setting by name.
+    `rate` (as shown), `experiment` (what else tells them apart) and every setting by name.
     `problems`: what was left out, and why."""
 
     levels: pd.DataFrame
@@ -47,7 +47,7 @@ def collect(folders: Iterable[Path]) -> Runs:
     for folder in sorted({run for root in folders for run in find_runs(root)}):
         try:
             settings, tables = read_run(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"{folder}: left out ({error})")
             continue
         if settings["state"] != "finished":
@@ -63,6 +63,25 @@ def in_order(arms: set[str]) -> list[str]:
     """Arms in the order in which they are shown."""
     known = list(ARM_NAMES.values())
     return sorted(arms, key=lambda arm: (known.index(arm) if arm in known else len(known), arm))
+
+
+def repetitions(levels: pd.DataFrame) -> pd.DataFrame:
+    """How many results stand behind each arm, rate and level: rows with `n`, and `most` of the arm
+    and rate. Level 0 is one training for all draws of a seed and says nothing about the others."""
+    key = ["arm", "rate"]
+    counts = levels.groupby([*key, "level"], as_index=False).agg(n=("seed", "size"))
+    counts = counts[(counts["level"] > 0) | (counts["level"].max() == 0)]
+    return counts.assign(most=counts.groupby(key)["n"].transform("max"))
+
+
+def in_words(counts: pd.DataFrame) -> str:
+    """n for a caption: one number, or that of each arm."""
+    of_arm = counts.groupby(["arm", "rate"])["n"].agg(["min", "max"])
+    told = [f"{few}" if few == many else f"{few} to {many}" for few, many in of_arm.to_numpy()]
+    if len(set(told)) == 1:
+        return f"n = {told[0]}"
+    each = zip(of_arm.index, told, strict=True)
+    return "n: " + ", ".join(f"{arm} {rate} {n}" for (arm, rate), n in each)
 
 
 def find_runs(root: Path) -> Iterator[Path]:
@@ -114,26 +133,41 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _rates(identity: dict[str, Any]) -> str:
-    """As the command line has them: the rate, and those of other types where they were set."""
-    others = [identity[name] for name in VARIANT[1:]]
-    set_apart = "".join(
-        f", {kind} {rate:g} %"
-        for kind, rate in zip(("conv", "output"), others, strict=True)
-        if rate
-    )
-    return f"{identity['pruning.rate']:g} %{set_apart}"
+    """The rate, and those of other types of layer where they are not its defaults."""
+    rate, conv, output = (identity[name] for name in VARIANT)
+    others = {"conv": (conv, rate), "output": (output, rate / 2)}
+    named = [f", {kind} {own:g} %" for kind, (own, default) in others.items() if own != default]
+    return f"{rate:g} %{''.join(named)}"
 
 
 def _without_repeats(levels: pd.DataFrame, metrics: pd.DataFrame, problems: list[str]) -> Runs:
-    """One row for each (experiment, arm, rate, seed, draw, level). The same command run again gives
-    the same results: those are dropped; different ones are reported."""
-    key = ["setting", "arm", "rate", *REPLICATE, "level"]
-    levels = levels.sort_values([*key, "run"], ignore_index=True)
-    results = levels.groupby(key, dropna=False)["training"].nunique()
+    """Each result once for (experiment, arm, rate, level), with `experiment` for a title.
+
+    The same command run again gives the same trainings; so do draws of an arm that draws nothing,
+    and level 0 of all draws. Different results under the same settings are reported.
+    """
+    result = ["setting", "arm", "rate", "level"]
+    levels = levels.sort_values([*result, *REPLICATE, "run"], ignore_index=True)
+    key = [*result, *REPLICATE]
+    found = levels.groupby(key, dropna=False)[["training", "early_stop_val_loss"]].nunique()
     problems += [
-        f"{dict(zip(key[1:], where[1:], strict=True))}: runs disagree; the first is used"
-        for where in results[results > 1].index
+        f"{dict(zip(key[1:], where[1:], strict=True))}: runs disagree; the newest is used"
+        for where in found[(found > 1).any(axis=1)].index
     ]
-    repeated = levels.duplicated(key)
-    kept = levels.loc[~repeated, ["run", "level"]]
-    return Runs(levels[~repeated], metrics.merge(kept, on=["run", "level"]), problems)
+    levels = levels.drop_duplicates(key, keep="last").drop_duplicates([*result, "training"])
+    levels = levels.assign(experiment=_experiments(levels))
+    kept = levels[["run", "level", "experiment"]]
+    return Runs(levels, metrics.merge(kept, on=["run", "level"]), problems)
+
+
+def _experiments(levels: pd.DataFrame) -> "pd.Series[str]":
+    """The network, and the settings that tell experiments with the same network apart."""
+    titles: dict[str, str] = {}
+    for network, rows in levels.groupby("network"):
+        settings = {setting: json.loads(setting) for setting in rows["setting"].unique()}
+        names = sorted({name for values in settings.values() for name in values})
+        differ = [n for n in names if len({str(v.get(n)) for v in settings.values()}) > 1]
+        for setting, values in settings.items():
+            told = [f", {name.rpartition('.')[2]} {values.get(name)}" for name in differ]
+            titles[setting] = f"{network}{''.join(told)}"
+    return levels["setting"].map(titles)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.collect import ARM_NAMES, in_order
+from analysis.collect import ARM_NAMES, in_order, in_words, repetitions
 
 STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
@@ -77,9 +77,10 @@ def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(rates), len(arms), sharex=True, sharey=True, squeeze=False)
     for row, rate in zip(panels, rates, strict=True):
+        of_rate = chosen[chosen["rate"] == rate]
+        shown = of_rate.drop_duplicates("shown").sort_values("density", ascending=False)
         for axis, arm in zip(row, arms, strict=True):
-            rows = chosen[(chosen["arm"] == arm) & (chosen["rate"] == rate)]
-            _draw_curves(axis, rows)
+            _draw_curves(axis, of_rate[of_rate["arm"] == arm], shown)
             axis.set(title=f"{arm}, {rate} per level", xlabel="Iteration", ylabel="Test accuracy")
         for axis in row[:-1]:  # one legend a row: its arms have the same densities
             axis.legend().remove()
@@ -92,9 +93,9 @@ def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _draw_curves(axis: Axes, rows: pd.DataFrame) -> None:
+def _draw_curves(axis: Axes, rows: pd.DataFrame, shown: pd.DataFrame) -> None:
+    """The curves of one arm and rate; `shown`: a row for each entry of the legend."""
     palette = sns.color_palette("viridis", len(CURVE_DENSITIES))
-    shown = rows.drop_duplicates("shown").sort_values("density", ascending=False)
     sns.lineplot(
         rows,
         x="iteration",
@@ -137,22 +138,13 @@ def _colours(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
     return dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
 
 
-def incomplete(levels: pd.DataFrame) -> pd.DataFrame:
-    """Of each arm, rate and level with fewer repetitions than the arm's others: density and n."""
-    key = ["arm", "rate"]
-    counts = levels.groupby([*key, "level"], as_index=False).agg(
-        density=("density", "mean"), n=("seed", "size")
-    )
-    return counts[counts["n"] < counts.groupby(key)["n"].transform("max")]
-
-
 def _mark_incomplete(axis: Axes, levels: pd.DataFrame, column: str) -> None:
-    """A ring around each mean over fewer repetitions than its neighbours'."""
-    colours = _colours(levels)
-    for row in incomplete(levels).itertuples():
-        here = levels["arm"].eq(row.arm) & levels["rate"].eq(row.rate)
-        mean = levels.loc[here & levels["density"].eq(row.density), column].mean()
-        axis.scatter([row.density], [mean], s=90, facecolors="none", edgecolors=colours[row.arm])
+    """A ring around each mean over fewer repetitions than the arm's others."""
+    colours, counts = _colours(levels), repetitions(levels)
+    for row in counts[counts["n"] < counts["most"]].itertuples():
+        here = levels[["arm", "rate", "level"]].eq([row.arm, row.rate, row.level]).all(axis=1)
+        density, mean = levels.loc[here, ["density", column]].mean()
+        axis.scatter(density, mean, s=90, facecolors="none", edgecolors=colours[row.arm])
 
 
 def _density_axis(axis: Axes, levels: pd.DataFrame) -> None:
@@ -192,9 +184,7 @@ def _one_legend(figure: Figure, axes: Sequence[Axes], levels: pd.DataFrame) -> N
 
 def _caption(rows: pd.DataFrame) -> str:
     """What the lines are and how many repetitions stand behind them."""
-    counts = rows.groupby(["arm", "rate", "level"]).size()
-    few, many = counts.min(), counts.max()
-    if many == 1:
-        return "one run each (n = 1)"
-    n = f"n = {many}" if few == many else f"n = {few} to {many}, rings where it is not the most"
-    return f"mean and range from minimum to maximum, {n}"
+    counts = repetitions(rows)
+    spread = "" if counts["n"].max() == 1 else "mean and range from minimum to maximum, "
+    rings = "; rings: fewer than the arm's most" if (counts["n"] < counts["most"]).any() else ""
+    return f"{spread}{in_words(counts)}{rings}"

@@ -6,7 +6,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from analysis.collect import in_order
+from analysis.collect import in_order, in_words, repetitions
 
 COLUMNS = {
     "early_stop_iteration": ("stop", 1.0, 0),
@@ -19,10 +19,10 @@ COLUMNS = {
 def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
     """For each experiment and rate: density, then per arm the early-stop iteration and the test
     accuracies there and at the end; mean over the repetitions ± half of their range."""
-    for (_, network, rate), group in levels.groupby(["setting", "network", "rate"], sort=False):
+    for (experiment, rate), group in levels.groupby(["experiment", "rate"], sort=False):
         table = Table(
-            title=f"{network}, {rate} pruned per level",
-            caption=f"stop: early-stop iteration; accuracy: on test, there (%). {_spread(group)}",
+            title=f"{experiment}, {rate} pruned per level",
+            caption=f"stop: early-stop iteration; accuracy: on test, there (%); {_spread(group)}",
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -49,9 +49,6 @@ def _cell(values: "pd.Series[float]", column: str) -> str:
 
 
 def _spread(group: pd.DataFrame) -> str:
-    counts = group.groupby(["arm", "level"]).size()
-    few, many = counts.min(), counts.max()
-    if many == 1:
-        return "One run each."
-    n = f"n = {many}" if few == many else f"n = {few} to {many}"
-    return f"Mean ± half of the range, {n}."
+    counts = repetitions(group)
+    spread = "" if counts["n"].max() == 1 else "mean ± half of the range, "
+    return f"{spread}{in_words(counts)}"

@@ -7,6 +7,7 @@ Losing a claim to a mistake is harmless: both would make the same content, and t
 wins.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -76,10 +77,15 @@ class Claim:
     def create(self) -> bool:
         """Take the claim unless its file exists."""
         try:
-            with self._path.open("x") as file:
-                file.write(self._holder)
+            file = self._path.open("x")
         except FileExistsError:
             return False
+        try:
+            with file:
+                file.write(self._holder)
+        except OSError:
+            self._path.unlink(missing_ok=True)  # an empty claim would be nobody's
+            raise
         return True
 
     def __enter__(self) -> None:
@@ -91,19 +97,28 @@ class Claim:
 
     def _keep_touching(self) -> None:
         while not self._released.wait(TOUCH_EVERY):
-            try:
-                os.utime(self._path)
-            except OSError:  # taken from us, or the folder is gone: see the module's docstring
-                return
+            with contextlib.suppress(OSError):
+                if _read(self._path) == self._holder:
+                    os.utime(self._path)
+
+
+def is_held_here(path: Path) -> bool:
+    """Whether the holder of a claim is on this host."""
+    return _holder(path).get("host") == socket.gethostname()
 
 
 def holder_of(path: Path) -> str:
     """Who holds a claim, for messages."""
-    try:
-        holder = json.loads(_read(path) or "{}")
-    except ValueError:
-        holder = {}
+    holder = _holder(path)
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+
+
+def _holder(path: Path) -> dict[str, object]:
+    try:
+        holder: dict[str, object] = json.loads(_read(path) or "{}")
+    except ValueError:
+        return {}
+    return holder
 
 
 def _read(path: Path) -> str | None:

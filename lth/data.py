@@ -4,6 +4,8 @@ A loader is any importable function `(root: Path) -> Source`; everything after i
 """
 
 import gzip
+import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +67,7 @@ def mnist(root: Path) -> Source:
 
     Raises LotteryError where there are neither files nor a network.
     """
-    if _idx_file(root, MNIST_FILES[0]) is None:
+    if any(_idx_file(root, name) is None for name in MNIST_FILES):
         _download_mnist(root)
     images, labels, test_images, test_labels = (_read_idx(root, name) for name in MNIST_FILES)
     return Source(
@@ -92,25 +94,29 @@ def _idx_file(root: Path, name: str) -> Path | None:
 def _read_idx(root: Path, name: str) -> Tensor:
     """An idx file: 2 zeros, a type, the number of dimensions, each as a big-endian int32; bytes."""
     path = _idx_file(root, name)
-    if path is None:
-        raise LotteryError(f"dataset=mnist: {name} or {name}.gz is missing beside its siblings "
-                           f"under {root}. Put all four idx files there.")  # fmt: skip
+    assert path is not None, name
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
         shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise LotteryError(f"dataset=mnist: {path} is damaged ({error}). Delete it, so that it is "
                            "downloaded again, or put a whole copy there.") from error  # fmt: skip
     return torch.from_numpy(values.copy())
 
 
 def _download_mnist(root: Path) -> None:
+    """Into a folder aside, then file by file into place: other runs may be looking, or doing it."""
     from torchvision.datasets import MNIST
 
+    raw = Path("MNIST", "raw")
     try:
-        MNIST(str(root), download=True)
+        (root / raw).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as aside:
+            MNIST(aside, download=True)
+            for name in MNIST_FILES:
+                (aside / raw / name).replace(root / raw / name)
     except (OSError, RuntimeError) as error:
         raise LotteryError(
             f"dataset=mnist: no MNIST under {root}/ and the download failed ({error}). Put the "

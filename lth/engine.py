@@ -130,20 +130,21 @@ class Engine:
 
         log.info("training %s, level %d", training, training.mask.level)
         network = training.recipe.network
-        return train(
-            build_model(Fresh(network, training.seed)).to(self.device),
-            self._inputs.weights(training.weights),
-            self._inputs.mask(training.mask, network),
-            self._inputs.data(training.recipe),
-            training.recipe,
-            seed=training.seed,
-            start=training.start,
-            until=until,
-            snapshots=snapshots,
-            on_snapshot=publish,
-            checkpoint=None if until else self.store.read_checkpoint(training),
-            tick=Ticker(self, training),
-        )
+        with torch.random.fork_rng(devices=[]):
+            return train(
+                build_model(Fresh(network, training.seed)).to(self.device),
+                self._inputs.weights(training.weights),
+                self._inputs.mask(training.mask, network),
+                self._inputs.data(training.recipe),
+                training.recipe,
+                seed=training.seed,
+                start=training.start,
+                until=until,
+                snapshots=snapshots,
+                on_snapshot=publish,
+                checkpoint=self.store.read_checkpoint(training) if until is None else None,
+                tick=Ticker(self, training, saving=until is None),
+            )
 
     def _publish(self, training: Training, progress: Progress) -> None:
         mask = self._inputs.mask(training.mask, training.recipe.network)
@@ -176,9 +177,10 @@ class Engine:
 class Ticker:
     """What happens between two steps: the clock, the pulse, the checkpoint, the wish to stop."""
 
-    def __init__(self, engine: Engine, training: Training) -> None:
+    def __init__(self, engine: Engine, training: Training, *, saving: bool) -> None:
         self._engine = engine
         self._training = training
+        self._saving = saving
         self._last = self._saved = time.monotonic()
         self._shown = -math.inf
 
@@ -190,7 +192,8 @@ class Ticker:
             self._engine.pulse(self._training, progress.iteration)
             self._shown = now
         stopping = self._engine.stopping()
-        if stopping or now - self._saved > self._engine.checkpoint_seconds:
+        due = stopping or now - self._saved > self._engine.checkpoint_seconds
+        if due and self._saving:
             self._engine.store.write_checkpoint(self._training, progress.to_bytes())
             self._saved = now
         if stopping:

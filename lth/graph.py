@@ -10,9 +10,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from lth.spec import NOT_IDENTITY, Network, Recipe, Rule
+from lth.spec import NOT_IDENTITY, Network, Recipe, Rule, whole
 
 FORMAT = 1
 """Raised whenever the same description would lead to other numbers."""
@@ -55,10 +55,8 @@ class Weights(Node):
 class Mask(Node):
     """Which of the prunable weights survive."""
 
-    @property
-    def level(self) -> int:
-        """How many times it has been pruned."""
-        return 0
+    level: ClassVar[int] = 0
+    """How many times it has been pruned; set once, as a property would recurse to the first."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -116,9 +114,9 @@ class Pruned(Mask):
     initial: Weights
     seed: int
 
-    @property
-    def level(self) -> int:
-        return self.previous.level + 1
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "level", self.previous.level + 1)
 
 
 Stored = Training | Snapshot
@@ -137,7 +135,7 @@ def canonical(value: Any, path: str = "") -> Any:  # noqa: ANN401 - any JSON val
         return {k: canonical(v, p) for k, (p, v) in inside.items() if p not in NOT_IDENTITY}
     if isinstance(value, list | tuple):
         return [canonical(item, path) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return whole(value)
 
 
 def needs(node: Node) -> set[Stored]:
@@ -146,13 +144,18 @@ def needs(node: Node) -> set[Stored]:
     A ticket's mask is built on its parent's own, which lies in the store beside the parent's
     weights: nothing further back is needed.
     """
-    if isinstance(node, Final):
-        return {node.of}
-    if isinstance(node, Snapshot):
-        return {node}
-    if isinstance(node, Pruned) and has_own_mask(node):
-        return needs(node.weights) | needs(node.initial)
-    return {stored for child in node.children() for stored in needs(child)}
+    found, stack = set[Stored](), [node]
+    while stack:
+        current = stack.pop()
+        if isinstance(current, Final):
+            found.add(current.of)
+        elif isinstance(current, Snapshot):
+            found.add(current)
+        elif isinstance(current, Pruned) and has_own_mask(current):
+            stack += [current.weights, current.initial]
+        else:
+            stack += current.children()
+    return found
 
 
 def has_own_mask(mask: Pruned) -> bool:

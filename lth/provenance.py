@@ -12,10 +12,11 @@ PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "lth")
 
 @functools.cache
 def provenance() -> dict[str, object]:
-    """Commit and dirty flag of this code, versions, host. Commit: None outside a git checkout."""
+    """Commit and dirty flag of this code, versions, host. Both None outside a git checkout."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": None if changes is None else bool(changes),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "host": socket.gethostname(),

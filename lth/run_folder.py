@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from lth.claims import Claims, holder_of
+from lth.claims import STALE_AFTER, TOUCH_EVERY, Claim, Claims, holder_of, is_held_here
 from lth.errors import Interrupted, LotteryError
 from lth.files import write_atomically, writing
 from lth.provenance import provenance
@@ -32,15 +32,10 @@ class RunFolder:
         self._metrics: dict[int, list[dict[str, Any]]] = {}
 
     def __enter__(self) -> "RunFolder":
-        with writing(str(self.path)):
-            claim = Claims(self.path).acquire("claim")
-        if claim is None:
-            raise LotteryError(
-                f"{self.path}: {holder_of(self.path / 'claim')} is writing its run there. Wait "
-                "for it, or start again: another second is another folder."
-            )
-        self._claim = claim
+        self._claim = self._acquire()
         self._claim.__enter__()
+        for name in ("levels.csv", "metrics.csv"):  # of an earlier run in the same folder
+            (self.path / name).unlink(missing_ok=True)
         self.update(state="running", started=time.time(), done=0, trained=0, **provenance())
         return self
 
@@ -57,21 +52,42 @@ class RunFolder:
         if isinstance(error, Exception) and not isinstance(error, LotteryError | Interrupted):
             raise LotteryError(self.status["error"]) from error  # one that can be pickled
 
+    def _acquire(self) -> Claim:
+        """The claim on the folder. One of a process elsewhere may be left over: it gets the time
+        after which it is stale."""
+        claims, patience = Claims(self.path), time.monotonic() + STALE_AFTER + TOUCH_EVERY
+        while True:
+            with writing(str(self.path)):
+                claim = claims.acquire("claim")
+            if claim is not None:
+                return claim
+            file = self.path / "claim"
+            if is_held_here(file) or time.monotonic() > patience:
+                raise LotteryError(
+                    f"{self.path}: {holder_of(file)} is writing its run there. Wait for it, or "
+                    "start again: another second is another folder."
+                )
+            time.sleep(1)
+
     def _conclude(self, error: BaseException | None) -> None:
-        if self._levels:
-            self.write_tables()
+        self.status |= {"done": len(self._levels), "finished": time.time()}
         if error is None:
-            self.update(state="finished", done=len(self._levels), finished=time.time())
+            self.status["state"] = "finished"
         elif isinstance(error, Interrupted | KeyboardInterrupt):
-            self.update(state="interrupted")
+            self.status["state"] = "interrupted"
         else:
             log.error("the run failed", exc_info=error)
             known = isinstance(error, LotteryError)
             self.status["error"] = str(error) if known else f"{type(error).__name__}: {error}"
-            try:
-                self.update(state="failed")
-            except LotteryError:
-                log.exception("run.json could not say so")
+            self.status["state"] = "failed"
+        try:
+            if self._levels:
+                self.write_tables()
+            self.update()
+        except LotteryError:
+            if error is None:
+                raise
+            log.exception("the end of the run could not be recorded")
 
     def update(self, **changes: Any) -> None:  # noqa: ANN401 - any JSON value
         """Change the status and write run.json."""

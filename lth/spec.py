@@ -6,6 +6,7 @@ Only this file and `run.py` know Hydra; below the door there is no configuration
 import dataclasses
 import importlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -193,9 +194,21 @@ class Rule:
 
 
 def identity(spec: Spec) -> dict[str, Any]:
-    """The settings of a run by dotted name, without those of NOT_IDENTITY: two runs with the same
-    ones have the same results."""
-    return {name: v for name, v in _flat(dataclasses.asdict(spec)) if name not in NOT_IDENTITY}
+    """The settings of a run by dotted name, defaults resolved, without those of NOT_IDENTITY: two
+    runs with the same ones have the same results."""
+    how = rule(spec.pruning)
+    resolved = {
+        "pruning.criterion": how.criterion,
+        "pruning.conv_rate": how.rates["conv"],
+        "pruning.output_rate": how.rates["output"],
+    }
+    settings = dict(_flat(dataclasses.asdict(spec))) | resolved
+    return {name: whole(value) for name, value in settings.items() if name not in NOT_IDENTITY}
+
+
+def whole(value: Any) -> Any:  # noqa: ANN401 - any scalar
+    """A whole float as the integer: 10.0 and 10 are the same rate."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -232,6 +245,9 @@ def from_config(config: DictConfig) -> Spec:
 
 def from_dict(plain: object) -> Spec:
     """The Spec of plain mappings, lists and scalars, as in run.json. Raises as `from_config`."""
+    for name, value in _flat({"": plain}):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise LotteryError(f"{name.lstrip('.')}={value}: a finite number is wanted.")
     try:
         return TypeAdapter(Spec).validate_json(json.dumps(plain))
     except ValidationError as error:

@@ -9,7 +9,6 @@ A folder is published by renaming it into place whole; without a valid `done` it
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import shutil
@@ -82,8 +81,7 @@ class Store:
                     write(aside / name, content)
                 self._rename(aside, node)
             finally:
-                for leftover in aside.parent.glob(f"{node.digest}.*"):  # ours, or a killed maker's
-                    shutil.rmtree(leftover, ignore_errors=True)
+                shutil.rmtree(aside, ignore_errors=True)
         self._drop_checkpoint(node)
 
     def _rename(self, aside: Path, node: Node) -> None:
@@ -94,8 +92,8 @@ class Store:
             sync_folder(aside)
             aside.rename(self.path(node))
             sync_folder(self.path(node).parent)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+        except OSError:
+            if not self.exists(node):  # else another maker was faster
                 raise
 
     def is_whole(self, node: Node) -> bool:

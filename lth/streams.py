@@ -6,11 +6,16 @@ import json
 import torch
 
 
-def generator(seed: int, *name: str | int) -> torch.Generator:
-    """A CPU generator for one named draw, e.g. `generator(seed, "order", epoch)`.
+def stream_seed(seed: int, *name: str | int) -> int:
+    """The number in [0, 2^63) that seeds one named draw.
 
     Derived by hashing, never by adding numbers, so that no two names collide and no draw depends
     on what was drawn before it. `seed`: any integer >= 0; 0 is a seed like any other.
     """
     name_hash = hashlib.sha256(json.dumps([seed, *name]).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(name_hash[:8], "big") >> 1)
+    return int.from_bytes(name_hash[:8], "big") >> 1
+
+
+def generator(seed: int, *name: str | int) -> torch.Generator:
+    """A CPU generator for one named draw, e.g. `generator(seed, "order", epoch)`."""
+    return torch.Generator().manual_seed(stream_seed(seed, *name))

@@ -1,21 +1,29 @@
 """What stands between a person at a terminal and Hydra: progress, errors, exit codes, signals."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
+import psutil
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.status import View, read_statuses, summary
+from lth.errors import Interrupted
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP = threading.Event()
+PATIENCE_SECONDS = 20.0
+"""How long the jobs of a sweep have to save when it is told to stop."""
 INTERRUPTED = 130
 """The exit code of what a signal stopped, as shells have it."""
 
@@ -50,6 +58,8 @@ def show(main: Callable[[], object]) -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits by itself
     failure: BaseException | None = None
+    for number in SIGNALS:
+        signal.signal(number, stop_jobs)
     try:
         main()
     except (Exception, KeyboardInterrupt) as error:
@@ -67,34 +77,52 @@ def conclude(failure: BaseException | None) -> int:
         runs = read_statuses(Terminal.view.folder)
         Console(highlight=False, soft_wrap=True).print(summary(Terminal.view.folder, runs))
     states = {status["state"] for _, status in runs}
-    if failure is not None and not states & {"failed", "interrupted"}:
+    told = {status.get("error") for _, status in runs}
+    if isinstance(failure, Interrupted | KeyboardInterrupt):
+        return INTERRUPTED
+    if failure is not None and str(failure) not in told:
         cause = f"\n{failure.__cause__}" if failure.__cause__ else ""
         print(f"error: {failure or type(failure).__name__}{cause}", file=sys.stderr)
-        return 1
-    return 1 if "failed" in states else INTERRUPTED if failure is not None else 0
+    return 1 if failure is not None or "failed" in states else 0
+
+
+def stop_jobs(number: int, _: object) -> None:
+    """What a signal does to the process that launched a sweep: its jobs are told to stop, and get
+    the time to save; then it ends. A second signal ends it at once."""
+    signal.signal(number, signal.default_int_handler)
+    jobs = psutil.Process().children(recursive=True)
+    for job in jobs:
+        with contextlib.suppress(psutil.Error):
+            job.send_signal(signal.SIGTERM)
+    patience = time.monotonic() + PATIENCE_SECONDS
+    while jobs and Terminal.view is not None and time.monotonic() < patience:
+        states = {status["state"] for _, status in read_statuses(Terminal.view.folder)}
+        if "running" not in states:
+            break
+        time.sleep(0.1)
+    for job in jobs:
+        with contextlib.suppress(psutil.Error):
+            job.kill()
+    raise KeyboardInterrupt
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come yet; a second one has its usual effect at once."""
-    stop = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
+    """Whether a job has been told to stop, by SIGINT or SIGTERM; a second of a kind has its usual
+    effect. A worker that has been told starts no further job."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop.is_set
+        yield STOP.is_set
         return
-    previous = {number: signal.getsignal(number) for number in signals}
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def note(*_: object) -> None:
-        stop.set()
-        restore()
+    def note(number: int, _: object) -> None:
+        STOP.set()
+        signal.signal(number, previous[signal.Signals(number)])
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    for number in signals:
+    for number in SIGNALS:
         signal.signal(number, note)
     try:
-        yield stop.is_set
+        yield STOP.is_set
     finally:
-        restore()
+        for number, handler in previous.items():
+            signal.signal(number, handler)

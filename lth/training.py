@@ -13,6 +13,7 @@ from lth.data import BatchOrder, Data, Examples
 from lth.masks import Mask
 from lth.records import Evaluation, early_stop
 from lth.spec import Recipe
+from lth.streams import stream_seed
 
 EVALUATION_BATCH = 500
 """Part of what a result is: other sizes sum in another order."""
@@ -95,9 +96,11 @@ def train(
     """Train `model` from `weights` under `mask`, from iteration `start` to the end of the budget.
 
     Pruned weights are 0.0 throughout: they start so, and their gradients are zeroed by the mask
-    (never by value), so that no optimiser moves them. `tick` is called before every step and may
-    raise to stop; `checkpoint` is what `Progress.to_bytes` gave then. `until` ends it sooner, for
-    the sake of a snapshot; nothing else does: the early stop is recorded, never acted on.
+    (never by value), so that no optimiser moves them. torch's global generator, from which dropout
+    and the like draw, is seeded anew for every step: a step depends on its number alone. `tick` is
+    called before every step and may raise to stop; `checkpoint` is what `Progress.to_bytes` gave
+    then. `until` ends it sooner, for the sake of a snapshot; nothing else does: the early stop is
+    recorded, never acted on.
     """
     budget = recipe.training
     end = budget.iterations if until is None else until
@@ -123,6 +126,7 @@ def train(
             return progress
         tick(progress)
         batch = order.batch(iteration)
+        torch.manual_seed(stream_seed(seed, "dropout", iteration))  # for modules that draw
         loss = cross_entropy(model(inputs.index_select(0, batch)), labels.index_select(0, batch))
         progress.optimizer.zero_grad()
         loss.backward()

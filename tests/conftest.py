@@ -24,6 +24,23 @@ TINY = (
 )
 """A network of 64 x 6 + 6 x 5 + 5 x 10 = 464 weights on the digits."""
 
+
+class NormNet(torch.nn.Sequential):
+    """A convolution, batch norm, dropout and an output layer, for any input of one channel."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        _, height, width = shape
+        super().__init__(
+            torch.nn.Conv2d(1, 3, 3, padding=1),
+            torch.nn.BatchNorm2d(3),
+            torch.nn.Flatten(),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(3 * height * width, classes),
+        )
+
+
+NORM_NET = ("model._target_=tests.conftest.NormNet", "~model.widths", "pruning.levels=1")
+
 Composer = Callable[..., Spec]
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from rich.console import Console, RenderableType
 
 from analysis.__main__ import draw, experiments, main
-from analysis.collect import collect
-from analysis.figures import curves_figure, density_figure, incomplete
+from analysis.collect import collect, repetitions
+from analysis.figures import curves_figure, density_figure
 from analysis.status import read_statuses, summary
 from analysis.tables import level_tables
 from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS
@@ -28,8 +29,8 @@ def write_run(
     folder.mkdir(parents=True)
     identity = {
         "seed": seed, "rewind.kind": kind, "rewind.draw": 0, "pruning.criterion": "magnitude",
-        "pruning.at": "end", "pruning.rate": rate, "pruning.conv_rate": None,
-        "pruning.output_rate": None, "optimizer.options.lr": 0.1,
+        "pruning.at": "end", "pruning.rate": rate, "pruning.conv_rate": rate,
+        "pruning.output_rate": rate / 2, "optimizer.options.lr": 0.1,
     }  # fmt: skip
     content = {
         "state": "finished", "overrides": [f"seed={seed}"], "done": levels, "trained": levels,
@@ -104,11 +105,34 @@ def test_density_runs_from_100_percent_on_the_left_on_a_log_axis(sweep: Path) ->
 
 def test_incomplete_levels_are_marked_and_named(sweep: Path) -> None:
     runs = collect([sweep])
-    found = incomplete(runs.levels)
-    assert found[["arm", "density", "n"]].to_numpy().tolist() == [["random reinit", 0.25, 2]]
     figure = density_figure(runs.levels, "title")
-    assert "n = 2 to 3" in figure.legends[0].get_title().get_text()
+    text = figure.legends[0].get_title().get_text()
+    assert text.endswith(
+        "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; rings: fewer than the arm's most"
+    )
+    rings = [c for c in figure.axes[1].collections if isinstance(c, PathCollection)]
+    assert [np.asarray(r.get_offsets()).tolist() for r in rings] == [[pytest.approx([0.25, 0.78])]]
     assert any("running, with 2 levels so far" in problem for problem in runs.problems)
+
+
+def test_arms_with_different_n_say_so(sweep: Path) -> None:
+    levels = collect([sweep / name for name in "01234"]).levels
+    text = density_figure(levels, "title").legends[0].get_title().get_text()
+    assert "random reinit 50 % 2, winning ticket 50 % 3" in text
+    assert "rings" not in text
+
+
+def test_draws_of_one_ticket_are_one_result(sweep: Path) -> None:
+    for name, source in (("7", "0"), ("8", "3")):
+        write_run(sweep / name, seed=0, kind="init" if source == "0" else "reinit")
+        run = sweep / name / "run.json"
+        run.write_text(run.read_text().replace('"rewind.draw": 0', '"rewind.draw": 1'))
+    drawn = sweep / "8" / "levels.csv"
+    for level in (1, 2):  # level 0 is the dense network whatever the draw
+        drawn.write_text(drawn.read_text().replace(f"reinit-0-{level}", f"another-0-{level}"))
+    counts = repetitions(collect([sweep]).levels).set_index(["arm", "level"])["n"]
+    assert counts["winning ticket"].tolist() == [3, 3]
+    assert counts["random reinit"].tolist() == [4, 3]
 
 
 def test_complete_ones_say_n(sweep: Path) -> None:
@@ -142,8 +166,8 @@ def test_runs_that_disagree_are_reported(sweep: Path) -> None:
 
 
 @pytest.mark.parametrize(("file", "content"), [
-    ("run.json", "{"), ("run.json", "{}"), ("levels.csv", "level\n0\n"), ("levels.csv", ""),
-    ("metrics.csv", "x\n"),
+    ("run.json", "{"), ("run.json", "{}"), ("run.json", "[]"),
+    ("levels.csv", "level\n0\n"), ("levels.csv", ""), ("metrics.csv", "x\n"),
 ])  # fmt: skip
 def test_a_damaged_run_is_reported_and_the_rest_drawn(sweep: Path, file: str, content: str) -> None:
     (sweep / "1" / file).write_text(content)
@@ -188,7 +212,7 @@ def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:
     text = printed(*level_tables(collect([sweep]).levels))
     assert "94.00±4.50" in text
     assert text.index("winning") < text.index("random")
-    assert "n = 2 to 3" in text
+    assert "random reinit 50 % 2 to 3" in text
 
 
 def test_a_summary_tells_every_failure_with_its_reason(sweep: Path) -> None:

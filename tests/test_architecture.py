@@ -12,13 +12,13 @@ MAY_IMPORT = {
     "masks": set(), "records": set(), "models": set(), "data": {"errors", "streams"},
     "claims": set(), "pruning": {"masks"}, "spec": {"errors"}, "graph": {"spec"},
     "lottery": {"graph", "spec"}, "store": {"claims", "files", "graph"},
-    "training": {"data", "masks", "models", "records", "spec"},
+    "training": {"data", "masks", "models", "records", "spec", "streams"},
     "inputs": {"data", "errors", "graph", "masks", "models", "pruning", "spec", "store", "streams"},
     "checks": {"errors", "graph", "inputs", "models", "pruning", "spec"},
     "engine": {"errors", "graph", "inputs", "masks", "models", "provenance", "records", "store",
                "training"},
     "run_folder": {"claims", "errors", "files", "provenance", "records"},
-    "terminal": {"analysis"},
+    "terminal": {"analysis", "errors"},
 }  # fmt: skip
 """Module of lth -> the modules of this project that it may import."""
 KNOW_HYDRA = {"spec", "terminal"}

@@ -143,9 +143,28 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:
     for name in data.MNIST_FILES:
         write_idx(tmp_path / name, images if "images" in name else np.zeros(3))
     torn = tmp_path / data.MNIST_FILES[2]
-    torn.write_bytes(torn.read_bytes()[:-7])
+    content = torn.read_bytes()
+    torn.write_bytes(content[:-7])
     with pytest.raises(LotteryError, match="t10k-images-idx3-ubyte is damaged"):
         data.mnist(tmp_path)
+    torn.unlink()
+    packed = bytearray(gzip.compress(content))
+    packed[20] ^= 0xFF
+    torn.with_name(torn.name + ".gz").write_bytes(packed)
+    with pytest.raises(LotteryError, match=r"t10k-images-idx3-ubyte\.gz is damaged"):
+        data.mnist(tmp_path)
+
+
+def test_a_download_is_put_in_place_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(_: object, root: str, *, download: bool) -> None:
+        assert download
+        for name in data.MNIST_FILES:
+            values = np.zeros((3, 28, 28)) if "images" in name else np.zeros(3)
+            write_idx(Path(root) / "MNIST/raw" / name, values)
+
+    monkeypatch.setattr("torchvision.datasets.MNIST.__init__", download)
+    assert data.mnist(tmp_path).train.inputs.shape == (3, 1, 28, 28)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["MNIST"]
 
 
 def test_no_mnist_and_no_network_says_what_to_do(

@@ -1,5 +1,6 @@
 """Making trainings exist: on the real digits, with networks of 464 weights."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -17,7 +18,7 @@ from lth.models import prunable
 from lth.records import Outcome, density
 from lth.spec import Spec
 from lth.store import Store
-from tests.conftest import Composer
+from tests.conftest import NORM_NET, Composer
 
 
 def trainings(spec: Spec) -> list[Training]:
@@ -165,6 +166,67 @@ def test_a_snapshot_is_published_on_the_way_or_made_later(engine: Engine, tiny: 
     assert later.store.read(late, "final.safetensors") == engine.store.read(
         late, "final.safetensors"
     )
+
+
+def test_a_rewound_network_gets_its_buffers_back(engine: Engine, tiny: Composer) -> None:
+    dense, ticket = trainings(tiny(*NORM_NET))
+    early = Snapshot(dense, 5)
+    late = dataclasses.replace(ticket, weights=early, start=5)
+    dict(engine.ensure([late]))
+    at_five = inputs(engine).weights(early)
+    assert int(at_five["1.num_batches_tracked"]) == 5
+    assert at_five["1.running_mean"].any()
+    rewound = Snapshot(late, 5)
+    dict(engine.ensure([dataclasses.replace(late, weights=rewound)]))
+    start = inputs(engine).weights(rewound)
+    mask = inputs(engine).mask(late.mask, dense.recipe.network)
+    for name, value in at_five.items():
+        kept = mask.get(name, torch.ones_like(value, dtype=torch.bool))
+        assert torch.equal(start[name][kept], value[kept])
+        assert not start[name][~kept].any()
+
+
+def test_dropout_draws_from_its_own_stream(engine: Engine, tiny: Composer) -> None:
+    wanted = trainings(tiny(*NORM_NET))
+    torch.manual_seed(1)
+    dict(engine.ensure(wanted))
+    other = again(engine, store=Store(engine.store.root.parent / "other"))
+    torch.manual_seed(2)
+    after = torch.random.get_rng_state()
+    steps = iter(range(10_000))
+    for _ in range(10):
+        stopping = again(other, stopping=lambda: next(steps) % 7 == 6)
+        with contextlib.suppress(Interrupted):
+            dict(stopping.ensure(wanted))
+    assert torch.equal(after, torch.random.get_rng_state())
+    for training in wanted:
+        one, two = (e.store.read(training, "final.safetensors") for e in (engine, other))
+        assert one == two
+
+
+def test_a_snapshot_of_the_start_is_the_start(engine: Engine, tiny: Composer) -> None:
+    dense, ticket = trainings(tiny("pruning.levels=1"))
+    dict(engine.ensure([dense]))
+    start = Snapshot(dense, 0)
+    dict(engine.ensure([dataclasses.replace(ticket, weights=start)]))
+    initial = inputs(engine).weights(dense.weights)
+    assert all(torch.equal(value, initial[n]) for n, value in inputs(engine).weights(start).items())
+
+
+def test_a_damaged_snapshot_is_made_again(engine: Engine, tiny: Composer) -> None:
+    dense, ticket = trainings(tiny("pruning.levels=1"))
+    start = Snapshot(dense, 5)
+    late = dataclasses.replace(ticket, weights=start, start=5)
+    dict(engine.ensure([late]))
+    for damaged in (
+        engine.store.path(start) / "state.safetensors",
+        engine.store.path(late) / "done",
+    ):
+        damaged.write_bytes(b"torn")
+    repairing = again(engine)
+    dict(repairing.ensure([late]))
+    assert repairing.store.is_whole(start)
+    assert start.digest[:12] in repairing.damaged[0]
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bytes(engine: Engine, tiny: Composer) -> None:

@@ -1,4 +1,6 @@
+import csv
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,6 +89,23 @@ def test_random_keeps_uniformly() -> None:
 def test_rates_apply_to_each_tensor_on_its_own() -> None:
     rungs = ladder({"a": 100, "b": 50}, {"a": 20.0, "b": 10.0}, 2)
     assert rungs == [{"a": 100, "b": 50}, {"a": 80, "b": 45}, {"a": 64, "b": 41}]
+
+
+LENET = {"first": (235_200, 20.0), "second": (30_000, 20.0), "output": (1_000, 10.0)}
+PRINTED = {3: 51.3, 4: 41.1, 7: 21.1, 8: 16.9, 9: 13.5, 12: 7.0, 15: 3.6, 16: 2.9, 18: 1.9, 20: 1.2}
+"""Densities in percent that the paper prints for LeNet, by level."""
+LADDERS = Path(__file__).parent / "density_ladders.csv"
+
+
+def test_lenets_densities_are_those_of_the_paper() -> None:
+    """The table holds the ladder before rounding to whole weights, of which 266,200 make 100 %."""
+    sizes = {name: size for name, (size, _) in LENET.items()}
+    rungs = ladder(sizes, {name: rate for name, (_, rate) in LENET.items()}, 30)
+    densities = [100 * sum(rung.values()) / 266_200 for rung in rungs]
+    table = csv.DictReader(LADDERS.read_text().splitlines())
+    for density, row in zip(densities, table, strict=True):
+        assert abs(density - float(row["lenet300100"])) < 0.0015
+    assert {level: round(densities[level], 1) for level in PRINTED} == PRINTED
 
 
 def test_packed_masks_come_back() -> None:

@@ -74,6 +74,14 @@ def test_run_json_says_how_a_run_ended(tmp_path: Path) -> None:
     assert not (tmp_path / "d" / "claim").exists()
 
 
+def test_tables_of_an_earlier_run_in_the_folder_are_removed(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, {}) as folder:
+        folder.add(0, "digest", OUTCOME, cached=False)
+    with pytest.raises(LotteryError), RunFolder(tmp_path, {}):
+        raise LotteryError("killed in level 0")
+    assert not (tmp_path / "levels.csv").exists()
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     with RunFolder(tmp_path, {}), pytest.raises(LotteryError, match="is writing its run there"):
         RunFolder(tmp_path, {}).__enter__()

@@ -196,6 +196,30 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: int, co
     assert not any(store.glob("claims/*"))
 
 
+@pytest.mark.parametrize("to_all", [True, False])
+def test_a_sweep_told_to_stop_lets_its_runs_save(tmp_path: Path, to_all: bool) -> None:
+    words = command("-m", "seed=0,1,2", "training.iterations=20000", "hydra.sweep.dir=sweep")
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, start_new_session=True)
+    while not any(status.get("iteration", 0) > 0 for status in sweep_statuses(tmp_path / "sweep")):
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    if to_all:
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    else:
+        process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"run the same command again" in output
+    assert {status["state"] for status in sweep_statuses(tmp_path / "sweep")} == {"interrupted"}
+    store = tmp_path / "multirun/store"
+    assert any(store.glob("checkpoints/*"))
+    assert not any(store.glob("claims/*"))
+
+
+def sweep_statuses(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_bytes()) for file in folder.glob("*/run.json")]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
     disk = tmp_path / "disk"

@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 
 from lth.checks import check
 from lth.errors import LotteryError
-from lth.spec import load
+from lth.spec import identity, load
 from tests.conftest import ROOT, Composer
 
 OPTIONS = [
@@ -59,6 +59,8 @@ def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
     ("device=gpu", r"device=gpu.*'auto', 'cpu' or 'cuda'"),
     ("optimizer.lr=0", r"lr=0: a number is wanted, more than 0"),
     ("optimizer.lr=fast", r"lr=fast"),
+    ("optimizer.lr=nan", r"optimizer\.lr=nan: a finite number"),
+    ("optimizer.eps=inf", r"optimizer\.eps=inf: a finite number"),
     ("optimizer.weight_decay=-1", r"weight_decay=-1: a number is wanted, 0 or more"),
     ("+dataset.size=3", r"dataset\.size=3.*[Uu]nexpected"),
     ("+typo=3", r"typo=3.*[Uu]nexpected"),
@@ -119,6 +121,11 @@ def test_fields_are_set_from_the_command_line(
     composed: Composer, override: str, name: str, value: object
 ) -> None:
     assert getattr(composed(override).pruning, name) == value
+
+
+def test_two_spellings_have_one_identity(composed: Composer) -> None:
+    one = identity(composed("optimizer=sgd", "optimizer.momentum=0.0", "pruning.output_rate=10"))
+    assert one == identity(composed("optimizer=sgd", "optimizer.momentum=0"))
 
 
 def test_booleans_are_booleans(composed: Composer) -> None:

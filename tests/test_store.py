@@ -57,6 +57,15 @@ def test_a_damaged_file_is_never_returned(store: Store) -> None:
     assert not store.is_whole(NODE)
 
 
+@pytest.mark.parametrize("name", ["node.json", "a", "done"])
+def test_a_flipped_byte_in_any_file_is_found(store: Store, name: str) -> None:
+    store.publish(NODE, {"a": b"1"})
+    file = store.path(NODE) / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert not Store(store.root).is_whole(NODE)
+
+
 def test_a_whole_folder_is_not_set_aside(store: Store) -> None:
     store.publish(NODE, {"a": b"1"})
     store.set_aside(NODE)
