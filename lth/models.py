@@ -38,7 +38,7 @@ def glorot(module: nn.Module) -> None:
 def fresh(build: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
     """The model on the CPU, with initial weights drawn from `generator` alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+        torch.default_generator.manual_seed(generator.initial_seed())
         return build()
 
 

@@ -8,12 +8,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lth import masks, models
+from lth import masks, models, streams
 from lth.data import BatchOrder, Data, Examples
 from lth.masks import Mask
 from lth.records import Evaluation, early_stop
 from lth.spec import Recipe
-from lth.streams import stream_seed
 
 EVALUATION_BATCH = 500
 """Part of what a result is: other sizes sum in another order."""
@@ -116,6 +115,7 @@ def train(
         for name, parameter in model.named_parameters()
         if name in mask and not mask[name].all()
     ]
+    drawn_from = streams.global_generator(device)
     for iteration in count(progress.iteration):
         if iteration in snapshots:
             on_snapshot(iteration, models.state(model))
@@ -126,7 +126,7 @@ def train(
             return progress
         tick(progress)
         batch = order.batch(iteration)
-        torch.manual_seed(stream_seed(seed, "dropout", iteration))  # for modules that draw
+        drawn_from.manual_seed(streams.stream_seed(seed, "dropout", iteration))
         loss = cross_entropy(model(inputs.index_select(0, batch)), labels.index_select(0, batch))
         progress.optimizer.zero_grad()
         loss.backward()
