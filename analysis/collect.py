@@ -121,7 +121,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataF
 
 
 def _table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    table = pd.read_csv(file)
+    table = pd.read_csv(file, float_precision="round_trip")  # the default is off in the last digit
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ValueError(f"{file.name} has no column {', '.join(missing)}")

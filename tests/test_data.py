@@ -1,10 +1,12 @@
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from lth import data
 from lth.data import BatchOrder, Data, Examples, Source, prepare
@@ -116,7 +118,7 @@ def test_digits_are_the_real_ones() -> None:
     assert loaded.train.labels[:10].tolist() == list(range(10))
 
 
-def write_idx(file: Path, values: np.ndarray) -> None:
+def write_idx(file: Path, values: NDArray[Any]) -> None:
     header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
     content = header + values.astype(np.uint8).tobytes()
     file.parent.mkdir(parents=True, exist_ok=True)
