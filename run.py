@@ -1,6 +1,7 @@
 """One run, or with -m a sweep of them: python run.py [-m] [KEY=VALUE ...]. See README.md."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -18,11 +19,12 @@ def main(config: DictConfig) -> float:
     job = HydraConfig.get()
     groups = {group: name for group, name in job.runtime.choices.items() if "/" not in group}
     status = {"overrides": list(job.overrides.task), "groups": groups}
-    with RunFolder(Path(job.runtime.output_dir), status) as folder:
-        return run(spec.from_config(config), folder)
+    output = Path(job.runtime.output_dir)
+    with terminal.stop_on_signal() as stopping, RunFolder(output, status) as folder:
+        return run(spec.from_config(config), folder, stopping)
 
 
-def run(wanted: spec.Spec, folder: RunFolder) -> float:
+def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> float:
     """Make the trainings of a run exist, and record each level as soon as it is there."""
     from lth.checks import check  # torch takes a second to import: not before it is needed
     from lth.engine import Engine, find_device
@@ -31,23 +33,22 @@ def run(wanted: spec.Spec, folder: RunFolder) -> float:
     levels = {training: level for level, training in lottery.levels(wanted)}
     folder.update(spec=dataclasses.asdict(wanted), identity=spec.identity(wanted))
     check(wanted)
-    with terminal.stop_on_signal() as stopping:
-        engine = Engine(
-            Store(Path(wanted.store)),
-            find_device(wanted.device),
-            Path(wanted.dataset.root),
-            threads=wanted.threads,
-            checkpoint_seconds=wanted.checkpoint_seconds,
-            pulse=lambda training, at: folder.update(level=training.mask.level, iteration=at),
-            stopping=stopping,
-        )
-        outcomes = {}
-        try:
-            for training, outcomes[training] in engine.ensure(levels):
-                cached = training not in engine.made
-                folder.add(levels[training], training.digest, outcomes[training], cached=cached)
-        finally:
-            folder.status |= {"trained": engine.trained, "damaged": engine.damaged}
+    engine = Engine(
+        Store(Path(wanted.store)),
+        find_device(wanted.device),
+        Path(wanted.dataset.root),
+        threads=wanted.threads,
+        checkpoint_seconds=wanted.checkpoint_seconds,
+        pulse=lambda training, at: folder.update(level=training.mask.level, iteration=at),
+        stopping=stopping,
+    )
+    outcomes = {}
+    try:
+        for training, outcomes[training] in engine.ensure(levels):
+            cached = training not in engine.made
+            folder.add(levels[training], training.digest, outcomes[training], cached=cached)
+    finally:
+        folder.status |= {"trained": engine.trained, "damaged": engine.damaged}
     *_, last = levels
     return early_stop(outcomes[last].curve).test_accuracy
 

@@ -5,8 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
-
+from analysis.collect import read_csv
 from tests.conftest import ROOT
 
 MINE = """
@@ -45,6 +44,6 @@ def test_ones_own_model_criterion_dataset_and_optimizer(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    levels = pd.read_csv(tmp_path / "run" / "levels.csv", float_precision="round_trip")
+    levels = read_csv(tmp_path / "run" / "levels.csv")
     assert levels["density/0.weight"].tolist() == [1.0, 13 / 27, 7 / 27]  # 27, 13.5 go: 14, 6.5: 6
     assert levels["weights_remaining"].iloc[0] == 27 + 48 * 26

@@ -2,9 +2,9 @@ import json
 import math
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
+from analysis.collect import read_csv
 from lth.errors import Interrupted, LotteryError
 from lth.records import (
     LEVEL_COLUMNS,
@@ -35,7 +35,7 @@ def test_the_tables_of_a_run(tmp_path: Path) -> None:
     with RunFolder(tmp_path, {}) as folder:
         folder.add(1, "digest 1", OUTCOME, cached=True)
         folder.add(0, "digest 0", OUTCOME, cached=False)
-    levels = pd.read_csv(tmp_path / "levels.csv", float_precision="round_trip")
+    levels = read_csv(tmp_path / "levels.csv")
     assert tuple(levels.columns) == (*LEVEL_COLUMNS, "density/a", "density/b")
     assert levels["level"].tolist() == [0, 1]
     first = levels.iloc[0]
@@ -44,7 +44,7 @@ def test_the_tables_of_a_run(tmp_path: Path) -> None:
     assert (first.early_stop_train_accuracy, first.final_train_accuracy) == (0.95, 1.0)
     assert (first.final_iteration, first.final_test_accuracy) == (20, 0.9)
     assert levels["cached"].tolist() == [False, True]
-    metrics = pd.read_csv(tmp_path / "metrics.csv", float_precision="round_trip")
+    metrics = read_csv(tmp_path / "metrics.csv")
     assert tuple(metrics.columns) == METRIC_COLUMNS
     assert metrics["iteration"].tolist() == [0, 10, 20] * 2
     assert metrics["train_loss"].isna().tolist() == [True, False, False] * 2

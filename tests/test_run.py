@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lth import lottery
+from lth import lottery, terminal
 from lth.records import TIMING_COLUMNS
 from lth.run_folder import RunFolder
 from lth.spec import Spec
@@ -135,8 +135,8 @@ def work(spec: Spec, output: Path) -> None:
     sys.path.insert(0, str(ROOT))
     from run import run
 
-    with RunFolder(output, {}) as folder:
-        run(spec, folder)
+    with terminal.stop_on_signal() as stopping, RunFolder(output, {}) as folder:
+        run(spec, folder, stopping)
 
 
 def attempt(spec: Spec, output: Path, seconds: float, number: int) -> int:
