@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from rich.console import Console, RenderableType
 
-from analysis.__main__ import draw, experiments, main
+from analysis.__main__ import experiments, main
 from analysis.collect import collect, repetitions
 from analysis.figures import curves_figure, density_figure
 from analysis.status import read_statuses, summary
@@ -205,7 +205,6 @@ def test_the_command_writes_tables_and_figures(
     monkeypatch.setattr("sys.argv", ["analysis", "figures", str(sweep / "nowhere")])
     assert main() == 1
     assert "give folders of runs" in capsys.readouterr().err
-    assert callable(draw)
 
 
 def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:

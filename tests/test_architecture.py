@@ -6,7 +6,6 @@ import pytest
 
 from tests.conftest import ROOT
 
-LEAVES = {"errors", "streams", "files", "provenance"}
 MAY_IMPORT = {
     "errors": set(), "streams": set(), "files": {"errors"}, "provenance": set(),
     "masks": set(), "records": set(), "models": set(), "data": {"errors", "streams"},
