@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lth import lottery, spec, terminal
+from lth.config import from_config
 from lth.records import early_stop
 from lth.run_folder import RunFolder
 
@@ -21,7 +22,7 @@ def main(config: DictConfig) -> float:
     status = {"overrides": list(job.overrides.task), "groups": groups}
     output = Path(job.runtime.output_dir)
     with terminal.stop_on_signal() as stopping, RunFolder(output, status) as folder:
-        return run(spec.from_config(config), folder, stopping)
+        return run(from_config(config), folder, stopping)
 
 
 def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> float:
@@ -39,7 +40,9 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
         Path(wanted.dataset.root),
         threads=wanted.threads,
         checkpoint_seconds=wanted.checkpoint_seconds,
-        pulse=lambda training, at: folder.update(level=training.mask.level, iteration=at),
+        pulse=lambda training, at: folder.update(
+            level=levels.get(training, training.mask.level), iteration=at
+        ),
         stopping=stopping,
     )
     outcomes = {}

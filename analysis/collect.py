@@ -5,7 +5,7 @@ Works while a sweep is still running. What cannot be used is reported, never sil
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,52 @@ import pandas as pd
 
 from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS
 
-ARM = ("pruning.criterion", "pruning.at", "rewind.kind")
-"""Settings that name an arm."""
 REPLICATE = ("seed", "rewind.draw")
 """Settings that number repetitions of the same thing."""
-VARIANT = ("pruning.rate", "pruning.conv_rate", "pruning.output_rate")
+TYPES = ("conv", "linear", "output", "shortcut")
+VARIANT = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in TYPES))
 """Settings that are drawn in one picture, beside the arm."""
 
-ARM_NAMES = {
-    ("magnitude", "end", "init"): "winning ticket",
-    ("magnitude", "end", "reinit"): "random reinit",
-    ("random", "init", "init"): "random mask",
-    ("random", "init", "reinit"): "random mask, reinit",
+ARMS = ("winning ticket", "random reinit", "random mask", "one-shot", "one-shot, random reinit")
+"""Those that the paper draws, in the order in which they are shown; any others follow."""
+
+
+def arm_name(settings: Mapping[str, Any]) -> str:
+    """What a run's arm is called: its departures from the winning ticket, in words."""
+    criterion = settings["pruning.criterion.path"].removeprefix("lth.pruning.")
+    options = [
+        f"{name.rpartition('.')[2]} {value}"
+        for name, value in settings.items()
+        if name.startswith("pruning.criterion.options.")
+    ]
+    plain = {"magnitude": "", "random": "random mask"}
+    start = f" from {settings['rewind.iteration']}" if settings["rewind.iteration"] else ""
+    words = [
+        plain.get(criterion, " ".join([criterion.replace("_", " "), *options])),
+        "at init" if settings["pruning.at"] == "init" and criterion != "random" else "",
+        "at end" if settings["pruning.at"] == "end" and criterion == "random" else "",
+        "one-shot" if settings["pruning.mode"] == "one_shot" else "",
+        "shuffled" if settings["pruning.shuffle"] else "",
+        REWINDS[settings["rewind.kind"]] + start,
+        SURVIVORS[settings["rewind.survivors"]],
+        "pruned weights frozen" if settings["rewind.pruned"] == "frozen" else "",
+    ]
+    return ", ".join(word for word in words if word) or ARMS[0]
+
+
+REWINDS = {
+    "init": "",
+    "late": "late rewinding",
+    "lr": "learning-rate rewinding",
+    "finetune": "fine-tuning",
+    "continue": "continued training",
 }
-"""In the order in which they are shown."""
+SURVIVORS = {
+    "rewind": "",
+    "reinit": "random reinit",
+    "reinit_sign": "reinit with signs",
+    "constant_sign": "constant with signs",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +93,7 @@ def collect(folders: Iterable[Path]) -> Runs:
 
 def in_order(arms: set[str]) -> list[str]:
     """Arms in the order in which they are shown."""
-    known = list(ARM_NAMES.values())
-    return sorted(arms, key=lambda arm: (known.index(arm) if arm in known else len(known), arm))
+    return sorted(arms, key=lambda arm: (ARMS.index(arm) if arm in ARMS else len(ARMS), arm))
 
 
 def repetitions(levels: pd.DataFrame) -> pd.DataFrame:
@@ -103,19 +134,15 @@ def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataF
         _table(folder / "levels.csv", LEVEL_COLUMNS),
         _table(folder / "metrics.csv", METRIC_COLUMNS),
     )
-    arm = (
-        identity["pruning.criterion"].removeprefix("lth.pruning."),
-        *(identity[n] for n in ARM[1:]),
-    )
     groups = status["groups"]
-    special = {*ARM, *REPLICATE, *VARIANT}
+    noise = " (smoke: made-up data)" if status.get("spec", {}).get("smoke") else ""
     derived = {
         "run": str(folder),
         "state": status["state"],
-        "network": f"{groups['model']} on {groups['dataset']}",
-        "arm": ARM_NAMES.get(arm, " ".join(arm)),
+        "network": f"{groups['model']} on {groups['dataset']}{noise}",
+        "arm": arm_name(identity),
         "rate": _rates(identity),
-        "setting": json.dumps({k: v for k, v in identity.items() if k not in special}),
+        "setting": json.dumps({k: v for k, v in identity.items() if not _tells_arms_apart(k)}),
     }
     return {**identity, **derived}, tables
 
@@ -140,11 +167,20 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
+def _tells_arms_apart(name: str) -> bool:
+    own = ("pruning.criterion.", "pruning.at", "pruning.mode", "pruning.shuffle", "pruning.rounds")
+    return name.startswith((*own, "rewind.")) or name in (*REPLICATE, *VARIANT)
+
+
 def _rates(identity: dict[str, Any]) -> str:
     """The rate, and those of other types of layer where they are not its defaults."""
-    rate, conv, output = (identity[name] for name in VARIANT)
-    others = {"conv": (conv, rate), "output": (output, rate / 2)}
-    named = [f", {kind} {own:g} %" for kind, (own, default) in others.items() if own != default]
+    if identity["pruning.rates"] is not None:
+        return f"{identity['pruning.rates']} %"
+    rate = identity["pruning.rate"]
+    layerwise = identity["pruning.scope"] == "layerwise"
+    usual = {"conv": rate, "linear": rate, "output": rate / 2 if layerwise else rate, "shortcut": 0}
+    own = {kind: identity[f"pruning.{kind}_rate"] for kind in TYPES}
+    named = [f", {kind} {own[kind]:g} %" for kind in TYPES if own[kind] != usual[kind]]
     return f"{rate:g} %{''.join(named)}"
 
 

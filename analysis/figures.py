@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.collect import ARM_NAMES, in_order, in_words, repetitions
+from analysis.collect import ARMS, in_order, in_words, repetitions
 
 STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
@@ -134,7 +134,7 @@ def _at_densities(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def _colours(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
     """Of the arms in their order; a known arm has the same colour in every figure."""
-    arms = in_order({*ARM_NAMES.values(), *rows["arm"]})
+    arms = in_order({*ARMS, *rows["arm"]})
     return dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
 
 

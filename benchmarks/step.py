@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from lth import data, models, spec
+from lth import datasets, models, spec
+from lth.config import from_config
 from lth.graph import Dense, Fresh
 from lth.inputs import Inputs, build_model
 from lth.store import Store
@@ -61,7 +62,7 @@ def usual_loop(fresh: Fresh, root: Path) -> Callable[[], float]:
 
 def our_loop(recipe: spec.Recipe, inputs: Inputs, fresh: Fresh) -> Callable[[], float]:
     """Seconds per iteration of `lth.training`, between evaluations."""
-    weights, mask = inputs.weights(fresh), inputs.mask(Dense(), recipe.network)
+    weights, mask = inputs.weights(fresh, recipe.network), inputs.mask(Dense(), recipe.network)
     examples = inputs.data(recipe)
 
     def measure() -> float:
@@ -83,7 +84,7 @@ def main() -> None:
     iterations = WARM_UP + STEPS + 1
     overrides = [f"training.iterations={iterations}", f"training.evaluate_every={iterations}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        wanted = spec.from_config(compose("config", overrides=["experiment=lenet", *overrides]))
+        wanted = from_config(compose("config", overrides=["experiment=lenet", *overrides]))
     recipe = spec.recipe(wanted)
     fresh = Fresh(recipe.network, seed=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -104,11 +105,11 @@ def unpack(root: Path, folder: Path) -> None:
     """MNIST as torchvision wants it, wherever and however packed it lies."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    source = data.mnist(root)
+    source = datasets.mnist(root, "MNIST")
     assert source.test is not None
     parts = (source.train, source.test)
     tensors = (t for inputs, labels in parts for t in (inputs.squeeze(1), labels))
-    for tensor, name in zip(tensors, data.MNIST_FILES, strict=True):
+    for tensor, name in zip(tensors, datasets.IDX_FILES, strict=True):
         values = tensor.byte().numpy()
         sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
         (raw / name).write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes())

@@ -1,19 +1,15 @@
-"""Datasets as tensors on the device: load, split, preprocess, order of batches.
+"""Examples as tensors on the device: split, preprocess, order of batches, augmentation.
 
-A loader is any importable function `(root: Path) -> Source`; everything after it is shared.
+Where they come from is `lth.datasets`; what happens to them is here and the same for all.
 """
 
-import gzip
-import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lth.errors import LotteryError
 from lth.streams import generator
@@ -51,78 +47,6 @@ class Data:
     mean: list[float]
     std: list[float]
     indices: dict[str, Tensor]
-
-
-def digits(root: Path) -> Source:  # noqa: ARG001 - comes with scikit-learn, needs no folder
-    """scikit-learn's 1,797 handwritten digits: 8x8 pixels from 0 to 16, no test set of its own."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    inputs = torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 8, 8)
-    return Source(Examples(inputs, torch.from_numpy(labels).long()), None, 16)
-
-
-def mnist(root: Path) -> Source:
-    """MNIST from its four idx files or their .gz under `root`, else through torchvision.
-
-    Raises LotteryError where there are neither files nor a network.
-    """
-    if any(_idx_file(root, name) is None for name in MNIST_FILES):
-        _download_mnist(root)
-    images, labels, test_images, test_labels = (_read_idx(root, name) for name in MNIST_FILES)
-    return Source(
-        Examples(images.unsqueeze(1), labels.long()),
-        Examples(test_images.unsqueeze(1), test_labels.long()),
-        255,
-    )
-
-
-MNIST_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-
-
-def _idx_file(root: Path, name: str) -> Path | None:
-    folders = (root / "MNIST" / "raw", root / "mnist", root)
-    candidates = [folder / f"{name}{end}" for folder in folders for end in ("", ".gz")]
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _read_idx(root: Path, name: str) -> Tensor:
-    """An idx file: 2 zeros, a type, the number of dimensions, each as a big-endian int32; bytes."""
-    path = _idx_file(root, name)
-    assert path is not None, name
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-        shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
-        values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise LotteryError(f"dataset=mnist: {path} is damaged ({error}). Delete it, so that it is "
-                           "downloaded again, or put a whole copy there.") from error  # fmt: skip
-    return torch.from_numpy(values.copy())
-
-
-def _download_mnist(root: Path) -> None:
-    """Into a folder aside, then file by file into place: other runs may be looking, or doing it."""
-    from torchvision.datasets import MNIST
-
-    raw = Path("MNIST", "raw")
-    try:
-        (root / raw).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as aside:
-            MNIST(aside, download=True)
-            for name in MNIST_FILES:
-                (aside / raw / name).replace(root / raw / name)
-    except (OSError, RuntimeError) as error:
-        raise LotteryError(
-            f"dataset=mnist: no MNIST under {root}/ and the download failed ({error}). Put the "
-            f"four .gz files in {root}/MNIST/raw, set dataset.root or LTH_DATA to the folder that "
-            "has them, or try dataset=digits, which needs none."
-        ) from error
 
 
 def prepare(
@@ -227,3 +151,21 @@ class BatchOrder:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._permutation(epoch)
         return self._order.narrow(0, position * self._batch_size, self._batch_size)
+
+
+def augment(inputs: Tensor, *, flip: bool, crop: int, random: torch.Generator) -> Tensor:
+    """Training inputs (n, channels, height, width), each mirrored left to right with probability
+    1/2, and cut out at a random place after padding by `crop` zeros on every side (He et al. 2016:
+    after standardising, the mean). `random`: a CPU generator; all work is on the inputs' device.
+    """
+    count, _, height, width = inputs.shape
+    down, right = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=random)
+    mirrored = torch.rand((count, 1), generator=random) < (0.5 if flip else 0.0)
+    columns = torch.arange(width).expand(count, width)
+    columns = torch.where(mirrored, columns.flip(1), columns) + right
+    rows = torch.arange(height) + down
+    picture = torch.arange(count).view(-1, 1, 1)
+    where = (t.to(inputs.device) for t in (picture, rows.unsqueeze(2), columns.unsqueeze(1)))
+    image, row, column = where
+    padded = pad(inputs, (crop,) * 4)
+    return padded.permute(0, 2, 3, 1)[image, row, column].permute(0, 3, 1, 2).contiguous()

@@ -133,12 +133,13 @@ class Engine:
         with torch.random.fork_rng(devices=[]):
             return train(
                 build_model(Fresh(network, training.seed)).to(self.device),
-                self._inputs.weights(training.weights),
+                self._inputs.weights(training.weights, network),
                 self._inputs.mask(training.mask, network),
                 self._inputs.data(training.recipe),
                 training.recipe,
                 seed=training.seed,
                 start=training.start,
+                pruned=training.pruned,
                 until=until,
                 snapshots=snapshots,
                 on_snapshot=publish,
@@ -149,7 +150,8 @@ class Engine:
     def _publish(self, training: Training, progress: Progress) -> None:
         mask = self._inputs.mask(training.mask, training.recipe.network)
         examples = self._inputs.data(training.recipe)
-        final = masks.apply(models.state(progress.model), mask)
+        final = models.state(progress.model)
+        final = final if training.pruned == "frozen" else masks.apply(final, mask)
         final_accuracy = evaluate(progress.model, examples.train)[1]
         progress.model.load_state_dict(progress.early)
         summary = {
@@ -172,6 +174,9 @@ class Engine:
             "provenance.json": json.dumps(origin, indent=1).encode(),
         }
         self.store.publish(training, artefacts)
+        collapsed = [name for name, kept in mask.items() if not kept.any()]
+        if collapsed:
+            log.warning("%s: no weight is left in %s", training, ", ".join(collapsed))
 
 
 class Ticker:

@@ -82,6 +82,8 @@ class Training(Node):
     weights: Weights
     mask: Mask
     start: int = 0
+    pruned: str = "zero"
+    """Pruned weights are `zero` throughout, or `frozen` at the value they have in `weights`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -101,22 +103,52 @@ class Snapshot(Weights):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Signed(Weights):
+    """The magnitudes of `sizes` with the signs of `signs`, in every prunable tensor; the rest as in
+    `sizes`."""
+
+    sizes: Weights
+    signs: Weights
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Constant(Weights):
+    """Each prunable tensor filled with the standard deviation that it has in `of`."""
+
+    of: Weights
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pruned(Mask):
     """What `previous` keeps, less the lowest-scoring share of `weights` that `rule` removes.
 
-    `initial`: the weights the network started from, which some criteria look at. `seed` and the
-    level name the stream of criteria that draw.
+    Criteria may look at the data of `recipe` and at `initial`, the weights the network started
+    from. `seed` and the level name the stream of those that draw.
     """
 
     weights: Weights
     previous: Mask
     rule: Rule
+    recipe: Recipe
     initial: Weights
     seed: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "level", self.previous.level + 1)
+        object.__setattr__(self, "level", self.previous.level + self.rule.times)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Shuffled(Mask):
+    """The entries of `mask` in random order within each tensor, drawn from a stream of `seed`."""
+
+    mask: Mask
+    seed: int
+    stream: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "level", self.mask.level)
 
 
 Stored = Training | Snapshot

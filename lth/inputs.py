@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lth import data, graph, masks, models, pruning, spec
 from lth.data import Data, Examples
 from lth.errors import LotteryError
-from lth.graph import Dense, Final, Fresh, Pruned, Snapshot
+from lth.graph import Constant, Dense, Final, Fresh, Pruned, Shuffled, Signed, Snapshot
 from lth.masks import Mask
 from lth.store import Store
-from lth.streams import generator
+from lth.streams import generator, global_generator
 
 
 def build_model(fresh: Fresh) -> nn.Module:
@@ -33,6 +33,7 @@ class Inputs:
     device: torch.device
     _data: dict[str, Data] = field(default_factory=dict)
     _masks: dict[graph.Mask, Mask] = field(default_factory=dict)
+    _layers: dict[str, dict[str, tuple[models.LayerType, torch.Size]]] = field(default_factory=dict)
 
     def data(self, recipe: spec.Recipe) -> Data:
         """The dataset of a recipe, on the device, loaded once."""
@@ -52,7 +53,7 @@ class Inputs:
             )
         return self._data[key]
 
-    def weights(self, node: graph.Weights) -> dict[str, Tensor]:
+    def weights(self, node: graph.Weights, network: spec.Network) -> dict[str, Tensor]:
         """All parameters and buffers, on the CPU."""
         match node:
             case Fresh():
@@ -61,6 +62,13 @@ class Inputs:
                 return load(self.store.read(training, "final.safetensors"))
             case Snapshot():
                 return load(self.store.read(node, "state.safetensors"))
+            case Signed(sizes=sizes, signs=signs):
+                state, other = self.weights(sizes, network), self.weights(signs, network)
+                names = self.layers(network)
+                return state | {name: state[name].abs() * other[name].sign() for name in names}
+            case Constant(of=of):
+                state = self.weights(of, network)
+                return state | {name: _even(state[name]) for name in self.layers(network)}
         raise TypeError(f"{node}: no such weights")
 
     def mask(self, node: graph.Mask, network: spec.Network) -> Mask:
@@ -69,37 +77,75 @@ class Inputs:
             self._masks[node] = self._make_mask(node, network)
         return self._masks[node]
 
+    def layers(self, network: spec.Network) -> dict[str, tuple[models.LayerType, torch.Size]]:
+        """The type and the shape of each prunable tensor."""
+        key = str(graph.canonical(network))
+        if key not in self._layers:
+            model = build_model(Fresh(network, seed=0))
+            types = models.prunable(model).items()
+            self._layers[key] = {n: (kind, model.get_parameter(n).shape) for n, kind in types}
+        return self._layers[key]
+
     def _make_mask(self, node: graph.Mask, network: spec.Network) -> Mask:
-        model = build_model(Fresh(network, seed=0))
-        types = models.prunable(model)
-        shapes = {name: model.get_parameter(name).shape for name in types}
+        shapes = {name: shape for name, (_, shape) in self.layers(network).items()}
         match node:
             case Dense():
                 return {n: torch.ones(shape, dtype=torch.bool) for n, shape in shapes.items()}
             case Pruned(weights=Final(of=training), previous=previous) if training.mask == previous:
                 stored = load(self.store.read(training, "mask.safetensors"))
-                return self._prune(node, masks.unpack(stored, shapes), types)
+                return self._prune(node, masks.unpack(stored, shapes))
             case Pruned(previous=previous):
-                return self._prune(node, self.mask(previous, network), types)
+                return self._prune(node, self.mask(previous, network))
+            case Shuffled(mask=mask):
+                return masks.shuffled(self.mask(mask, network), generator(node.seed, node.stream))
         raise TypeError(f"{node}: no such mask")
 
-    def _prune(self, node: Pruned, previous: Mask, types: dict[str, models.LayerType]) -> Mask:
-        weights, initial = self.weights(node.weights), self.weights(node.initial)
-        evidence = pruning.Evidence(
-            weights={name: weights[name] for name in types},
-            initial={name: initial[name] for name in types},
-            generator=generator(node.seed, "prune", node.level),
+    def _prune(self, node: Pruned, mask: Mask) -> Mask:
+        network, rule = node.recipe.network, node.rule
+        rates = {name: rule.rates[kind] for name, (kind, _) in self.layers(network).items()}
+        pools = pruning.pools(rates, rule.scope)
+        before = pruning.counts(mask, pools)
+        after = {pool: pruning.survivors(before[pool], pools[pool], rule.times) for pool in pools}
+        random = generator(node.seed, "prune", node.level)
+        for number in range(1, rule.rounds + 1):
+            scores = rule.criterion(self._evidence(node, mask, random))
+            way = number / rule.rounds
+            kept = {pool: pruning.between(before[pool], after[pool], way) for pool in pools}
+            mask = pruning.keep(scores, mask, kept)
+        return mask
+
+    def _evidence(self, node: Pruned, mask: Mask, random: torch.Generator) -> pruning.Evidence:
+        network = node.recipe.network
+        state = self.weights(node.weights, network)
+        initial = self.weights(node.initial, network)
+        global_generator(self.device).manual_seed(random.initial_seed())  # for dropout
+
+        def model() -> nn.Module:
+            built = build_model(Fresh(network, node.seed))
+            built.load_state_dict(masks.apply(state, mask))
+            return built.to(self.device)
+
+        return pruning.Evidence(
+            weights={name: state[name] for name in mask},
+            initial={name: initial[name] for name in mask},
+            generator=random,
+            model=model,
+            examples=lambda: self.data(node.recipe).train,
         )
-        rates = {name: node.rule.rates[kind] for name, kind in types.items()}
-        return pruning.select(spec.load(node.rule.criterion)(evidence), previous, rates)
+
+
+def _even(weights: Tensor) -> Tensor:
+    """Filled with its root mean square: the standard deviation of an initialiser around 0."""
+    return torch.full_like(weights, float(weights.double().square().mean().sqrt()))
 
 
 def check_source(train: Examples, dataset: spec.Dataset) -> None:
     """Raise LotteryError unless the loaded examples are what the configuration says they are."""
-    shape, classes = tuple(train.inputs.shape[1:]), int(train.labels.max()) + 1
-    if shape != dataset.shape or classes > dataset.classes:
+    found = (tuple(train.inputs.shape[1:]), int(train.labels.max()) + 1, len(train.labels))
+    shape, classes, examples = found
+    if (shape, examples) != (dataset.shape, dataset.examples) or classes > dataset.classes:
         raise LotteryError(
-            f"dataset.shape={list(dataset.shape)} dataset.classes={dataset.classes}: "
-            f"{dataset.loader.path} gives inputs of shape {list(shape)} in {classes} classes. "
-            "Set dataset.shape and dataset.classes to that."
+            f"dataset.shape={list(dataset.shape)} dataset.classes={dataset.classes} "
+            f"dataset.examples={dataset.examples}: {dataset.loader.path} gives {examples} training "
+            f"examples of shape {list(shape)} in {classes} classes. Set them to that."
         )

@@ -2,38 +2,90 @@
 
 Section 2 of the paper: (1) initialise a network at random; (2) train it; (3) prune a share of what
 survives, the weights that ended smallest; (4) reset the rest to their initial values: the winning
-ticket. Again from (2), level after level. Section 3's control gives the same mask fresh weights.
+ticket. Again from (2), level after level. Its controls have the same mask and other weights.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from lth.graph import Dense, Final, Fresh, Mask, Pruned, Training, Weights
-from lth.spec import Spec, recipe, rule
+from lth.graph import (
+    Constant,
+    Dense,
+    Final,
+    Fresh,
+    Mask,
+    Pruned,
+    Shuffled,
+    Signed,
+    Snapshot,
+    Training,
+    Weights,
+)
+from lth.schedule import held_at_the_end
+from lth.spec import Rule, Spec, recipe, rules
 
 
 def levels(spec: Spec) -> Iterator[tuple[int, Training]]:
-    """(level, training) of each level from 0, the dense network, to `spec.pruning.levels`.
+    """(level, training) of each level from 0, the dense network.
 
-    Level 0 is the same for every arm: there is nothing yet to re-initialise.
+    Level 0 is the same for every arm: there is nothing yet to rewind or to re-initialise.
     """
     how = recipe(spec)
-    initial = Fresh(how.network, spec.seed)
-    ticket = Training(how, spec.seed, initial, Dense())
-    yield 0, ticket
-    for level in range(1, spec.pruning.levels + 1):
-        ticket = Training(how, spec.seed, initial, pruned(spec, ticket))
+    dense = trained = Training(how, spec.seed, Fresh(how.network, spec.seed), Dense())
+    yield 0, dense
+    for level, rule in enumerate(rules(spec.pruning), start=1):
+        mask = pruned(spec, dense, trained, rule)
+        ticket = rewound(spec, dense, trained, mask)
+        if spec.pruning.mode == "iterative":
+            going_on = spec.rewind.kind == "continue"  # appendix B: reset is only what is reported
+            trained = replace(ticket, weights=Final(trained)) if going_on else ticket
         yield level, arm(spec, ticket, level)
 
 
-def pruned(spec: Spec, parent: Training) -> Mask:
-    """The mask of the next level: at the `end` of its parent's training, or at `init`."""
-    scored: Weights = Final(parent) if spec.pruning.at == "end" else parent.weights
-    return Pruned(scored, parent.mask, rule(spec.pruning), parent.weights, spec.seed)
+def pruned(spec: Spec, dense: Training, trained: Training, rule: Rule) -> Mask:
+    """What survives of `trained`, judged by the weights it ended with or by the initial ones."""
+    scored: Weights = Final(trained) if spec.pruning.at == "end" else dense.weights
+    return Pruned(scored, trained.mask, rule, dense.recipe, dense.weights, spec.seed)
+
+
+def rewound(spec: Spec, dense: Training, trained: Training, mask: Mask) -> Training:
+    """The ticket: the survivors back where `spec.rewind` says.
+
+    To their initial values (the paper; `continue` too, appendix B); to those of iteration k, with
+    the schedule and the order of batches going on from there (Frankle et al. 2020); or left as they
+    ended, with the learning rate of iteration k on, or that of the end (Renda et al. 2020).
+    """
+    ticket = replace(dense, mask=mask, pruned=spec.rewind.pruned)
+    start = spec.rewind.iteration
+    match spec.rewind.kind:
+        case "late":
+            return replace(ticket, weights=Snapshot(dense, start), start=start)
+        case "lr":
+            return replace(ticket, weights=Final(trained), start=start)
+        case "finetune":
+            held = held_at_the_end(dense.recipe.optimizer, dense.recipe.training.iterations)
+            slow = replace(dense.recipe, optimizer=held)
+            return replace(ticket, recipe=slow, weights=Final(trained), start=start)
+    return ticket
 
 
 def arm(spec: Spec, ticket: Training, level: int) -> Training:
-    """What is reported at a level: the ticket itself, or a control under the ticket's own mask."""
-    if spec.rewind.kind == "init":
-        return ticket
-    weights = Fresh(ticket.recipe.network, spec.seed, f"reinit/{level}/{spec.rewind.draw}")
-    return Training(ticket.recipe, ticket.seed, weights, ticket.mask)
+    """What is reported at a level: the ticket itself, or a control with as many survivors.
+
+    Fresh values from the same distribution (section 3), those with the ticket's signs, or one
+    constant a tensor with the ticket's signs (Zhou et al. 2019); or the mask shuffled within each
+    tensor (Frankle et al. 2021). New weights train the whole budget.
+    """
+    draw = f"{level}/{spec.rewind.draw}"
+    if spec.pruning.shuffle:
+        ticket = replace(ticket, mask=Shuffled(ticket.mask, spec.seed, f"shuffle/{draw}"))
+    fresh = Fresh(ticket.recipe.network, spec.seed, f"reinit/{draw}")
+    match spec.rewind.survivors:
+        case "reinit":
+            return replace(ticket, weights=fresh, start=0)
+        case "reinit_sign":
+            return replace(ticket, weights=Signed(fresh, ticket.weights), start=0)
+        case "constant_sign":
+            even = Constant(ticket.weights)
+            return replace(ticket, weights=Signed(even, ticket.weights), start=0)
+    return ticket

@@ -30,3 +30,11 @@ def unpack(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Ma
         ).reshape(shape)
         for name, shape in shapes.items()
     }
+
+
+def shuffled(mask: Mask, generator: torch.Generator) -> Mask:
+    """As many survivors in each tensor, at places drawn from `generator`."""
+    return {
+        name: kept.flatten()[torch.randperm(kept.numel(), generator=generator)].reshape(kept.shape)
+        for name, kept in mask.items()
+    }

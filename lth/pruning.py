@@ -1,15 +1,18 @@
-"""Which weights go: criteria score them (one small function each), `select` takes the lowest.
+"""Which weights go: criteria score them (one small function each), `keep` drops the lowest.
 
-A criterion is any importable function `(Evidence) -> Scores`; the lowest scores are pruned.
+A criterion is any importable function `(Evidence, **options) -> Scores`; the lowest scores are
+pruned. Selecting knows nothing of criteria: it counts, pool by pool.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from lth.data import Examples
 from lth.masks import Mask
 
 Scores = dict[str, Tensor]
@@ -17,7 +20,7 @@ Scores = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a criterion may look at; tensors by name, prunable ones only."""
+    """What a criterion may look at; tensors by name, prunable ones only, on the CPU."""
 
     weights: Mapping[str, Tensor]
     """The weights to be scored: those at the end of a training, or at initialisation."""
@@ -25,10 +28,14 @@ class Evidence:
     """The weights the network started from."""
     generator: torch.Generator
     """The source of any randomness, of this seed and level."""
+    model: Callable[[], nn.Module]
+    """A network of one's own with the weights to be scored, those pruned so far being 0."""
+    examples: Callable[[], Examples]
+    """The training part, on the device of the model."""
 
 
 def magnitude(evidence: Evidence) -> Scores:
-    """|w|: the paper's criterion (section 2)."""
+    """|w|: the paper's criterion (section 2); large_final of Zhou et al. 2019."""
     return {name: w.abs() for name, w in evidence.weights.items()}
 
 
@@ -40,36 +47,154 @@ def random(evidence: Evidence) -> Scores:
     }
 
 
+def _score(evidence: Evidence, formula: Callable[[Tensor, Tensor], Tensor]) -> Scores:
+    return {name: formula(w, evidence.initial[name]) for name, w in evidence.weights.items()}
+
+
+def small_final(evidence: Evidence) -> Scores:
+    """-|w_f| (Zhou et al. 2019, as all down to large_final_same_sign)."""
+    return _score(evidence, lambda final, _: -final.abs())
+
+
+def large_init(evidence: Evidence) -> Scores:
+    """|w_i|."""
+    return _score(evidence, lambda _, initial: initial.abs())
+
+
+def small_init(evidence: Evidence) -> Scores:
+    """-|w_i|."""
+    return _score(evidence, lambda _, initial: -initial.abs())
+
+
+def large_init_large_final(evidence: Evidence, alpha: float) -> Scores:
+    """min(alpha |w_f|, |w_i|): large at both ends."""
+    return _score(
+        evidence, lambda final, initial: torch.minimum(alpha * final.abs(), initial.abs())
+    )
+
+
+def magnitude_increase(evidence: Evidence) -> Scores:
+    """|w_f| - |w_i|."""
+    return _score(evidence, lambda final, initial: final.abs() - initial.abs())
+
+
+def movement(evidence: Evidence) -> Scores:
+    """|w_f - w_i|."""
+    return _score(evidence, lambda final, initial: (final - initial).abs())
+
+
+def large_final_same_sign(evidence: Evidence) -> Scores:
+    """max(0, w_f w_i / |w_i|): large at the end, and of the sign it started with."""
+    return _score(evidence, lambda final, initial: (final * initial.sign()).clamp(min=0))
+
+
+def snip(evidence: Evidence, per_class: int) -> Scores:
+    """|w dL/dw| on `per_class` training examples of each class (Lee et al. 2019)."""
+    model = evidence.model()
+    weights = _prunable(model, evidence)
+    loss = _loss(model, _sample(evidence, per_class))
+    gradients = torch.autograd.grad(loss, list(weights.values()))
+    return _times(weights, gradients, Tensor.abs)
+
+
+def grasp(evidence: Evidence, per_class: int, temperature: float) -> Scores:
+    """w Hg, with H the Hessian of the loss and g its gradient (Wang et al. 2020): those whose
+    removal hurts the flow of gradients least go first. Logits are divided by `temperature`."""
+    model = evidence.model()
+    weights = _prunable(model, evidence)
+    loss = _loss(model, _sample(evidence, per_class), temperature)
+    tensors = list(weights.values())
+    gradients = torch.autograd.grad(loss, tensors, create_graph=True)
+    flow = sum(((g.detach() * g).sum() for g in gradients), torch.zeros(()))
+    return _times(weights, torch.autograd.grad(flow, tensors), lambda score: score)
+
+
+def synflow(evidence: Evidence) -> Scores:
+    """|w dR/dw|, R the sum of the outputs for an input of ones with every parameter replaced by its
+    absolute value (Tanaka et al. 2020): no data. In float64, as products of layers overflow."""
+    model = evidence.model().double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()
+    weights = _prunable(model, evidence)
+    ones = torch.ones_like(evidence.examples().inputs[:1], dtype=torch.float64)
+    gradients = torch.autograd.grad(model(ones).sum(), list(weights.values()))
+    return _times(weights, gradients, Tensor.abs)
+
+
+def _prunable(model: nn.Module, evidence: Evidence) -> dict[str, Tensor]:
+    return {name: model.get_parameter(name) for name in evidence.weights}
+
+
+def _loss(model: nn.Module, examples: Examples, temperature: float = 1.0) -> Tensor:
+    return cross_entropy(model(examples.inputs) / temperature, examples.labels)
+
+
+def _times(
+    weights: Mapping[str, Tensor], factors: tuple[Tensor, ...], form: Callable[[Tensor], Tensor]
+) -> Scores:
+    products = zip(weights.items(), factors, strict=True)
+    return {name: form(weight.detach() * factor).cpu() for (name, weight), factor in products}
+
+
+def _sample(evidence: Evidence, per_class: int) -> Examples:
+    """So many training examples of each class (all where there are fewer), drawn at random."""
+    inputs, labels = evidence.examples()
+    order = torch.randperm(len(labels), generator=evidence.generator)
+    drawn = labels.cpu()[order]
+    picked = [order[drawn == label][:per_class] for label in drawn.unique()]
+    chosen = torch.cat(picked).to(labels.device)
+    return Examples(inputs[chosen], labels[chosen])
+
+
+Pool = tuple[str, ...]
+"""Names of the tensors whose weights compete with each other."""
+
+
+def pools(rates: Mapping[str, float], scope: str) -> dict[Pool, float]:
+    """The rate of each pool, from that of each tensor. `layerwise`: every tensor is a pool;
+    `global`: all that are pruned are one."""
+    pruned = tuple(name for name, rate in rates.items() if rate)
+    if scope == "layerwise" or not pruned:
+        return {(name,): rate for name, rate in rates.items()}
+    spared: dict[Pool, float] = {(name,): 0.0 for name in rates if name not in pruned}
+    return {pruned: rates[pruned[0]], **spared}
+
+
 def removed(survivors: int, rate: float) -> int:
     """How many of `survivors` a rate in percent removes: the nearest whole number, ties to even."""
     return round(Fraction(str(rate)) * survivors / 100)
 
 
-def ladder(
-    sizes: Mapping[str, int], rates: Mapping[str, float], levels: int
-) -> list[dict[str, int]]:
-    """Surviving weights of each tensor at levels 0 to `levels`, known before any training."""
-    rungs = [dict(sizes)]
-    for _ in range(levels):
-        rungs.append({name: n - removed(n, rates[name]) for name, n in rungs[-1].items()})
-    return rungs
+def survivors(count: int, rate: float, times: int = 1) -> int:
+    """What is left of `count` after a rate in percent has been applied `times` times."""
+    for _ in range(times):
+        count -= removed(count, rate)
+    return count
 
 
-def select(scores: Scores, previous: Mask, rates: Mapping[str, float]) -> Mask:
-    """Layer by layer, prune `rates[name]` percent of what survives in `previous`.
+def counts(mask: Mask, pools: Mapping[Pool, float]) -> dict[Pool, int]:
+    """The survivors in each pool."""
+    return {pool: sum(int(mask[name].sum()) for name in pool) for pool in pools}
 
-    Exactly the asked number goes, the lowest scores first and ties by index. A threshold would
-    take all equal scores at once, and take zeros that are alive for weights already pruned.
+
+def between(start: int, end: int, way: float) -> int:
+    """A number of survivors on the geometric path from `start` to `end`; `way` in [0, 1]."""
+    return round(start * (end / start) ** way) if 0 < way < 1 and start else end
+
+
+def keep(scores: Scores, previous: Mask, counts: Mapping[Pool, int]) -> Mask:
+    """Of what survives in `previous`, the `counts[pool]` of highest score in each pool.
+
+    Exactly the asked number stays; ties go by index, those of the first tensors first. A threshold
+    would take all equal scores at once, and take zeros that are alive for weights already pruned.
     """
-    return {
-        name: _without_lowest(scores[name], kept, removed(int(kept.sum()), rates[name]))
-        for name, kept in previous.items()
-    }
-
-
-def _without_lowest(scores: Tensor, kept: Tensor, count: int) -> Tensor:
-    alive = kept.flatten().nonzero().squeeze(1)
-    order = scores.flatten()[alive].argsort(stable=True)
-    mask = kept.flatten().clone()
-    mask[alive[order[:count]]] = False
-    return mask.reshape(kept.shape)
+    mask = {name: kept.clone() for name, kept in previous.items()}
+    for pool, count in counts.items():
+        kept = torch.cat([previous[name].flatten() for name in pool])
+        alive = kept.nonzero().squeeze(1)
+        order = torch.cat([scores[name].flatten() for name in pool])[alive].argsort(stable=True)
+        kept[alive[order[: len(alive) - count]]] = False
+        parts = kept.split([previous[name].numel() for name in pool])
+        mask |= {n: p.reshape(previous[n].shape) for n, p in zip(pool, parts, strict=True)}
+    return mask

@@ -1,6 +1,7 @@
 """The rows of a run's CSVs, under declared headers: the contract with `analysis`. No torch.
 
-    levels.csv    one row per level; after the declared columns, density/<tensor> for each
+    levels.csv    one row per level; after the declared columns, density/<tensor> for each;
+                  `collapsed`: how many of these have no weight left
     metrics.csv   one row per evaluation
 
 Accuracies and densities are fractions in [0, 1], losses mean cross-entropy in nats, iterations
@@ -51,6 +52,7 @@ LEVEL_COLUMNS = (
     "final_val_accuracy",
     "final_test_accuracy",
     "final_train_accuracy",
+    "collapsed",
     "seconds",
     "cached",
     "training",
@@ -88,6 +90,7 @@ def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> dic
         final.val_accuracy,
         final.test_accuracy,
         outcome.final_train_accuracy,
+        sum(kept == 0 for kept, _ in outcome.weights.values()),
         round(outcome.seconds, 3),
         cached,
         digest,

@@ -1,16 +1,10 @@
-"""What a run is: frozen values, their types and ranges checked at the door.
-
-Only this file and `run.py` know Hydra; below the door there is no configuration, only these.
-"""
+"""What a run is: frozen values with their types and ranges, and what of them is identity."""
 
 import dataclasses
 import importlib
-import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
 from pydantic import (
     BeforeValidator,
     ConfigDict,
@@ -18,8 +12,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    TypeAdapter,
-    ValidationError,
 )
 from pydantic.dataclasses import dataclass
 
@@ -29,6 +21,8 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Percent = Annotated[float, Field(gt=0, lt=100)]
 """Percent of the surviving weights that one level removes, in (0, 100)."""
+OwnPercent = Annotated[float, Field(ge=0, lt=100)] | None
+"""That of one type of layer: 0 leaves the type alone, None is the default."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -64,35 +58,78 @@ def _to_target(value: object) -> object:
     return value
 
 
-def _optimizer_ranges(value: object) -> object:
-    options = value if isinstance(value, Mapping) else {}
+def _to_criterion(value: object) -> object:
+    """A criterion may be named: the functions of `lth.pruning` without their path."""
+    target = _to_target({"_target_": value} if isinstance(value, str) else value)
+    if isinstance(target, dict) and "." not in str(target["path"]):
+        target["path"] = f"lth.pruning.{target['path']}"
+    return target
+
+
+def _to_optimizer(value: object) -> object:
+    """`schedule` is ours, every other option the optimiser's; its ranges are seen to here."""
+    target = _to_target(value)
+    if not isinstance(target, dict) or "options" not in target:
+        return target
+    options = target["options"]
     for name, lowest in (("lr", "more than 0"), ("weight_decay", "0 or more")):
-        given = options.get(name, 1.0)
+        given = options.get(name, "missing" if name == "lr" else 0)
         number = isinstance(given, int | float) and not isinstance(given, bool)
         if not number or given < 0 or (given == 0 and name == "lr"):
             raise ValueError(f"{name}={given}: a number is wanted, {lowest}")
-    return value
+    return {**target, "schedule": options.pop("schedule", None)}
 
 
-ModelTarget = Annotated[Target, BeforeValidator(_to_target)]
-Optimizer = Annotated[Target, BeforeValidator(_to_target), BeforeValidator(_optimizer_ranges)]
+@dataclass(frozen=True, config=STRICT)
+class Schedule:
+    """The learning rate as a factor of the optimiser's `lr` (`lth.schedule`). Iterations, or epochs
+    as in 80ep."""
+
+    kind: Literal["constant", "multistep", "cosine"]
+    milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False)]  # may come as a list
+    """Of multistep: the iterations from which on the rate is `gamma` times what it was."""
+    gamma: Annotated[float, Field(gt=0, le=1)]
+    warmup: NonNegativeInt
+    """Iterations over which the rate rises linearly from 0, before any kind; 0: none."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Optimizer(Target):
+    """An optimiser of the form of torch's, and its learning rate over time."""
+
+    schedule: Schedule
+
+
+AnyTarget = Annotated[Target, BeforeValidator(_to_target)]
+Criterion = Annotated[Target, BeforeValidator(_to_criterion)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class Dataset:
     """A loader and what is made of its examples (`lth.data`)."""
 
-    loader: ModelTarget
+    loader: AnyTarget
     root: str
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
-    """Of one input: channels, height, width; checked against what the loader returns."""
+    """Of one input: channels, height, width; this, `classes` and `examples` are checked against
+    what the loader returns."""
     classes: PositiveInt
+    examples: PositiveInt
+    """For training, before any are set aside: what an epoch is known from."""
     validation: PositiveInt
     """Examples set aside from training for the choice of the early-stop iteration."""
     test: NonNegativeInt
     """Examples set aside for testing where the dataset has no test set of its own; else 0."""
     split: Literal["stratified", "random"]
     preprocessing: Literal["standardize", "unit", "raw"]
+    flip: bool
+    """Mirror every training input, left to right, with probability 1/2 each time it is used."""
+    crop: NonNegativeInt
+    """Pad training inputs by so many pixels and cut a window of the old size at random; 0: not."""
+
+    @property
+    def training_examples(self) -> int:
+        return self.examples - self.validation - self.test
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -108,27 +145,48 @@ class Budget:
 class Pruning:
     """What goes at each level (`lth.pruning`)."""
 
-    criterion: str
+    criterion: Criterion
     """A score function: a name in `lth.pruning`, or the dotted path of your own."""
     at: Literal["end", "init"]
-    """Score the weights that the previous level's training ended with, or the initial ones."""
-    scope: Literal["layerwise"]
+    """Score the weights that a training ended with, or the initial ones."""
+    mode: Literal["iterative", "one_shot"]
+    """Each level prunes the level before it, or the dense network at one go."""
+    scope: Literal["layerwise", "global"]
+    """The rate is of each tensor, or of all that are pruned together."""
+    rounds: PositiveInt
+    """In how many rounds of scoring a level is pruned; SynFlow's iterations."""
     levels: NonNegativeInt
     rate: Percent
-    conv_rate: Percent | None
+    rates: tuple[Percent, ...] | None
+    """A rate for each level; replaces `rate` and `levels`."""
+    final_density: Annotated[float, Field(gt=0, lt=1)] | None
+    """Of what is pruned, at the last level: the rate follows from it and `levels`."""
+    conv_rate: OwnPercent
     """None: `rate`."""
-    output_rate: Percent | None
-    """None: half of the rate, as in the paper."""
+    linear_rate: OwnPercent
+    """None: `rate`."""
+    output_rate: OwnPercent
+    """None: half of the rate, as in the paper; all of it where the scope is global or the final
+    density is given."""
+    shortcut_rate: OwnPercent
+    """None: 0, as in the paper."""
+    shuffle: bool
+    """A control: the mask of each level with its entries shuffled within each tensor."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Rewind:
-    """Where the surviving weights start from at each level."""
+    """Where the weights start from at each level (`lth.lottery`)."""
 
-    kind: Literal["init", "reinit"]
-    """`init`: their initial values: the winning ticket. `reinit`: its mask with fresh weights."""
+    kind: Literal["init", "late", "lr", "finetune", "continue"]
+    iteration: NonNegativeInt
+    """Where `late`, `lr` and `finetune` start: iterations, or epochs as in 2ep."""
+    survivors: Literal["rewind", "reinit", "reinit_sign", "constant_sign"]
+    """A control under the same masks gives other values than the rewound ones."""
+    pruned: Literal["zero", "frozen"]
+    """Pruned weights are 0 throughout, or stay at the value they would start from."""
     draw: NonNegativeInt
-    """Which of the possible re-initialisations."""
+    """Which of the possible re-initialisations or shuffles."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -137,16 +195,18 @@ class Spec:
 
     seed: NonNegativeInt
     split_seed: NonNegativeInt
-    model: ModelTarget
+    model: AnyTarget
     dataset: Dataset
     training: Budget
-    optimizer: Optimizer
+    optimizer: Annotated[Optimizer, BeforeValidator(_to_optimizer)]
     pruning: Pruning
     rewind: Rewind
     device: Literal["auto", "cpu", "cuda"]
     threads: PositiveInt
     store: str
     checkpoint_seconds: PositiveFloat
+    smoke: bool
+    """Seconds instead of hours, on noise: to try the whole path (`lth.smoke`)."""
 
 
 NOT_IDENTITY = {
@@ -156,6 +216,7 @@ NOT_IDENTITY = {
     "threads": "how fast it is computed; recorded in provenance.json",
     "store": "where results lie",
     "checkpoint_seconds": "how much a killed process loses",
+    "smoke": "the settings that it shrinks are what counts",
 }
 """Fields of a Spec that are in no digest, each with its reason."""
 
@@ -175,7 +236,7 @@ class Recipe:
 
     model: Target
     dataset: Dataset
-    optimizer: Target
+    optimizer: Optimizer
     training: Budget
     split_seed: int
 
@@ -186,23 +247,23 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How one level prunes: percent of the survivors of each type of layer."""
+    """How one mask is pruned: percent of the survivors of each type of layer, `times` times over in
+    one go, scored anew in each of `rounds`."""
 
-    criterion: str
+    criterion: Target
     scope: str
     rates: dict[str, float]
+    times: int
+    rounds: int
 
 
 def identity(spec: Spec) -> dict[str, Any]:
     """The settings of a run by dotted name, defaults resolved, without those of NOT_IDENTITY: two
     runs with the same ones have the same results."""
-    how = rule(spec.pruning)
-    resolved = {
-        "pruning.criterion": how.criterion,
-        "pruning.conv_rate": how.rates["conv"],
-        "pruning.output_rate": how.rates["output"],
-    }
-    settings = dict(_flat(dataclasses.asdict(spec))) | resolved
+    settings = dict(flat(dataclasses.asdict(spec)))
+    rate = per_level(spec.pruning)
+    own = {f"pruning.{kind}_rate": own for kind, own in _rates(spec.pruning, rate).items()}
+    settings |= {"pruning.rate": rate, "pruning.final_density": None, **own}
     return {name: whole(value) for name, value in settings.items() if name not in NOT_IDENTITY}
 
 
@@ -211,10 +272,11 @@ def whole(value: Any) -> Any:  # noqa: ANN401 - any scalar
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything in nested mappings."""
     for key, item in value.items():
         if isinstance(item, Mapping):
-            yield from _flat(item, f"{path}{key}.")
+            yield from flat(item, f"{path}{key}.")
         else:
             yield f"{path}{key}", item
 
@@ -223,38 +285,31 @@ def recipe(spec: Spec) -> Recipe:
     return Recipe(spec.model, spec.dataset, spec.optimizer, spec.training, spec.split_seed)
 
 
-def rule(pruning: Pruning) -> Rule:
-    """Every default resolved, so that identity holds what happens and not how it was spelt."""
-    path = pruning.criterion if "." in pruning.criterion else f"lth.pruning.{pruning.criterion}"
-    rates = {
-        "conv": pruning.conv_rate or pruning.rate,
-        "linear": pruning.rate,
-        "output": pruning.output_rate or pruning.rate / 2,
-    }
-    return Rule(path, pruning.scope, rates)
+def per_level(pruning: Pruning) -> float:
+    """The rate of every level, in percent: as given, or what leads to the final density. Rounded,
+    so that machines whose powers differ in the last bit agree."""
+    if pruning.final_density is None:
+        return pruning.rate
+    kept: float = pruning.final_density ** (1 / max(pruning.levels, 1))
+    return round(100 * (1 - kept), 10)
 
 
-def from_config(config: DictConfig) -> Spec:
-    """The Spec of a composed configuration.
+def rules(pruning: Pruning) -> list[Rule]:
+    """That of each level from 1, every default resolved: identity holds what happens, not how it
+    was spelt."""
 
-    Raises LotteryError naming each key at fault, the value given and what is allowed.
-    """
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return from_dict(plain)
+    def rule(rate: float, times: int = 1) -> Rule:
+        rates = _rates(pruning, rate)
+        return Rule(pruning.criterion, pruning.scope, rates, times, pruning.rounds)
 
-
-def from_dict(plain: object) -> Spec:
-    """The Spec of plain mappings, lists and scalars, as in run.json. Raises as `from_config`."""
-    for name, value in _flat({"": plain}):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise LotteryError(f"{name.lstrip('.')}={value}: a finite number is wanted.")
-    try:
-        return TypeAdapter(Spec).validate_json(json.dumps(plain))
-    except ValidationError as error:
-        raise LotteryError("\n".join(_complaint(fault) for fault in error.errors())) from error
+    if pruning.rates is not None:
+        return [rule(rate) for rate in pruning.rates]
+    over = range(1, pruning.levels + 1) if pruning.mode == "one_shot" else [1] * pruning.levels
+    return [rule(per_level(pruning), times) for times in over]
 
 
-def _complaint(fault: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    where = ".".join(str(part) for part in fault["loc"])
-    given = "" if isinstance(fault["input"], Mapping) else f"={fault['input']}"
-    return f"{where}{given}: {fault['msg']}. See conf/ for what each group takes."
+def _rates(pruning: Pruning, rate: float) -> dict[str, float]:
+    halved = pruning.scope == "layerwise" and pruning.final_density is None
+    defaults = {"conv": rate, "linear": rate, "output": rate / 2 if halved else rate, "shortcut": 0}
+    own = {kind: getattr(pruning, f"{kind}_rate") for kind in defaults}
+    return {kind: rate if own[kind] is None else own[kind] for kind, rate in defaults.items()}

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth import masks, models, streams
-from lth.data import BatchOrder, Data, Examples
+from lth.data import BatchOrder, Data, Examples, augment
 from lth.masks import Mask
 from lth.records import Evaluation, early_stop
+from lth.schedule import factor
 from lth.spec import Recipe
 
 EVALUATION_BATCH = 500
@@ -86,6 +87,7 @@ def train(
     *,
     seed: int,
     start: int = 0,
+    pruned: str = "zero",
     until: int | None = None,
     snapshots: Collection[int] = (),
     on_snapshot: Callable[[int, dict[str, Tensor]], None] = lambda _, __: None,
@@ -95,28 +97,35 @@ def train(
     """Train `model` from `weights` under `mask`, from iteration `start` to the end of the budget.
 
     Pruned weights are 0.0 throughout: they start so, and their gradients are zeroed by the mask
-    (never by value), so that no optimiser moves them. torch's global generator, from which dropout
-    and the like draw, is seeded anew for every step: a step depends on its number alone. `tick` is
-    called before every step and may raise to stop; `checkpoint` is what `Progress.to_bytes` gave
-    then. `until` ends it sooner, for the sake of a snapshot; nothing else does: the early stop is
-    recorded, never acted on.
+    (never by value), so that no optimiser moves them. With `pruned="frozen"` they keep the values
+    of `weights` instead, put back after every step, as weight decay would move them.
+
+    torch's global generator, from which dropout and the like draw, is seeded anew for every step: a
+    step depends on its number alone. `tick` is called before every step and may raise to stop;
+    `checkpoint` is what `Progress.to_bytes` gave then. `until` ends it sooner, for the sake of a
+    snapshot; nothing else does: the early stop is recorded, never acted on.
     """
     budget = recipe.training
     end = budget.iterations if until is None else until
-    model.load_state_dict(masks.apply(weights, mask))
+    model.load_state_dict(weights if pruned == "frozen" else masks.apply(weights, mask))
     device = next(model.parameters()).device
     progress = Progress(model, recipe.optimizer(model.parameters()), start)
+    groups, lr = progress.optimizer.param_groups, recipe.optimizer.options["lr"]
     if checkpoint is not None:
         progress.restore(checkpoint)
     order = BatchOrder(seed, len(data.train.labels), budget.batch_size, device)
     inputs, labels = data.train
+    flip, crop = recipe.dataset.flip, recipe.dataset.crop
     holes = [
         (parameter, mask[name].to(device, parameter.dtype))
         for name, parameter in model.named_parameters()
         if name in mask and not mask[name].all()
     ]
+    frozen = [(p, ~kept.bool(), p.detach().clone()) for p, kept in holes if pruned == "frozen"]
     drawn_from = streams.global_generator(device)
     for iteration in count(progress.iteration):
+        for group in groups:
+            group["lr"] = lr * factor(recipe.optimizer.schedule, iteration, budget.iterations)
         if iteration in snapshots:
             on_snapshot(iteration, models.state(model))
         evaluated = bool(progress.curve) and progress.curve[-1].iteration == iteration
@@ -127,13 +136,20 @@ def train(
         tick(progress)
         batch = order.batch(iteration)
         drawn_from.manual_seed(streams.stream_seed(seed, "dropout", iteration))
-        loss = cross_entropy(model(inputs.index_select(0, batch)), labels.index_select(0, batch))
+        examples = inputs.index_select(0, batch)
+        if flip or crop:
+            random = streams.generator(seed, "augment", iteration)
+            examples = augment(examples, flip=flip, crop=crop, random=random)
+        loss = cross_entropy(model(examples), labels.index_select(0, batch))
         progress.optimizer.zero_grad()
         loss.backward()
         for parameter, kept in holes:
             if parameter.grad is not None:
                 parameter.grad.mul_(kept)
         progress.optimizer.step()
+        with torch.no_grad():
+            for parameter, gone, value in frozen:
+                parameter.copy_(torch.where(gone, value, parameter))
         progress.loss_sum += loss.detach()
         progress.iteration = iteration + 1
     raise AssertionError("a training ends at the end of its budget")

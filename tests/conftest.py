@@ -8,8 +8,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from lth.config import from_config
 from lth.engine import Engine
-from lth.spec import Spec, from_config
+from lth.spec import Spec
 from lth.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +40,15 @@ class NormNet(torch.nn.Sequential):
         )
 
 
-NORM_NET = ("model._target_=tests.conftest.NormNet", "~model.widths", "pruning.levels=1")
+class Headless(torch.nn.Flatten):
+    """As many outputs as inputs, whatever the classes."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
+        super().__init__()
+
+
+NORM_NET = ("model._target_=tests.conftest.NormNet", "~model.widths", "~model.dropout",
+            "~model.init_scale", "pruning.levels=1")  # fmt: skip
 
 Composer = Callable[..., Spec]
 

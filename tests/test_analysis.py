@@ -28,9 +28,13 @@ def write_run(
     """A run whose accuracies are 0.9 - 0.01 x level + shift, and iterations 100 x (level + 1)."""
     folder.mkdir(parents=True)
     identity = {
-        "seed": seed, "rewind.kind": kind, "rewind.draw": 0, "pruning.criterion": "magnitude",
-        "pruning.at": "end", "pruning.rate": rate, "pruning.conv_rate": rate,
-        "pruning.output_rate": rate / 2, "optimizer.options.lr": 0.1,
+        "seed": seed, "rewind.kind": "init", "rewind.draw": 0, "rewind.iteration": 0,
+        "rewind.survivors": "rewind" if kind == "init" else kind, "rewind.pruned": "zero",
+        "pruning.criterion.path": "lth.pruning.magnitude", "pruning.at": "end",
+        "pruning.mode": "iterative", "pruning.scope": "layerwise", "pruning.shuffle": False,
+        "pruning.rate": rate, "pruning.rates": None, "pruning.conv_rate": rate,
+        "pruning.linear_rate": rate, "pruning.output_rate": rate / 2, "pruning.shortcut_rate": 0,
+        "optimizer.options.lr": 0.1,
     }  # fmt: skip
     content = {
         "state": "finished", "overrides": [f"seed={seed}"], "done": levels, "trained": levels,
@@ -41,7 +45,7 @@ def write_run(
     for level, density in enumerate(DENSITIES[:levels]):
         accuracy = 0.9 - 0.01 * level + shift
         numbers = [level, density, 1000 * density, 100 * (level + 1), 0.1, 0.9, accuracy, 1.0, 500]
-        rest = [0.9, accuracy - 0.001, 1.0, 1.5, False, f"{kind}-{seed}-{level}-{rate}"]
+        rest = [0.9, accuracy - 0.001, 1.0, 0, 1.5, False, f"{kind}-{seed}-{level}-{rate}"]
         rows.append([*numbers, *rest, density])
         points += [
             [level, density, i, 0.1, "", 1.0, 0.5, 1.0, accuracy * i / 500] for i in (0, 500)

@@ -9,9 +9,11 @@ from tests.conftest import ROOT
 MAY_IMPORT = {
     "errors": set(), "streams": set(), "files": {"errors"}, "provenance": set(),
     "masks": set(), "records": set(), "models": set(), "data": {"errors", "streams"},
-    "claims": set(), "pruning": {"masks"}, "spec": {"errors"}, "graph": {"spec"},
-    "lottery": {"graph", "spec"}, "store": {"claims", "files", "graph"},
-    "training": {"data", "masks", "models", "records", "spec", "streams"},
+    "datasets": {"data", "errors", "files", "streams"}, "claims": set(),
+    "pruning": {"data", "masks"}, "spec": {"errors"}, "schedule": {"spec"}, "smoke": {"spec"},
+    "config": {"errors", "smoke", "spec"}, "graph": {"spec"},
+    "lottery": {"graph", "schedule", "spec"}, "store": {"claims", "files", "graph"},
+    "training": {"data", "masks", "models", "records", "schedule", "spec", "streams"},
     "inputs": {"data", "errors", "graph", "masks", "models", "pruning", "spec", "store", "streams"},
     "checks": {"errors", "graph", "inputs", "models", "pruning", "spec"},
     "engine": {"errors", "graph", "inputs", "masks", "models", "provenance", "records", "store",
@@ -20,9 +22,9 @@ MAY_IMPORT = {
     "terminal": {"analysis", "errors"},
 }  # fmt: skip
 """Module of lth -> the modules of this project that it may import."""
-KNOW_HYDRA = {"spec", "terminal"}
-NO_TORCH = {"errors", "files", "claims", "provenance", "records", "spec", "graph", "lottery",
-            "run_folder", "terminal"}  # fmt: skip
+KNOW_HYDRA = {"config", "terminal"}
+NO_TORCH = {"errors", "files", "claims", "provenance", "records", "spec", "config", "schedule",
+            "smoke", "graph", "lottery", "run_folder", "terminal"}  # fmt: skip
 
 
 def imports(file: str, *, inside_functions: bool = True) -> set[str]:

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from lth import lottery
 from lth.engine import Engine
 from lth.errors import Interrupted, LotteryError
-from lth.graph import Fresh, Pruned, Snapshot, Training
+from lth.graph import Fresh, Pruned, Snapshot, Training, Weights
 from lth.inputs import Inputs
 from lth.models import prunable
 from lth.records import Outcome, density
@@ -31,6 +31,10 @@ def made(engine: Engine, spec: Spec) -> dict[Training, Outcome]:
 
 def inputs(engine: Engine) -> Inputs:
     return Inputs(engine.store, engine.data_root, engine.device)
+
+
+def weights(engine: Engine, node: Weights, of: Training) -> dict[str, torch.Tensor]:
+    return inputs(engine).weights(node, of.recipe.network)
 
 
 def again(engine: Engine, **changes: object) -> Engine:
@@ -89,8 +93,8 @@ def test_tickets_rewind_to_initial_values_everywhere(engine: Engine, tiny: Compo
     spec = tiny()
     made(engine, spec)
     dense, ticket = trainings(spec)[0], trainings(spec)[3]
-    initial = inputs(engine).weights(Fresh(dense.recipe.network, seed=0))
-    rewound = inputs(engine).weights(ticket.weights)
+    initial = weights(engine, Fresh(dense.recipe.network, seed=0), dense)
+    rewound = weights(engine, ticket.weights, ticket)
     assert initial.keys() == rewound.keys()
     assert all(torch.equal(initial[name], rewound[name]) for name in initial)
 
@@ -109,13 +113,13 @@ def test_reinit_has_the_tickets_mask_and_fresh_weights_of_the_same_distribution(
     engine: Engine, tiny: Composer
 ) -> None:
     spec = tiny("model.widths=[100,50]", "pruning.levels=1")
-    control = dataclasses.replace(spec, rewind=dataclasses.replace(spec.rewind, kind="reinit"))
+    control = dataclasses.replace(spec, rewind=dataclasses.replace(spec.rewind, survivors="reinit"))
     made(engine, spec)
     made(engine, control)
     ticket, arm = trainings(spec)[1], trainings(control)[1]
     stored = [engine.store.read(t, "mask.safetensors") for t in (ticket, arm)]
     assert stored[0] == stored[1]
-    one, other = (inputs(engine).weights(t.weights)["1.weight"] for t in (ticket, arm))
+    one, other = (weights(engine, t.weights, t)["1.weight"] for t in (ticket, arm))
     assert abs(float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])) < 0.05
     glorot = math.sqrt(2 / (64 + 100))
     assert abs(float(other.std()) / glorot - 1) < 0.03
@@ -173,12 +177,12 @@ def test_a_rewound_network_gets_its_buffers_back(engine: Engine, tiny: Composer)
     early = Snapshot(dense, 5)
     late = dataclasses.replace(ticket, weights=early, start=5)
     dict(engine.ensure([late]))
-    at_five = inputs(engine).weights(early)
+    at_five = weights(engine, early, dense)
     assert int(at_five["1.num_batches_tracked"]) == 5
     assert at_five["1.running_mean"].any()
     rewound = Snapshot(late, 5)
     dict(engine.ensure([dataclasses.replace(late, weights=rewound)]))
-    start = inputs(engine).weights(rewound)
+    start = weights(engine, rewound, dense)
     mask = inputs(engine).mask(late.mask, dense.recipe.network)
     for name, value in at_five.items():
         kept = mask.get(name, torch.ones_like(value, dtype=torch.bool))
@@ -209,8 +213,8 @@ def test_a_snapshot_of_the_start_is_the_start(engine: Engine, tiny: Composer) ->
     dict(engine.ensure([dense]))
     start = Snapshot(dense, 0)
     dict(engine.ensure([dataclasses.replace(ticket, weights=start)]))
-    initial = inputs(engine).weights(dense.weights)
-    assert all(torch.equal(value, initial[n]) for n, value in inputs(engine).weights(start).items())
+    initial = weights(engine, dense.weights, dense)
+    assert all(torch.equal(value, initial[n]) for n, value in weights(engine, start, dense).items())
 
 
 def test_a_damaged_snapshot_is_made_again(engine: Engine, tiny: Composer) -> None:
@@ -318,7 +322,7 @@ def test_a_stored_training_says_what_it_is_and_where_it_comes_from(
     node = json.loads(engine.store.read(ticket, "node.json"))
     assert node["digest"] == ticket.digest
     mask = node["nodes"][node["nodes"][ticket.digest]["mask"]]
-    assert mask["rule"]["rates"] == {"conv": 20, "linear": 20, "output": 10}
+    assert mask["rule"]["rates"] == {"conv": 20, "linear": 20, "output": 10, "shortcut": 0}
     origin = json.loads(engine.store.read(ticket, "provenance.json"))
     assert origin["device"] == "cpu"
     assert origin["threads"] == 1

@@ -98,10 +98,11 @@ def test_numbers_are_canonical() -> None:
 def test_another_process_finds_the_same_digests(composed: Composer) -> None:
     code = (
         "from hydra import compose, initialize_config_dir\n"
-        "from lth import lottery, spec\n"
+        "from lth import lottery\n"
+        "from lth.config import from_config\n"
         f"with initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
         "    config = compose('config', overrides=['pruning.levels=3'])\n"
-        "print(*(t.digest for _, t in lottery.levels(spec.from_config(config))))\n"
+        "print(*(t.digest for _, t in lottery.levels(from_config(config))))\n"
     )
     found = {
         subprocess.run(
@@ -122,10 +123,11 @@ def test_describing_needs_no_torch_and_no_time() -> None:
     code = (
         "import sys\n"
         "from hydra import compose, initialize_config_dir\n"
-        "from lth import lottery, spec\n"
+        "from lth import lottery\n"
+        "from lth.config import from_config\n"
         f"with initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
         "    config = compose('config', overrides=['pruning.levels=60'])\n"
-        "assert len(list(lottery.levels(spec.from_config(config)))) == 61\n"
+        "assert len(list(lottery.levels(from_config(config)))) == 61\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -64,10 +64,11 @@ def test_conv_and_output_rates_have_their_defaults(composed: Composer) -> None:
         assert isinstance(mask, Pruned)
         return mask.rule.rates
 
-    assert rates() == {"conv": 20, "linear": 20, "output": 10}
-    assert rates("pruning.conv_rate=15") == {"conv": 15, "linear": 20, "output": 10}
+    assert rates() == {"conv": 20, "linear": 20, "output": 10, "shortcut": 0}
+    assert rates("pruning.conv_rate=15") == {"conv": 15, "linear": 20, "output": 10, "shortcut": 0}
     assert rates("pruning.rate=30", "pruning.output_rate=5") == {
         "conv": 30,
         "linear": 30,
         "output": 5,
+        "shortcut": 0,
     }

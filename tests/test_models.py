@@ -7,7 +7,7 @@ from lth.streams import generator
 
 
 def lenet() -> LeNet:
-    return LeNet((1, 28, 28), 10, widths=(300, 100))
+    return LeNet((1, 28, 28), 10, (300, 100), dropout=0, init_scale=1)
 
 
 def test_lenet_has_the_weights_of_the_paper() -> None:

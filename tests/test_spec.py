@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 
 from lth.checks import check
 from lth.errors import LotteryError
-from lth.spec import identity, load
+from lth.spec import identity
 from tests.conftest import ROOT, Composer
 
 OPTIONS = [
@@ -21,7 +21,8 @@ EXPERIMENTS = [file.stem for file in sorted((ROOT / "conf/experiment").glob("*.y
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_builds(composed: Composer, option: str) -> None:
-    check(composed(option))
+    large_enough = ["dataset=mnist"] if option.startswith("model=") else []
+    check(composed(option, *large_enough))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -31,7 +32,7 @@ def test_every_experiment_composes_and_builds(composed: Composer, name: str) -> 
 
 def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
     spec = composed("experiment=lenet")
-    assert spec.dataset.loader.path == "lth.data.mnist"
+    assert spec.dataset.loader.path == "lth.datasets.mnist"
     assert (spec.dataset.validation, spec.dataset.shape) == (5000, (1, 28, 28))
     assert (spec.training.iterations, spec.training.batch_size) == (50_000, 60)
     assert (spec.training.evaluate_every, spec.pruning.levels) == (100, 28)
@@ -49,12 +50,12 @@ def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
     ("training.iterations=010", r"training\.iterations=010.*valid integer"),
     ("pruning.rate=abc", r"pruning\.rate=abc.*valid number"),
     ("pruning.conv_rate=100", r"pruning\.conv_rate=100.*less than 100"),
-    ("pruning.scope=globl", r"pruning\.scope=globl.*'layerwise'"),
+    ("pruning.scope=globl", r"pruning\.scope=globl.*'layerwise' or 'global'"),
     ("pruning.levels=1.5", r"pruning\.levels=1\.5.*integer"),
     ("seed=null", r"seed=None.*integer"),
     ("seed=-1", r"seed=-1.*greater than or equal to 0"),
     ("seed=true", r"seed=True.*integer"),
-    ("rewind.kind=rewind", r"rewind\.kind=rewind.*'init' or 'reinit'"),
+    ("rewind.kind=rewind", r"rewind\.kind=rewind.*'init', 'late'"),
     ("training.iterations=0", r"training\.iterations=0.*greater than 0"),
     ("device=gpu", r"device=gpu.*'auto', 'cpu' or 'cuda'"),
     ("optimizer.lr=0", r"lr=0: a number is wanted, more than 0"),
@@ -86,30 +87,6 @@ def test_unknown_keys_and_options_do_not_compose(override: str) -> None:
         compose("config", overrides=[override])
 
 
-@pytest.mark.parametrize(("overrides", "says"), [
-    (["pruning.levels=80"], r"pruning\.levels=80.*rate=20.*Set pruning\.levels=\d+ or lower"),
-    (["pruning.rate=99.99", "pruning.output_rate=99.99", "pruning.levels=2"], r"the last"),
-    (["pruning.criterion=magnitud"], r"lth\.pruning\.magnitud: nothing can be imported"),
-    (["model._target_=lth.models.Nope"], r"lth\.models\.Nope: nothing can be imported"),
-    (["model.widths=[300,-1]"], r"model: it cannot be built"),
-    (["+optimizer.typo=1"], r"optimizer: it cannot be built.*typo"),
-])  # fmt: skip
-def test_what_cannot_work_is_refused_before_training(
-    composed: Composer, overrides: list[str], says: str
-) -> None:
-    with pytest.raises(LotteryError, match=says):
-        check(composed(*overrides))
-
-
-def test_the_level_named_as_the_highest_is_the_highest(composed: Composer) -> None:
-    with pytest.raises(LotteryError) as refused:
-        check(composed("pruning.levels=100"))
-    highest = int(str(refused.value).partition("Set pruning.levels=")[2].split()[0])
-    check(composed(f"pruning.levels={highest}"))
-    with pytest.raises(LotteryError):
-        check(composed(f"pruning.levels={highest + 1}"))
-
-
 @pytest.mark.parametrize(("override", "name", "value"), [
     ("pruning.rate=10", "rate", 10.0),
     ("pruning.rate=0.5", "rate", 0.5),
@@ -137,7 +114,7 @@ def test_booleans_are_booleans(composed: Composer) -> None:
 
 def test_a_user_s_own_criterion_is_a_dotted_path(composed: Composer) -> None:
     spec = composed("pruning.criterion=lth.pruning.random")
-    assert load(spec.pruning.criterion).__name__ == "random"
+    assert spec.pruning.criterion.path == "lth.pruning.random"
 
 
 def test_the_data_folder_comes_from_the_environment(

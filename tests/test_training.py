@@ -12,7 +12,7 @@ from lth import training
 from lth.data import BatchOrder, Data, Examples
 from lth.models import LeNet, fresh, prunable, state
 from lth.records import Evaluation, early_stop
-from lth.spec import Budget, Dataset, Recipe, Target
+from lth.spec import Budget, Dataset, Optimizer, Recipe, Schedule, Target
 from lth.streams import generator
 from lth.training import Progress, evaluate, train
 
@@ -34,10 +34,11 @@ def recipe(optimizer: str = "adam", *, iterations: int = STEPS, evaluate_every: 
     path, options = OPTIMIZERS[optimizer]
     dataset = Dataset(
         loader=Target(path="none", options={}), root="", shape=(1, 2, 3), classes=4, validation=1,
-        test=0, split="random", preprocessing="raw",
+        test=0, split="random", preprocessing="raw", examples=46, flip=False, crop=0,
     )  # fmt: skip
     budget = Budget(iterations=iterations, batch_size=10, evaluate_every=evaluate_every)
-    return Recipe(Target(path="none", options={}), dataset, Target(path, options), budget, 0)
+    how = Optimizer(path, options, Schedule("constant", (), 0.1, 0))
+    return Recipe(Target(path="none", options={}), dataset, how, budget, 0)
 
 
 def examples(name: str, size: int) -> Examples:
