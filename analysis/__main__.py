@@ -1,6 +1,7 @@
 """python -m analysis figures [FOLDERS] --out DIR: from stored runs to tables and figures."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,8 @@ def experiments(runs: Runs) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFra
     for network, of_network in runs.levels.groupby("network", sort=False):
         titles = sorted(of_network["experiment"].unique())
         for number, title in enumerate(titles, start=1):
-            name = f"{network}".replace(" on ", "-") + (f"-{number}" if len(titles) > 1 else "")
+            name = re.sub(r"[^\w.]+", "-", f"{network}".replace(" on ", "-")).strip("-")
+            name += f"-{number}" if len(titles) > 1 else ""
             levels = of_network[of_network["experiment"] == title]
             yield name, title, levels, runs.metrics[runs.metrics["experiment"] == title]
 

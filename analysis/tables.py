@@ -17,26 +17,35 @@ COLUMNS = {
 
 
 def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
-    """For each experiment and rate: density, then per arm the early-stop iteration and the test
-    accuracies there and at the end; mean over the repetitions ± half of their range."""
+    """For each experiment and rate, a few arms a table: density, then per arm the early-stop
+    iteration and the test accuracies there and at the end; mean over the repetitions ± half of
+    their range."""
     for (experiment, rate), group in levels.groupby(["experiment", "rate"], sort=False):
-        table = Table(
-            title=f"{experiment}, {rate} pruned per level",
-            caption=f"stop: early-stop iteration; accuracy: on test, there (%); {_spread(group)}",
-            title_justify="left",
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            padding=0,
-        )
         arms = in_order(set(group["arm"]))
-        columns = [(arm, column) for arm in arms for column in COLUMNS]
-        headings = [f"{arm.replace(' ', chr(10))}\n{COLUMNS[column][0]}" for arm, column in columns]
-        for heading in ("level", "density", *headings):
-            table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
-        for level, rows in group.groupby("level"):
-            cells = (_cell(rows.loc[rows["arm"] == arm, column], column) for arm, column in columns)
-            table.add_row(str(level), f"{100 * rows['density'].mean():.1f}", *cells)
-        yield table
+        abreast = 3 if repetitions(group)["n"].max() == 1 else 2  # what 80 columns hold
+        for start in range(0, len(arms), abreast):
+            shown = arms[start : start + abreast]
+            title = f"{experiment}, {rate} pruned per level"
+            yield _table(group[group["arm"].isin(shown)], shown, title)
+
+
+def _table(group: pd.DataFrame, arms: list[str], title: str) -> Table:
+    table = Table(
+        title=title,
+        caption=f"stop: early-stop iteration; accuracy: on test, there (%); {_spread(group)}",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    columns = [(arm, column) for arm in arms for column in COLUMNS]
+    headings = [f"{arm.replace(' ', chr(10))}\n{COLUMNS[column][0]}" for arm, column in columns]
+    for heading in ("level", "density", *headings):
+        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
+    for level, rows in group.groupby("level"):
+        cells = (_cell(rows.loc[rows["arm"] == arm, column], column) for arm, column in columns)
+        table.add_row(str(level), f"{100 * rows['density'].mean():.1f}", *cells)
+    return table
 
 
 def _cell(values: "pd.Series[float]", column: str) -> str:

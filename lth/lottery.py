@@ -55,7 +55,7 @@ def rewound(spec: Spec, dense: Training, trained: Training, mask: Mask) -> Train
     the schedule and the order of batches going on from there (Frankle et al. 2020); or left as they
     ended, with the learning rate of iteration k on, or that of the end (Renda et al. 2020).
     """
-    ticket = replace(dense, mask=mask, pruned=spec.rewind.pruned)
+    ticket = replace(dense, mask=mask)
     start = spec.rewind.iteration
     match spec.rewind.kind:
         case "late":
@@ -73,9 +73,11 @@ def arm(spec: Spec, ticket: Training, level: int) -> Training:
     """What is reported at a level: the ticket itself, or a control with as many survivors.
 
     Fresh values from the same distribution (section 3), those with the ticket's signs, or one
-    constant a tensor with the ticket's signs (Zhou et al. 2019); or the mask shuffled within each
-    tensor (Frankle et al. 2021). New weights train the whole budget.
+    constant a tensor with the ticket's signs, pruned weights frozen where they are (Zhou et al.
+    2019); or the mask shuffled within each tensor (Frankle et al. 2021). New weights train the
+    whole budget.
     """
+    ticket = replace(ticket, pruned=spec.rewind.pruned)
     draw = f"{level}/{spec.rewind.draw}"
     if spec.pruning.shuffle:
         ticket = replace(ticket, mask=Shuffled(ticket.mask, spec.seed, f"shuffle/{draw}"))

@@ -7,12 +7,12 @@ from lth.spec import Dataset, Pruning, Spec, Target, per_level
 
 ITERATIONS = 8
 LEVELS = 2
-EXAMPLES = 200
-SET_ASIDE = 40
+EXAMPLES = 60
+SET_ASIDE = 10
 
 
 def shrunk(spec: Spec) -> Spec:
-    """The same experiment with 8 iterations on 200 examples of noise, and two levels."""
+    """The same experiment with 8 iterations on 60 examples of noise, and two levels."""
     total = spec.training.iterations
 
     def scaled(iteration: int) -> int:

@@ -110,7 +110,7 @@ def train(
     model.load_state_dict(weights if pruned == "frozen" else masks.apply(weights, mask))
     device = next(model.parameters()).device
     progress = Progress(model, recipe.optimizer(model.parameters()), start)
-    groups, lr = progress.optimizer.param_groups, recipe.optimizer.options["lr"]
+    lr = recipe.optimizer.options["lr"]
     if checkpoint is not None:
         progress.restore(checkpoint)
     order = BatchOrder(seed, len(data.train.labels), budget.batch_size, device)
@@ -124,7 +124,7 @@ def train(
     frozen = [(p, ~kept.bool(), p.detach().clone()) for p, kept in holes if pruned == "frozen"]
     drawn_from = streams.global_generator(device)
     for iteration in count(progress.iteration):
-        for group in groups:
+        for group in progress.optimizer.param_groups:
             group["lr"] = lr * factor(recipe.optimizer.schedule, iteration, budget.iterations)
         if iteration in snapshots:
             on_snapshot(iteration, models.state(model))

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from lth.data import BatchOrder, Data, Examples, Source, prepare
+from lth.data import BatchOrder, Data, Examples, Source, augment, prepare
 from lth.errors import LotteryError
+from lth.streams import generator
 
 CPU = torch.device("cpu")
 
@@ -101,3 +102,42 @@ def test_a_batch_depends_on_seed_and_iteration_alone() -> None:
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(LotteryError, match=r"training\.batch_size=24"):
         BatchOrder(0, 23, 24, CPU)
+
+
+PICTURES = torch.arange(1.0, 2 * 3 * 5 * 7 + 1).view(2, 3, 5, 7)
+
+
+def crops(picture: torch.Tensor, border: int) -> list[torch.Tensor]:
+    """Every window of the picture's size in its zero-padded self, plain and mirrored."""
+    _, height, width = picture.shape
+    wide = torch.zeros(3, height + 2 * border, width + 2 * border)
+    wide[:, border : border + height, border : border + width] = picture
+    mirrored = torch.zeros_like(wide)
+    mirrored[:, border : border + height, border : border + width] = picture.flip(2)
+    return [
+        each[:, y : y + height, x : x + width]
+        for each in (wide, mirrored)
+        for y in range(2 * border + 1)
+        for x in range(2 * border + 1)
+    ]
+
+
+def test_augmented_pictures_are_windows_of_padded_ones_or_of_their_mirror_image() -> None:
+    seen = set()
+    for step in range(150):
+        made = augment(PICTURES, flip=True, crop=1, random=generator(0, "augment", step))
+        for picture, original in zip(made, PICTURES, strict=True):
+            places = [i for i, c in enumerate(crops(original, 1)) if torch.equal(c, picture)]
+            assert len(places) == 1
+            seen |= set(places)
+    assert seen == set(range(18))  # 3 x 3 places, plain and mirrored: all of them occur
+
+
+def test_augmentation_is_a_function_of_its_generator() -> None:
+    one, other = (
+        augment(PICTURES, flip=True, crop=2, random=generator(0, "augment", 3)) for _ in range(2)
+    )
+    assert torch.equal(one, other)
+    assert torch.equal(augment(PICTURES, flip=False, crop=0, random=generator(0, "a")), PICTURES)
+    still = augment(PICTURES, flip=False, crop=1, random=generator(0, "augment", 3))
+    assert any(torch.equal(still[0], crop) for crop in crops(PICTURES[0], 1)[:9])

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from lth import datasets
 from lth.data import prepare
@@ -82,6 +84,101 @@ def test_no_mnist_and_no_network_says_what_to_do(
     monkeypatch.setattr("torchvision.datasets.MNIST.__init__", no_route)
     with pytest.raises(LotteryError, match=r"no route to host.*MNIST/raw.*dataset=digits"):
         datasets.mnist(tmp_path, "MNIST")
+
+
+@pytest.mark.parametrize("name", ["FashionMNIST", "KMNIST"])
+def test_datasets_like_mnist_have_folders_of_their_own(tmp_path: Path, name: str) -> None:
+    for place, value in (("MNIST/raw", 1), (f"{name}/raw", 2)):
+        for file in datasets.IDX_FILES:
+            shape = (3, 28, 28) if "images" in file else (3,)
+            write_idx(tmp_path / place / file, np.full(shape, value))
+    assert datasets.mnist(tmp_path, name).train.inputs.unique().tolist() == [2]
+    assert datasets.mnist(tmp_path, "MNIST").train.inputs.unique().tolist() == [1]
+
+
+class Torchvisions:
+    """In place of torchvision's CIFAR10, which checks what it reads against its own sums."""
+
+    base_folder = "cifar"
+
+    def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
+        folder = Path(root) / self.base_folder
+        if download:
+            folder.mkdir()
+            (folder / "batch").write_bytes(b"1")
+        assert (folder / "batch").read_bytes() == b"1"
+        count = 5 if train else 2
+        self.data = np.arange(count * 32 * 32 * 3).reshape(count, 32, 32, 3).astype(np.uint8)
+        self.targets = list(range(count))
+
+
+def test_cifar_is_downloaded_once_and_has_its_channels_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Torchvisions)
+    for _ in range(2):
+        loaded = datasets.cifar(tmp_path, "CIFAR10")
+        assert loaded.train.inputs.shape == (5, 3, 32, 32)
+        assert loaded.train.inputs[1, 2, 3, 4] == (3072 + (3 * 32 + 4) * 3 + 2) % 256
+        assert loaded.test is not None
+        assert loaded.test.labels.tolist() == [0, 1]
+    assert [file.name for file in tmp_path.iterdir()] == ["cifar"]
+    (tmp_path / "cifar" / "batch").unlink()
+    with pytest.raises(LotteryError, match=r"cifar is damaged.*Delete it"):
+        datasets.cifar(tmp_path, "CIFAR10")
+
+
+def write_pictures(home: Path, *, size: int = 4, parts: Sequence[str] = ("train", "test")) -> None:
+    """Two of each class, all of whose pixels are 100 x class + 10 x number."""
+    for part in parts:
+        for label, name in enumerate(("ant", "bee")):
+            (home / part / name).mkdir(parents=True)
+            for number in range(2):
+                colour = (100 * label + 10 * number, 0, 7)
+                file = home / part / name / f"{number}.png"
+                Image.new("RGB", (size, size), colour).save(file)
+
+
+def test_pictures_are_decoded_once_and_again_when_they_change(tmp_path: Path) -> None:
+    home = tmp_path / "insects"
+    write_pictures(home)
+    loaded = datasets.image_folder(tmp_path, "insects", channels=3)
+    assert loaded.train.inputs.shape == (4, 3, 4, 4)
+    assert loaded.train.inputs[:, 0, 0, 0].tolist() == [0, 10, 100, 110]
+    assert loaded.train.labels.tolist() == [0, 0, 1, 1]
+    assert loaded.test is not None
+    (cache,) = home.glob("*.safetensors")
+    before = cache.stat().st_mtime_ns
+    again = datasets.image_folder(tmp_path, "insects", channels=3)
+    assert torch.equal(again.train.inputs, loaded.train.inputs)
+    assert cache.stat().st_mtime_ns == before
+    Image.new("RGB", (4, 4), (200, 0, 7)).save(home / "train/ant/2.png")
+    assert datasets.image_folder(tmp_path, "insects", channels=3).train.inputs.shape[0] == 5
+
+
+def test_grey_pictures_and_no_test_set(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "p", parts=["train"])
+    loaded = datasets.image_folder(tmp_path, "p", channels=1)
+    assert loaded.train.inputs.shape == (4, 1, 4, 4)
+    assert loaded.test is None
+
+
+def test_pictures_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LotteryError, match=r"no pictures in .*p/train/<class>/.*LTH_DATA"):
+        datasets.image_folder(tmp_path, "p", channels=3)
+    write_pictures(tmp_path / "p")
+    odd = tmp_path / "p/train/bee/9.png"
+    Image.new("RGB", (5, 4)).save(odd)
+    with pytest.raises(LotteryError, match=r"9\.png has 5x4 pixels, .*0\.png 4x4"):
+        datasets.image_folder(tmp_path, "p", channels=3)
+    odd.write_bytes(b"no picture")
+    with pytest.raises(LotteryError, match=r"9\.png cannot be read"):
+        datasets.image_folder(tmp_path, "p", channels=3)
+    odd.unlink()
+    (tmp_path / "p/test/wasp").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "p/test/wasp/0.png")
+    with pytest.raises(LotteryError, match="test pictures of wasp"):
+        datasets.image_folder(tmp_path, "p", channels=3)
 
 
 @pytest.mark.skipif("LTH_DATA" not in os.environ, reason="LTH_DATA names no folder with MNIST")

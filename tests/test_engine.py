@@ -12,7 +12,7 @@ from safetensors.torch import load
 from lth import lottery
 from lth.engine import Engine
 from lth.errors import Interrupted, LotteryError
-from lth.graph import Fresh, Pruned, Snapshot, Training, Weights
+from lth.graph import Final, Fresh, Pruned, Snapshot, Training, Weights
 from lth.inputs import Inputs
 from lth.models import prunable
 from lth.records import Outcome, density
@@ -345,3 +345,130 @@ def test_prunable_types_decide_the_rates(engine: Engine, tiny: Composer) -> None
         "1.weight": 307, "3.weight": 24, "5.weight": 25
     }  # fmt: skip
     assert list(prunable(torch.nn.Linear(2, 2))) == [".weight"]
+
+
+def started(engine: Engine, training: Training) -> dict[str, torch.Tensor]:
+    """The state that a training really began with."""
+    before = Snapshot(training, training.start)
+    dict(engine.ensure([dataclasses.replace(training, weights=before)]))
+    return weights(engine, before, training)
+
+
+@pytest.mark.parametrize("rewind", [
+    "init", "late", "lr", "finetune", "continue", "reinit", "reinit_sign", "constant_sign", "frozen"
+])  # fmt: skip
+def test_what_each_rewind_starts_from(engine: Engine, tiny: Composer, rewind: str) -> None:
+    """At level 2, on weights that are read from the store, entry by entry."""
+    timed = rewind in ("late", "lr", "finetune")
+    spec = tiny(f"rewind={rewind}", "pruning.levels=2", *(["rewind.iteration=5"] if timed else []))
+    dense, first, ticket = trainings(spec)
+    outcomes = made(engine, spec)
+    start, initial = started(engine, ticket), weights(engine, dense.weights, dense)
+    mask = inputs(engine).mask(ticket.mask, dense.recipe.network)
+    assert outcomes[ticket].curve[0].iteration == (5 if timed else 0)
+    at_five = weights(engine, Snapshot(dense, 5), dense) if rewind == "late" else {}
+    ended = load(engine.store.read(first, "final.safetensors"))
+    for name, kept in mask.items():
+        values, began = start[name][kept], initial[name][kept]
+        if rewind in ("init", "continue", "frozen"):
+            assert torch.equal(values, began)
+        if rewind == "late":
+            assert torch.equal(values, at_five[name][kept])
+            assert not torch.equal(values, began)
+        if rewind in ("lr", "finetune"):
+            assert torch.equal(values, ended[name][kept])
+        if rewind in ("reinit", "reinit_sign"):
+            assert not torch.equal(values.abs(), began.abs())
+        if rewind in ("reinit_sign", "constant_sign"):
+            assert torch.equal(values.sign(), began.sign())
+        if rewind == "constant_sign":
+            size = math.sqrt(float((initial[name].double() ** 2).mean()))
+            assert values.abs().tolist() == pytest.approx([size] * len(values))
+        gone = initial[name][~kept] if rewind == "frozen" else torch.zeros(int((~kept).sum()))
+        assert torch.equal(start[name][~kept], gone)
+    if rewind == "frozen":
+        final = load(engine.store.read(ticket, "final.safetensors"))
+        assert all(torch.equal(final[n][~k], initial[n][~k]) for n, k in mask.items())
+
+
+def test_continued_training_goes_on_under_the_mask_and_is_reset_for_the_report(
+    engine: Engine, tiny: Composer
+) -> None:
+    spec = tiny("rewind=continue", "pruning.levels=2")
+    dense, first, second = trainings(spec)
+    made(engine, spec)
+    assert engine.trained == 4  # dense, the first ticket, what went on, the second ticket
+    assert isinstance(second.mask, Pruned)
+    assert isinstance(second.mask.weights, Final)
+    went_on = second.mask.weights.of
+    ended = load(engine.store.read(dense, "final.safetensors"))
+    mask = inputs(engine).mask(first.mask, dense.recipe.network)
+    start = started(engine, went_on)
+    assert all(torch.equal(start[name], ended[name] * kept) for name, kept in mask.items())
+
+
+@pytest.mark.parametrize("pruning", ["snip", "grasp", "synflow", "magnitude_at_init"])
+def test_masks_at_initialisation_need_no_training_and_have_exact_counts(
+    engine: Engine, tiny: Composer, pruning: str
+) -> None:
+    spec = tiny(f"pruning={pruning}", "pruning.levels=3", "pruning.scope=global")
+    *_, ticket = trainings(spec)
+    dict(engine.ensure([ticket]))
+    assert engine.trained == 1
+    mask = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    assert sum(int(kept.sum()) for kept in mask.values()) == 238  # 464, 371, 297, 238
+    again_made = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    assert all(torch.equal(mask[name], again_made[name]) for name in mask)
+
+
+def test_synflow_in_rounds_scores_anew_what_is_left(engine: Engine, tiny: Composer) -> None:
+    """And so, unlike in one round, never cuts a network through (Tanaka et al. 2020, section 6)."""
+    rounds = {}
+    for number in (1, 100):
+        spec = tiny(
+            "pruning=synflow", "pruning.scope=global", "pruning.final_density=0.04",
+            "pruning.levels=1", f"pruning.rounds={number}", "model.widths=[40,30,20]",
+        )  # fmt: skip
+        ticket = trainings(spec)[1]
+        rounds[number] = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    totals = [sum(int(kept.sum()) for kept in mask.values()) for mask in rounds.values()]
+    assert totals == [round(0.04 * (64 * 40 + 40 * 30 + 30 * 20 + 20 * 10))] * 2
+    assert all(kept.any() for kept in rounds[100].values())
+    assert any(not torch.equal(rounds[1][name], rounds[100][name]) for name in rounds[1])
+
+
+def test_criteria_that_draw_or_drop_out_have_their_own_stream(
+    engine: Engine, tiny: Composer
+) -> None:
+    spec = tiny(*NORM_NET, "pruning=snip")
+    ticket = trainings(spec)[1]
+    torch.manual_seed(1)
+    one = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    torch.manual_seed(2)
+    other = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_shuffled_masks_have_the_tickets_counts(engine: Engine, tiny: Composer) -> None:
+    ticket = trainings(tiny("pruning.levels=1"))[1]
+    shuffled = trainings(tiny("pruning.levels=1", "pruning.shuffle=true"))[1]
+    outcomes = dict(engine.ensure([ticket, shuffled]))
+    assert outcomes[ticket].weights == outcomes[shuffled].weights
+    one, other = (
+        inputs(engine).mask(t.mask, ticket.recipe.network)["1.weight"] for t in (ticket, shuffled)
+    )
+    assert not torch.equal(one, other)
+
+
+def test_a_resnet_prunes_its_convolutions_and_counts_the_rest(
+    engine: Engine, composed: Composer
+) -> None:
+    spec = composed("model=resnet18", "model.depth=8", "pruning.scope=global",
+                    "pruning.output_rate=0", "pruning.levels=1", "training.iterations=2")  # fmt: skip
+    outcome = made(engine, spec)[trainings(spec)[1]]
+    kept, total = (sum(n) for n in zip(*outcome.weights.values(), strict=True))
+    convolutions = total - 2_560 - 640
+    assert total - kept == round(convolutions / 5)
+    spared = [name for name in outcome.weights if "shortcut" in name]
+    assert len(spared) == 2
+    assert all(outcome.weights[name][0] == outcome.weights[name][1] for name in spared)

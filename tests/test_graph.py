@@ -1,6 +1,7 @@
 """Identity: what names a training, and what does not."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -18,28 +19,42 @@ def digests(spec: Spec) -> list[str]:
     return [training.digest for _, training in lottery.levels(spec)]
 
 
-def changed(spec: Any, path: str) -> Any:  # noqa: ANN401 - any dataclass of the Spec
+def changed(spec: Any, path: str, value: object) -> Any:  # noqa: ANN401 - any dataclass of the Spec
     """`spec` with another value at a dotted path."""
     name, _, rest = path.partition(".")
-    value = getattr(spec, name)
-    return dataclasses.replace(spec, **{name: changed(value, rest) if rest else other(value)})
+    inside = getattr(spec, name)
+    return dataclasses.replace(spec, **{name: changed(inside, rest, value) if rest else value})
 
 
-OTHERS: dict[object, object] = {
+def get(spec: Any, path: str) -> Any:  # noqa: ANN401
+    return functools.reduce(getattr, path.split("."), spec)
+
+
+CHOICES: dict[object, object] = {
     "cpu": "cuda", "auto": "cpu", "stratified": "random", "standardize": "unit", "end": "init",
-    "reinit": "init", "magnitude": "random", None: 50.0,
+    "init": "late", "late": "lr", "rewind": "reinit", "zero": "frozen", "iterative": "one_shot",
+    "layerwise": "global", "constant": "cosine", "reinit": "rewind",
 }  # fmt: skip
+NULLS = {"pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5}
 
 
-def other(value: Any) -> Any:  # noqa: ANN401
+def other(path: str, value: Any) -> Any:  # noqa: ANN401
     match value:
+        case None:
+            return NULLS.get(path, 50.0)
+        case bool():
+            return not value
         case dict():
             return {**value, "another": 1}
+        case ():
+            return (7,)
         case tuple():
             return (*value[:-1], value[-1] + 1)
+        case float() if value <= 1:
+            return value / 2
         case int() | float():
             return value + 1
-    return OTHERS.get(value, f"{value}.changed")
+    return CHOICES.get(value, f"{value}.changed")
 
 
 def paths(spec: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
@@ -51,21 +66,21 @@ def paths(spec: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
     return found
 
 
-ALL = ["seed", "split_seed", "device", "threads", "store", "checkpoint_seconds"] + [
+ALL = ["seed", "split_seed", "device", "threads", "store", "checkpoint_seconds", "smoke"] + [
     f"{group}.{name}"
     for group, names in {
-        "model": "path options", "optimizer": "path options", "rewind": "kind draw",
-        "dataset": "loader.path loader.options root shape classes validation test split "
-                   "preprocessing",
+        "model": "path options",
+        "optimizer": "path options schedule.kind schedule.milestones schedule.gamma "
+                     "schedule.warmup",
+        "rewind": "kind iteration survivors pruned draw",
+        "dataset": "loader.path loader.options root shape classes examples validation test split "
+                   "preprocessing flip crop",
         "training": "iterations batch_size evaluate_every",
-        "pruning": "criterion at levels rate conv_rate output_rate scope",
+        "pruning": "criterion.path criterion.options at mode scope rounds levels rate rates "
+                   "final_density conv_rate linear_rate output_rate shortcut_rate shuffle",
     }.items()
     for name in names.split()
 ]  # fmt: skip
-
-
-CONSTANT = {"pruning.scope"}
-"""Choices with one value so far."""
 
 
 def test_the_list_of_fields_is_complete(composed: Composer) -> None:
@@ -73,10 +88,12 @@ def test_the_list_of_fields_is_complete(composed: Composer) -> None:
     assert set(NOT_IDENTITY) <= set(ALL)
 
 
-@pytest.mark.parametrize("path", [path for path in ALL if path not in CONSTANT])
+@pytest.mark.parametrize("path", ALL)
 def test_a_field_is_in_the_digests_unless_it_is_listed(composed: Composer, path: str) -> None:
-    spec = composed("rewind=reinit", "pruning.levels=2")
-    before, after = digests(spec), digests(changed(spec, path))
+    arm = "late" if path == "rewind.iteration" else "reinit"
+    spec = composed(f"rewind={arm}", "pruning.levels=2")
+    after = digests(changed(spec, path, other(path, get(spec, path))))
+    before = digests(spec)
     if path in NOT_IDENTITY:
         assert after[: len(before)] == before
     else:

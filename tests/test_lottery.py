@@ -1,7 +1,7 @@
 """The experiment as a description: who shares what with whom."""
 
 from lth import lottery
-from lth.graph import Dense, Fresh, Pruned, Training
+from lth.graph import Constant, Dense, Final, Fresh, Pruned, Shuffled, Signed, Snapshot, Training
 from lth.spec import Spec
 from tests.conftest import Composer
 
@@ -72,3 +72,83 @@ def test_conv_and_output_rates_have_their_defaults(composed: Composer) -> None:
         "output": 5,
         "shortcut": 0,
     }
+
+
+def test_late_rewinding_goes_back_to_iteration_k_and_on_from_there(composed: Composer) -> None:
+    dense, *tickets = levels(composed("rewind=late", "rewind.iteration=50", "pruning.levels=3"))
+    assert dense == levels(composed())[0]
+    for parent, ticket in zip([dense, *tickets], tickets, strict=False):
+        assert ticket.weights == Snapshot(dense, 50)
+        assert ticket.start == 50
+        assert isinstance(ticket.mask, Pruned)
+        assert ticket.mask.weights == Final(parent)
+        assert ticket.recipe == dense.recipe
+
+
+def test_learning_rate_rewinding_keeps_the_weights(composed: Composer) -> None:
+    dense, *tickets = levels(composed("rewind=lr", "rewind.iteration=50", "pruning.levels=3"))
+    for parent, ticket in zip([dense, *tickets], tickets, strict=False):
+        assert ticket.weights == Final(parent)
+        assert (ticket.start, ticket.recipe) == (50, dense.recipe)
+
+
+def test_fine_tuning_keeps_the_weights_at_the_last_rate(composed: Composer) -> None:
+    schedule = ("optimizer.schedule.kind=multistep", "optimizer.schedule.milestones=[300,500]")
+    dense, *tickets = levels(
+        composed("rewind=finetune", "pruning.levels=2", "optimizer.lr=0.5", *schedule)
+    )
+    for parent, ticket in zip([dense, *tickets], tickets, strict=False):
+        assert ticket.weights == Final(parent)
+        assert ticket.recipe.optimizer.schedule.kind == "constant"
+        assert abs(ticket.recipe.optimizer.options["lr"] - 0.005) < 1e-12
+
+
+def test_continued_training_prunes_what_went_on_and_reports_what_was_reset(
+    composed: Composer,
+) -> None:
+    dense, *tickets = levels(composed("rewind=continue", "pruning.levels=3"))
+    assert [ticket.weights for ticket in tickets] == [dense.weights] * 3
+    first, second, _ = tickets
+    assert first == levels(composed())[1]  # nothing has gone on before the first pruning
+    assert isinstance(second.mask, Pruned)
+    assert isinstance(second.mask.weights, Final)
+    went_on = second.mask.weights.of
+    assert went_on.weights == Final(dense)
+    assert went_on.mask == first.mask
+
+
+def test_one_shot_prunes_the_dense_network_at_every_level(composed: Composer) -> None:
+    dense, *tickets = levels(composed("pruning=one_shot", "pruning.levels=3"))
+    for times, ticket in enumerate(tickets, start=1):
+        assert isinstance(ticket.mask, Pruned)
+        assert (ticket.mask.weights, ticket.mask.previous) == (Final(dense), Dense())
+        assert ticket.mask.rule.times == ticket.mask.level == times
+        assert ticket.weights == dense.weights
+    first = levels(composed("pruning.levels=1"))[1]
+    assert tickets[0] == first  # one level at one go
+
+
+def test_controls_have_the_tickets_mask_and_values_of_their_own(composed: Composer) -> None:
+    for kind in ("init", "late"):
+        at = [f"rewind={kind}", "rewind.iteration=0", "pruning.levels=2"]
+        ticket = levels(composed(*at))[2]
+        arms = {
+            name: levels(composed(*at, f"rewind.survivors={name}"))[2]
+            for name in ("reinit", "reinit_sign", "constant_sign")
+        }
+        assert {arm.mask for arm in arms.values()} == {ticket.mask}
+        fresh = arms["reinit"].weights
+        assert arms["reinit_sign"].weights == Signed(fresh, ticket.weights)
+        assert arms["constant_sign"].weights == Signed(Constant(ticket.weights), ticket.weights)
+
+
+def test_frozen_and_shuffled_are_of_the_same_lineage(composed: Composer) -> None:
+    ticket = levels(composed("pruning.levels=2"))[2]
+    shuffled = levels(composed("pruning.levels=2", "pruning.shuffle=true"))[2]
+    assert isinstance(shuffled.mask, Shuffled)
+    assert shuffled.mask.mask == ticket.mask
+    assert (shuffled.weights, shuffled.mask.level) == (ticket.weights, 2)
+    frozen = levels(composed("pruning.levels=2", "rewind=frozen"))
+    assert (frozen[2].mask, frozen[2].weights) == (ticket.mask, ticket.weights)
+    assert frozen[0] == levels(composed())[0]
+    assert (frozen[2].pruned, ticket.pruned) == ("frozen", "zero")

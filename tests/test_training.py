@@ -1,5 +1,7 @@
 """Training under a mask, against hand-written loops and physically smaller networks."""
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +28,10 @@ OPTIMIZERS = {
     ),
     "adam": ("torch.optim.Adam", {"lr": 0.01, "weight_decay": 0.1, "fused": True}),
     "adamw": ("torch.optim.AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+    "rmsprop": ("torch.optim.RMSprop", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}),
+    "adadelta": ("torch.optim.Adadelta", {"lr": 1.0, "weight_decay": 0.1}),
 }
+COSINE = Schedule("cosine", (), 0.1, 4)
 STEPS = 20
 
 
@@ -250,7 +255,7 @@ def stop_at(iteration: int, saved: list[bytes]) -> Callable[[Progress], None]:
     return tick
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "rmsprop", "adadelta"])
 @pytest.mark.parametrize("iteration", [0, 1, 6, 7, 13, 19])
 def test_a_resumed_training_ends_with_the_same_bytes(optimizer: str, iteration: int) -> None:
     mask = half_mask(model())
@@ -283,3 +288,83 @@ def test_a_layer_without_weights_runs_to_the_end() -> None:
     progress = run(mask)
     assert progress.iteration == STEPS
     assert all(0 < e.val_loss < 10 for e in progress.curve)
+
+
+def scheduled(schedule: Schedule, optimizer: str = "momentum", **dataset: object) -> Recipe:
+    how = recipe(optimizer)
+    return dataclasses.replace(
+        how,
+        optimizer=dataclasses.replace(how.optimizer, schedule=schedule),
+        dataset=dataclasses.replace(how.dataset, **dataset),  # type: ignore[arg-type]
+        training=dataclasses.replace(how.training, evaluate_every=1),
+    )
+
+
+def test_each_step_has_the_rate_of_its_iteration() -> None:
+    """SGD without momentum: a step is exactly minus rate times gradient."""
+    how = scheduled(Schedule("multistep", (5, 10), 0.5, 4), "sgd")
+    expected = [0.1 * min(1, i / 4) * (1 if i < 5 else 0.5 if i < 10 else 0.25) for i in range(21)]
+    rates = [e.learning_rate for e in run(recipe=how).curve]
+    assert rates == pytest.approx(expected)
+    states = dict(snapshots_of(recipe=how, snapshots=set(range(STEPS + 1))))
+    for iteration in (0, 1, 4, 5, 9, 10, 19):
+        network = model()
+        network.load_state_dict(states[iteration])
+        batch = BatchOrder(3, 45, 10, torch.device("cpu")).batch(iteration)
+        cross_entropy(network(DATA.train.inputs[batch]), DATA.train.labels[batch]).backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None
+            after = parameter.detach() - expected[iteration] * parameter.grad
+            assert torch.allclose(after, states[iteration + 1][name], atol=1e-7)
+
+
+def batches_of(
+    how: Recipe, weights: dict[str, Tensor], start: int
+) -> tuple[list[Tensor], Progress]:
+    """The inputs of every step of a training, and its end."""
+    network, seen = model(), list[Tensor]()
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training:
+            seen.append(inputs[0])
+
+    network.register_forward_pre_hook(note)
+    return seen, train(network, weights, full_mask(network), DATA, how, seed=3, start=start)
+
+
+def test_a_start_at_k_sees_the_batch_and_the_rate_of_iteration_k() -> None:
+    """And the augmentation: without an optimiser's memory it goes on to the very same weights."""
+    how = scheduled(COSINE, "sgd", flip=True, crop=1)
+    middle = dict(snapshots_of(recipe=how, snapshots={6}))[6]
+    batches, whole = batches_of(how, state(model()), 0)
+    late_batches, late = batches_of(how, middle, 6)
+    assert len(late_batches) == STEPS - 6
+    assert all(
+        torch.equal(one, other) for one, other in zip(batches[6:], late_batches, strict=True)
+    )
+    rates = [e.learning_rate for e in whole.curve]
+    assert [e.learning_rate for e in late.curve] == rates[6:]
+    assert rates[6] == pytest.approx(0.1 * (1 + math.cos(0.3 * math.pi)) / 2)
+    assert_equal(state(late.model), state(whole.model))
+
+
+def test_a_resumed_training_goes_on_with_schedule_and_augmentation() -> None:
+    how = scheduled(COSINE, flip=True, crop=1)
+    whole = run(recipe=how)
+    saved: list[bytes] = []
+    with pytest.raises(Stop):
+        run(recipe=how, tick=stop_at(9, saved))
+    resumed = run(recipe=how, checkpoint=saved[0])
+    assert str(resumed.curve) == str(whole.curve)
+    assert_equal(state(resumed.model), state(whole.model))
+    assert str(run(recipe=scheduled(COSINE)).curve) != str(whole.curve)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_frozen_weights_stay_at_their_start_and_survivors_move(optimizer: str) -> None:
+    mask, start = half_mask(model()), state(model())
+    end = state(run(mask, optimizer, pruned="frozen").model)
+    for name, kept in mask.items():
+        assert torch.equal(end[name][~kept], start[name][~kept])
+        assert start[name][~kept].all()
+        assert (end[name] != start[name])[kept].float().mean() > 0.5
