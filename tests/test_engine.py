@@ -463,8 +463,10 @@ def test_shuffled_masks_have_the_tickets_counts(engine: Engine, tiny: Composer) 
 def test_a_resnet_prunes_its_convolutions_and_counts_the_rest(
     engine: Engine, composed: Composer
 ) -> None:
-    spec = composed("model=resnet18", "model.depth=8", "pruning.scope=global",
-                    "pruning.output_rate=0", "pruning.levels=1", "training.iterations=2")  # fmt: skip
+    spec = composed(
+        "model=resnet18", "model.depth=8", "training.iterations=2",
+        "pruning.scope=global", "pruning.output_rate=0", "pruning.levels=1",
+    )  # fmt: skip
     outcome = made(engine, spec)[trainings(spec)[1]]
     kept, total = (sum(n) for n in zip(*outcome.weights.values(), strict=True))
     convolutions = total - 2_560 - 640

@@ -32,12 +32,11 @@ def letters(root):
 def test_ones_own_model_criterion_dataset_and_optimizer(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     words = [
-        "model._target_=mine.Net", "~model.widths", "~model.dropout",
-        "~model.init_scale", "+model.depth=3",
+        "model=own", "model._target_=mine.Net", "+model.depth=3",
         "pruning.criterion=mine.magnitude_increase",
         "dataset.loader._target_=mine.letters", "dataset.shape=[1,6,6]", "dataset.classes=26",
         "dataset.examples=900",
-        "optimizer._target_=torch.optim.RMSprop", "~optimizer.betas", "~optimizer.fused",
+        "optimizer=own", "optimizer._target_=torch.optim.Adagrad", "optimizer.lr=0.1",
         "pruning.levels=2", "pruning.conv_rate=50", "training.iterations=10", "hydra.run.dir=run",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -196,6 +196,14 @@ def test_exact_counts_and_nested_masks_for_25_levels(values: str) -> None:
         mask = after
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 7, 11, 12])
+def test_selection_agrees_with_a_stable_sort(count: int) -> None:
+    values = [2.0, math.nan, -1.0, 2.0, 0.0, -0.0, math.inf, 2.0, -1.0, math.nan, 0.0, 5.0]
+    order = sorted(range(12), key=lambda i: math.inf if math.isnan(values[i]) else values[i])
+    mask = keep({"w": torch.tensor(values)}, kept(*[1] * 12), {("w",): 12 - count})
+    assert set((~mask["w"]).nonzero().flatten().tolist()) == set(order[:count])
+
+
 def test_nothing_and_everything() -> None:
     scores = {"w": torch.arange(3.0)}
     assert select(scores, kept(1, 1, 1), 1) == [True] * 3

@@ -241,3 +241,18 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
         assert trained[-1] < 4  # some were there already
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_an_experiment_is_a_sweep_by_itself_and_its_axes_can_be_replaced(tmp_path: Path) -> None:
+    words = ["experiment=figure10", "smoke=true", "seed=3", "network=conv4"]
+    done = subprocess.run(
+        command(*words, "model.widths=[8]", "model.channels=[4,4]"),
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 finished" in done.stdout
+    groups = [status["groups"] for status in statuses(tmp_path)]
+    assert [(g["network"], g["rewind"]) for g in groups] == [
+        ("conv4", "init"), ("conv4", "continue")
+    ]  # fmt: skip
+    assert {status["spec"]["seed"] for status in statuses(tmp_path)} == {3}

@@ -16,13 +16,18 @@ OPTIONS = [
     for file in sorted((ROOT / "conf").glob("*/*.yaml"))
     if file.parent.name != "experiment"
 ]
+OWN = {
+    "model=own": ["model._target_=lth.models.ResNet", "+model.depth=8"],
+    "optimizer=own": ["optimizer._target_=torch.optim.Adagrad", "optimizer.lr=0.1"],
+}
+"""What the options for one's own need."""
 EXPERIMENTS = [file.stem for file in sorted((ROOT / "conf/experiment").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_builds(composed: Composer, option: str) -> None:
     large_enough = ["dataset=mnist"] if option.startswith("model=") else []
-    check(composed(option, *large_enough))
+    check(composed(option, *large_enough, *OWN.get(option, [])))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

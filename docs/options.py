@@ -1,0 +1,81 @@
+"""Writes docs/options.md: every option and setting, from the comments in conf/.
+
+python docs/options.py (a test sees to it that the page is up to date)
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "options.md"
+SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind")
+PRESETS = ("network", "experiment")
+INTRODUCTION = """# Every option
+
+Made by `python docs/options.py` from the comments in `conf/`. An option is chosen by
+`group=option`, a setting by `group.setting=value`; both can be swept with `-m` and commas. Sections
+and figures are those of the paper (Frankle & Carbin, ICLR 2019) unless another one is named. An
+option that builds on another lists what differs: all of `pruning` on `magnitude`, all of `rewind`
+on `init`. Presets set several groups at once.
+"""
+Row = Sequence[str]
+
+
+def page() -> str:
+    general = list(_settings(ROOT / "conf/config.yaml"))
+    parts = [INTRODUCTION, "## General\n", _table("setting | default | what it is", general)]
+    for group in (*SETTINGS, *PRESETS):
+        files = sorted((ROOT / "conf" / group).glob("*.yaml"), key=_natural)
+        options = [(f"`{file.stem}`", _description(file)) for file in files]
+        parts += [f"## {group}\n", _table("option | what it does, where it comes from", options)]
+        if group in SETTINGS:
+            rows = [(f"`{file.stem}`", *row) for file in files for row in _settings(file, group)]
+            known = {name: about for name, _, about in reversed(general) if about}
+            known |= {name: about for _, name, _, about in reversed(rows) if about}
+            told = [(*row[:3], row[3] or known.get(row[1], "what is called")) for row in rows]
+            parts.append(_table("option | setting | default | what it is", told))
+    return "\n".join(parts)
+
+
+def _natural(file: Path) -> list[str]:
+    """figure2 before figure10."""
+    return [part.zfill(3) for part in re.split(r"(\d+)", file.stem)]
+
+
+def _table(header: str, rows: Iterable[Row]) -> str:
+    rule = "|".join("---" for _ in header.split("|"))
+    lines = [f"| {header} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _description(file: Path) -> str:
+    """The comment at the head of a file, without the command of an experiment."""
+    lines = []
+    for line in file.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    said = " ".join(line for line in lines if not line.startswith(("@package", "python run.py")))
+    return _escaped(said)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _settings(file: Path, group: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted name, default, comment) of every leaf of a YAML file, less Hydra's own."""
+    path = base = [group] if group else []
+    for line in file.read_text().splitlines():
+        found = re.fullmatch(r"( *)(\w+):(?: +([^#]*?))?(?: *# (.*))?", line)
+        if not found:
+            continue
+        spaces, key, value, comment = found.groups()
+        path = [*path[: len(base) + len(spaces) // 2], key]
+        if value and path[0] != "hydra":
+            yield f"`{'.'.join(path)}`", f"`{value}`", _escaped(comment or "")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,85 @@
+"""Durations, missing values and smoke: what happens between the YAMLs and the Spec."""
+
+import pytest
+
+from lth.errors import LotteryError
+from lth.spec import identity, per_level
+from tests.conftest import Composer
+
+
+@pytest.mark.parametrize(("typed", "iterations"), [
+    ("600", 600), ("30000it", 30_000), ("50ep", 850), ("1ep", 17), ("0.5ep", 8),
+])  # fmt: skip
+def test_budgets_in_iterations_and_epochs(composed: Composer, typed: str, iterations: int) -> None:
+    """Digits: 1,077 training examples are 17 whole batches of 60."""
+    assert composed(f"training.iterations={typed}").training.iterations == iterations
+
+
+def test_epochs_are_counted_in_the_batches_of_the_run(composed: Composer) -> None:
+    spec = composed("training.iterations=2ep", "training.batch_size=100", "dataset.validation=177")
+    assert spec.training.iterations == 2 * ((1797 - 360 - 177) // 100)
+    vgg = composed("network=vgg19", "training.iterations=160ep")
+    assert vgg.training.iterations == 112_480  # the paper's figure 2
+
+
+def test_every_duration_can_be_in_epochs(composed: Composer) -> None:
+    spec = composed(
+        "training.evaluate_every=1ep", "rewind=late", "rewind.iteration=2ep",
+        "optimizer.schedule.kind=multistep", "optimizer.schedule.milestones=[10ep,20ep]",
+        "optimizer.schedule.warmup=3ep",
+    )  # fmt: skip
+    assert spec.training.evaluate_every == 17
+    assert spec.rewind.iteration == 34
+    assert spec.optimizer.schedule.milestones == (170, 340)
+    assert spec.optimizer.schedule.warmup == 51
+
+
+@pytest.mark.parametrize(("override", "says"), [
+    ("training.iterations=50epochs", r"training\.iterations=50epochs.*integer"),
+    ("training.iterations=-5ep", r"training\.iterations=-5ep"),
+    ("training.iterations=0ep", r"training\.iterations=0.*greater than 0"),
+    ("optimizer.schedule.kind=step", r"schedule\.kind=step.*'multistep'"),
+    ("pruning.final_density=1", r"final_density=1.*less than 1"),
+    ("pruning.rates=[50,100]", r"rates\.1=100.*less than 100"),
+    ("optimizer=own", r"optimizer\._target_, optimizer\.lr: not set.*Say optimizer\._target_="),
+    ("model=own", r"model\._target_: not set"),
+    ("~optimizer.lr", r"lr=missing: a number is wanted"),
+])  # fmt: skip
+def test_what_is_no_duration_or_out_of_range_is_refused(
+    composed: Composer, override: str, says: str
+) -> None:
+    with pytest.raises(LotteryError, match=says):
+        composed(override)
+
+
+def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:
+    spec = composed("pruning.final_density=0.002", "pruning.levels=28")
+    assert (1 - per_level(spec.pruning) / 100) ** 28 == pytest.approx(0.002)
+    same = composed("pruning.final_density=0.1", "pruning.levels=1")
+    assert identity(same)["pruning.rate"] == 90
+    assert identity(same)["pruning.output_rate"] == 90
+
+
+def test_smoke_shrinks_sizes_and_keeps_every_choice(composed: Composer) -> None:
+    whole, small = (
+        composed("network=resnet18_warmup"),
+        composed("network=resnet18_warmup", "smoke=true"),
+    )
+    assert small.training.iterations == 8
+    assert small.optimizer.schedule.milestones == (5, 6)
+    assert small.optimizer.schedule.warmup == 5
+    assert small.pruning.levels == 2
+    assert small.dataset.loader.path == "lth.datasets.noise"
+    assert (small.model, small.dataset.shape) == (whole.model, whole.dataset.shape)
+    assert small.optimizer.options == whole.optimizer.options
+    assert small.pruning.scope == "global"
+
+
+def test_smoke_keeps_the_rates_that_all_levels_would_have_had(composed: Composer) -> None:
+    overrides = ("pruning.final_density=0.01", "pruning.levels=20")
+    small = composed(*overrides, "smoke=true")
+    assert per_level(small.pruning) == per_level(composed(*overrides).pruning)
+    late = composed("rewind=late", "rewind.iteration=599", "smoke=true")
+    assert late.rewind.iteration == 7
+    listed = composed("pruning.rates=[10,20,30]", "smoke=true")
+    assert listed.pruning.rates == (10, 20)
