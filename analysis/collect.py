@@ -5,7 +5,7 @@ Works while a sweep is still running. What cannot be used is reported, never sil
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,27 +24,51 @@ ARMS = ("winning ticket", "random reinit", "random mask", "one-shot", "one-shot,
 """Those that the paper draws, in the order in which they are shown; any others follow."""
 
 
-def arm_name(settings: Mapping[str, Any]) -> str:
-    """What a run's arm is called: its departures from the winning ticket, in words."""
-    criterion = settings["pruning.criterion.path"].removeprefix("lth.pruning.")
-    options = [
-        f"{name.rpartition('.')[2]} {value}"
-        for name, value in settings.items()
-        if name.startswith("pruning.criterion.options.")
-    ]
-    plain = {"magnitude": "", "random": "random mask"}
+def arm_name(settings: Mapping[str, Any], options: str = "") -> str:
+    """What a run's arm is called: its departures from the winning ticket, in words. `options`: what
+    tells its criterion apart from the same one with others."""
+    criterion = settings["pruning.criterion.path"].removeprefix("lth.pruning.").replace("_", " ")
+    at_init, one_shot = settings["pruning.at"] == "init", settings["pruning.mode"] == "one_shot"
+    if criterion == "random":
+        judged = [
+            "random mask",
+            "" if at_init else "anew each level",
+            "one-shot" if one_shot else "",
+        ]
+    elif at_init:
+        judged = [f"{criterion} at init", "" if one_shot else "level by level"]
+    else:
+        plain = "" if criterion == "magnitude" else criterion
+        judged = [plain, "one-shot" if one_shot else ""]
     start = f" from {settings['rewind.iteration']}" if settings["rewind.iteration"] else ""
     words = [
-        plain.get(criterion, " ".join([criterion.replace("_", " "), *options])),
-        "at init" if settings["pruning.at"] == "init" and criterion != "random" else "",
-        "at end" if settings["pruning.at"] == "end" and criterion == "random" else "",
-        "one-shot" if settings["pruning.mode"] == "one_shot" else "",
+        *judged,
+        options,
         "shuffled" if settings["pruning.shuffle"] else "",
         REWINDS[settings["rewind.kind"]] + start,
         SURVIVORS[settings["rewind.survivors"]],
         "pruned weights frozen" if settings["rewind.pruned"] == "frozen" else "",
     ]
     return ", ".join(word for word in words if word) or ARMS[0]
+
+
+def _options(settings: Mapping[str, Any]) -> str:
+    """Those of a run's criterion, and its rounds."""
+    prefix = "pruning.criterion.options."
+    own = {name.removeprefix(prefix): v for name, v in settings.items() if name.startswith(prefix)}
+    own["rounds"] = settings.get("pruning.rounds", 1)
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items())
+
+
+def _arm_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That of each run; options are named where a criterion has been run with several."""
+    criteria: dict[str, set[str]] = {}
+    for settings in runs:
+        criteria.setdefault(settings["pruning.criterion.path"], set()).add(_options(settings))
+    return [
+        arm_name(s, _options(s) if len(criteria[s["pruning.criterion.path"]]) > 1 else "")
+        for s in runs
+    ]
 
 
 REWINDS = {
@@ -75,20 +99,22 @@ class Runs:
 
 def collect(folders: Iterable[Path]) -> Runs:
     """Every run at or below `folders`; each result once, however often it was run."""
-    levels, metrics, problems = [], [], []
+    runs, problems = [], []
     for folder in sorted({run for root in folders for run in find_runs(root)}):
         try:
-            settings, tables = read_run(folder)
+            runs.append(read_run(folder))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"{folder}: left out ({error})")
             continue
+        settings, (levels, _) = runs[-1]
         if settings["state"] != "finished":
-            problems.append(f"{folder}: {settings['state']}, with {len(tables[0])} levels so far")
-        levels.append(tables[0].assign(**settings))
-        metrics.append(tables[1].assign(**settings))
-    if not levels:
+            problems.append(f"{folder}: {settings['state']}, with {len(levels)} levels so far")
+    if not runs:
         return Runs(pd.DataFrame(), pd.DataFrame(), problems)
-    return _without_repeats(pd.concat(levels), pd.concat(metrics), problems)
+    arms = _arm_names([settings for settings, _ in runs])
+    named = [({**s, "arm": arm}, tables) for (s, tables), arm in zip(runs, arms, strict=True)]
+    levels, metrics = (pd.concat([t[i].assign(**s) for s, t in named]) for i in (0, 1))
+    return _without_repeats(levels, metrics, problems)
 
 
 def in_order(arms: set[str]) -> list[str]:
@@ -140,7 +166,6 @@ def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataF
         "run": str(folder),
         "state": status["state"],
         "network": f"{groups['model']} on {groups['dataset']}{noise}",
-        "arm": arm_name(identity),
         "rate": _rates(identity),
         "setting": json.dumps({k: v for k, v in identity.items() if not _tells_arms_apart(k)}),
     }
@@ -180,8 +205,8 @@ def _rates(identity: dict[str, Any]) -> str:
     layerwise = identity["pruning.scope"] == "layerwise"
     usual = {"conv": rate, "linear": rate, "output": rate / 2 if layerwise else rate, "shortcut": 0}
     own = {kind: identity[f"pruning.{kind}_rate"] for kind in TYPES}
-    named = [f", {kind} {own[kind]:g} %" for kind in TYPES if own[kind] != usual[kind]]
-    return f"{rate:g} %{''.join(named)}"
+    named = [f", {kind} {own[kind]:.4g} %" for kind in TYPES if own[kind] != usual[kind]]
+    return f"{rate:.4g} %{''.join(named)}"
 
 
 def _without_repeats(levels: pd.DataFrame, metrics: pd.DataFrame, problems: list[str]) -> Runs:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -21,10 +22,16 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 160,
 }
 DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+NARROW_TICKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Of a run that has not yet reached 50 %."""
 CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """Those of the paper's figure 3."""
 NEAR = 0.15
 """How far from one of them, relatively, a level's density may be to be drawn for it."""
+MOST_ACROSS = 4
+"""Panels in a row of curves."""
+LEGEND_WIDTH = 130
+"""Characters that fit below the three panels of a density figure."""
 AXIS_DEPTH = 0.05
 """How far below the dense network's accuracy an axis goes: 5 points, as in the paper."""
 
@@ -69,21 +76,26 @@ def density_figure(levels: pd.DataFrame, title: str) -> Figure:
 
 
 def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
-    """Test accuracy against iteration at chosen densities (figure 3): a column of panels for each
-    arm, a row for each rate."""
+    """Test accuracy against iteration at chosen densities (figure 3): a panel for each arm and
+    rate, those of a rate next to each other."""
     chosen = _at_densities(metrics)
     arms, rates = in_order(set(chosen["arm"])), _rates(chosen)
-    size = (4.6 * len(arms) + 1.6, 3.4 * len(rates) + 0.8)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(rates), len(arms), sharex=True, sharey=True, squeeze=False)
-    for row, rate in zip(panels, rates, strict=True):
+    across = min(len(arms), MOST_ACROSS)
+    down = len(rates) * -(-len(arms) // across)
+    figure = Figure(figsize=(4.6 * across + 1.6, 3.4 * down + 0.8), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for rate, rows in zip(rates, np.split(panels, len(rates)), strict=True):
         of_rate = chosen[chosen["rate"] == rate]
         shown = of_rate.drop_duplicates("shown").sort_values("density", ascending=False)
-        for axis, arm in zip(row, arms, strict=True):
+        for axis, arm in zip(rows.flat, arms, strict=False):
             _draw_curves(axis, of_rate[of_rate["arm"] == arm], shown)
-            axis.set(title=f"{arm}, {rate} per level", xlabel="Iteration", ylabel="Test accuracy")
-        for axis in row[:-1]:  # one legend a row: its arms have the same densities
-            axis.legend().remove()
+            axis.set(title=f"{arm}\n{rate} per level", xlabel="Iteration", ylabel="Test accuracy")
+        for axis in rows.flat[len(arms) :]:
+            axis.remove()
+        for place, axis in enumerate(rows.flat[: len(arms)]):
+            axis.tick_params(labelbottom=True)
+            if place != across - 1:  # one legend a rate, whose arms share densities
+                axis.legend().remove()
     dense = chosen[chosen["level"] == 0]
     last = dense.loc[dense["iteration"] == dense["iteration"].max(), "test_accuracy"].mean()
     _accuracy_axis(panels[0][0], last, chosen["test_accuracy"])
@@ -133,9 +145,11 @@ def _at_densities(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _colours(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    """Of the arms in their order; a known arm has the same colour in every figure."""
+    """Of the arms in their order; a known arm has the same colour in every figure, as long
+    as ten distinct ones are enough."""
     arms = in_order({*ARMS, *rows["arm"]})
-    return dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
+    palette = "colorblind" if len(arms) <= 10 else "husl"
+    return dict(zip(arms, sns.color_palette(palette, len(arms)), strict=True))
 
 
 def _mark_incomplete(axis: Axes, levels: pd.DataFrame, column: str) -> None:
@@ -151,7 +165,8 @@ def _density_axis(axis: Axes, levels: pd.DataFrame) -> None:
     """Logarithmic, from 100 % on the left, as in the paper."""
     axis.set_xscale("log")
     axis.set_xlim(1.12, levels["density"].min() / 1.12)
-    axis.xaxis.set_major_locator(FixedLocator(DENSITY_TICKS))
+    narrow = levels["density"].min() > NARROW_TICKS[-1]
+    axis.xaxis.set_major_locator(FixedLocator(NARROW_TICKS if narrow else DENSITY_TICKS))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(_percent))
 
@@ -176,8 +191,11 @@ def _one_legend(figure: Figure, axes: Sequence[Axes], levels: pd.DataFrame) -> N
     shown = [
         (handle, label) for handle, label in zip(handles, labels, strict=True) if label in named
     ]
+    columns = min(len(shown), LEGEND_WIDTH // (8 + max(len(label) for _, label in shown)))
+    rows = -(-len(shown) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.22 * (rows - 1))
     legend = figure.legend(
-        *zip(*shown, strict=True), loc="outside lower center", ncols=len(shown), frameon=False
+        *zip(*shown, strict=True), loc="outside lower center", ncols=columns, frameon=False
     )
     legend.set_title(_caption(levels))
 

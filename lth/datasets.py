@@ -207,13 +207,13 @@ def _pixels(file: Path, channels: int) -> NDArray[np.uint8]:
 
 
 def noise(root: Path, shape: Sequence[int], classes: int, examples: int, test: int) -> Source:  # noqa: ARG001
-    """Made up: a random picture for each class under as much noise. For `smoke=true`."""
+    """Made up: a faint random picture for each class under noise. For `smoke=true`."""
     random = generator(0, "noise")
-    patterns = torch.randint(0, 128, (classes, *shape), generator=random)
+    patterns = torch.randint(0, 16, (classes, *shape), generator=random)
 
     def part(count: int) -> Examples:
         labels = torch.arange(count) % classes
-        blur = torch.randint(0, 128, (count, *shape), generator=random)
+        blur = torch.randint(0, 240, (count, *shape), generator=random)
         return Examples((patterns[labels] + blur).to(torch.uint8), labels)
 
     return Source(part(examples), part(test) if test else None, 255)

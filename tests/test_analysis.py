@@ -12,7 +12,7 @@ from matplotlib.collections import PathCollection
 from rich.console import Console, RenderableType
 
 from analysis.__main__ import experiments, main
-from analysis.collect import collect, repetitions
+from analysis.collect import arm_name, collect, repetitions
 from analysis.figures import curves_figure, density_figure
 from analysis.status import read_statuses, summary
 from analysis.tables import level_tables
@@ -223,3 +223,44 @@ def test_a_summary_tells_every_failure_with_its_reason(sweep: Path) -> None:
     text = printed(summary(sweep, read_statuses(sweep)))
     assert "1 failed, 5 finished, 1 running" in text
     assert "failed 7 (seed=7): pruning.rate=[0]: more than 0" in text
+
+
+TICKET = {
+    "pruning.criterion.path": "lth.pruning.magnitude", "pruning.at": "end",
+    "pruning.mode": "iterative", "pruning.shuffle": False, "rewind.kind": "init",
+    "rewind.iteration": 0, "rewind.survivors": "rewind", "rewind.pruned": "zero",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "name"), [
+    ({}, "winning ticket"),
+    ({"rewind.survivors": "reinit"}, "random reinit"),
+    ({"pruning.mode": "one_shot"}, "one-shot"),
+    ({"pruning.mode": "one_shot", "rewind.survivors": "reinit"}, "one-shot, random reinit"),
+    ({"pruning.criterion.path": "lth.pruning.random", "pruning.at": "init"}, "random mask"),
+    ({"pruning.criterion.path": "lth.pruning.large_init"}, "large init"),
+    ({"pruning.criterion.path": "mine.score"}, "mine.score"),
+    ({"pruning.criterion.path": "lth.pruning.snip", "pruning.at": "init",
+      "pruning.mode": "one_shot", "pruning.shuffle": True}, "snip at init, shuffled"),
+    ({"pruning.at": "init"}, "magnitude at init, level by level"),
+    ({"rewind.kind": "late", "rewind.iteration": 500}, "late rewinding from 500"),
+    ({"rewind.kind": "late", "rewind.iteration": 500, "rewind.survivors": "reinit"},
+     "late rewinding from 500, random reinit"),
+    ({"rewind.kind": "finetune"}, "fine-tuning"),
+    ({"rewind.pruned": "frozen"}, "pruned weights frozen"),
+])  # fmt: skip
+def test_arms_are_named_by_what_they_change(changes: dict[str, object], name: str) -> None:
+    assert arm_name(TICKET | changes) == name
+
+
+def test_a_criterion_with_several_options_is_several_arms(sweep: Path) -> None:
+    for number, per_class in enumerate((10, 20)):
+        write_run(sweep / f"snip{number}", seed=0)
+        run = sweep / f"snip{number}" / "run.json"
+        own = f'"pruning.criterion.options.per_class": {per_class}, "pruning.criterion.path"'
+        text = run.read_text().replace('"pruning.criterion.path"', own)
+        run.write_text(text.replace("lth.pruning.magnitude", "lth.pruning.snip"))
+    arms = set(collect([sweep]).levels["arm"])
+    assert {"snip, per class 10, rounds 1", "snip, per class 20, rounds 1"} < arms
+    (sweep / "snip1" / "run.json").unlink()
+    assert "snip" in set(collect([sweep]).levels["arm"])
