@@ -12,6 +12,7 @@ from lth import lottery, spec, terminal
 from lth.config import from_config
 from lth.records import early_stop
 from lth.run_folder import RunFolder
+from lth.smoke import shrunk
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -31,9 +32,10 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
     from lth.engine import Engine, find_device
     from lth.store import Store
 
+    check(wanted)
+    wanted = shrunk(wanted) if wanted.smoke else wanted
     levels = {training: level for level, training in lottery.levels(wanted)}
     folder.update(spec=dataclasses.asdict(wanted), identity=spec.identity(wanted))
-    check(wanted)
     engine = Engine(
         Store(Path(wanted.store)),
         find_device(wanted.device),

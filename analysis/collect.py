@@ -32,7 +32,7 @@ def arm_name(settings: Mapping[str, Any], options: str = "") -> str:
     if criterion == "random":
         judged = [
             "random mask",
-            "" if at_init else "anew each level",
+            "" if at_init else "at end",
             "one-shot" if one_shot else "",
         ]
     elif at_init:
@@ -44,7 +44,8 @@ def arm_name(settings: Mapping[str, Any], options: str = "") -> str:
     words = [
         *judged,
         options,
-        "shuffled" if settings["pruning.shuffle"] else "",
+        f"{settings['pruning.rounds']} rounds" if settings["pruning.rounds"] > 1 else "",
+        "shuffled" if settings["rewind.shuffle"] else "",
         REWINDS[settings["rewind.kind"]] + start,
         SURVIVORS[settings["rewind.survivors"]],
         "pruned weights frozen" if settings["rewind.pruned"] == "frozen" else "",
@@ -53,22 +54,22 @@ def arm_name(settings: Mapping[str, Any], options: str = "") -> str:
 
 
 def _options(settings: Mapping[str, Any]) -> str:
-    """Those of a run's criterion, and its rounds."""
+    """Those of a run's criterion."""
     prefix = "pruning.criterion.options."
     own = {name.removeprefix(prefix): v for name, v in settings.items() if name.startswith(prefix)}
-    own["rounds"] = settings.get("pruning.rounds", 1)
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items())
 
 
 def _arm_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """That of each run; options are named where a criterion has been run with several."""
-    criteria: dict[str, set[str]] = {}
+    """That of each run; options are named where an experiment has a criterion with several."""
+
+    def judge(settings: Mapping[str, Any]) -> tuple[str, str]:
+        return settings["setting"], settings["pruning.criterion.path"]
+
+    options: dict[tuple[str, str], set[str]] = {}
     for settings in runs:
-        criteria.setdefault(settings["pruning.criterion.path"], set()).add(_options(settings))
-    return [
-        arm_name(s, _options(s) if len(criteria[s["pruning.criterion.path"]]) > 1 else "")
-        for s in runs
-    ]
+        options.setdefault(judge(settings), set()).add(_options(settings))
+    return [arm_name(s, _options(s) if len(options[judge(s)]) > 1 else "") for s in runs]
 
 
 REWINDS = {
@@ -193,20 +194,19 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _tells_arms_apart(name: str) -> bool:
-    own = ("pruning.criterion.", "pruning.at", "pruning.mode", "pruning.shuffle", "pruning.rounds")
+    own = ("pruning.criterion.", "pruning.at", "pruning.mode", "pruning.rounds")
     return name.startswith((*own, "rewind.")) or name in (*REPLICATE, *VARIANT)
 
 
 def _rates(identity: dict[str, Any]) -> str:
     """The rate, and those of other types of layer where they are not its defaults."""
-    if identity["pruning.rates"] is not None:
-        return f"{identity['pruning.rates']} %"
-    rate = identity["pruning.rate"]
+    rate, rates = identity["pruning.rate"], identity["pruning.rates"]
     layerwise = identity["pruning.scope"] == "layerwise"
     usual = {"conv": rate, "linear": rate, "output": rate / 2 if layerwise else rate, "shortcut": 0}
     own = {kind: identity[f"pruning.{kind}_rate"] for kind in TYPES}
     named = [f", {kind} {own[kind]:.4g} %" for kind in TYPES if own[kind] != usual[kind]]
-    return f"{rate:.4g} %{''.join(named)}"
+    told = rates.strip("[]") if rates else f"{rate:.4g}"
+    return f"{told} %{''.join(named)}"
 
 
 def _without_repeats(levels: pd.DataFrame, metrics: pd.DataFrame, problems: list[str]) -> Runs:

@@ -126,7 +126,7 @@ def _draw_curves(axis: Axes, rows: pd.DataFrame, shown: pd.DataFrame) -> None:
 
 
 def _rates(rows: pd.DataFrame) -> list[str]:
-    return sorted(set(rows["rate"]), key=lambda rate: float(rate.split()[0]))
+    return sorted(set(rows["rate"]), key=lambda rate: (float(rate.split()[0].strip(",")), rate))
 
 
 def _at_densities(metrics: pd.DataFrame) -> pd.DataFrame:

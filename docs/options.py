@@ -16,8 +16,7 @@ INTRODUCTION = """# Every option
 Made by `python docs/options.py` from the comments in `conf/`. An option is chosen by
 `group=option`, a setting by `group.setting=value`; both can be swept with `-m` and commas. Sections
 and figures are those of the paper (Frankle & Carbin, ICLR 2019) unless another one is named. An
-option that builds on another lists what differs: all of `pruning` on `magnitude`, all of `rewind`
-on `init`. Presets set several groups at once.
+option that builds on another lists what differs from it. Presets set several groups at once.
 """
 Row = Sequence[str]
 
@@ -27,12 +26,15 @@ def page() -> str:
     parts = [INTRODUCTION, "## General\n", _table("setting | default | what it is", general)]
     for group in (*SETTINGS, *PRESETS):
         files = sorted((ROOT / "conf" / group).glob("*.yaml"), key=_natural)
-        options = [(f"`{file.stem}`", _description(file)) for file in files]
-        parts += [f"## {group}\n", _table("option | what it does, where it comes from", options)]
+        options = [(f"`{file.stem}`", _base(file), _description(file)) for file in files]
+        header = "option | builds on | what it does, where it comes from"
+        parts += [f"## {group}\n", _table(header, options)]
         if group in SETTINGS:
             rows = [(f"`{file.stem}`", *row) for file in files for row in _settings(file, group)]
             known = {name: about for name, _, about in reversed(general) if about}
-            known |= {name: about for _, name, _, about in reversed(rows) if about}
+            known |= {
+                n: about for _, n, _, about in reversed(rows) if about and "_target_" not in n
+            }
             told = [(*row[:3], row[3] or known.get(row[1], "what is called")) for row in rows]
             parts.append(_table("option | setting | default | what it is", told))
     return "\n".join(parts)
@@ -47,6 +49,12 @@ def _table(header: str, rows: Iterable[Row]) -> str:
     rule = "|".join("---" for _ in header.split("|"))
     lines = [f"| {header} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines) + "\n"
+
+
+def _base(file: Path) -> str:
+    """The options of its own group that a file builds on."""
+    names = re.findall(r"^  - (?!_self_)(\w+)$", file.read_text(), re.MULTILINE)
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _description(file: Path) -> str:

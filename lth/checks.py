@@ -1,8 +1,9 @@
 """What can be refused before anything is trained, and what can be known then."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,8 +12,10 @@ from lth import models, pruning
 from lth.errors import LotteryError
 from lth.graph import Fresh
 from lth.inputs import build_model
-from lth.spec import Spec, Target, load, recipe, rules
+from lth.spec import TYPES, Pruning, Spec, Target, load, per_level, recipe, rules
 
+UNBUILDABLE = (TypeError, ValueError, RuntimeError, LookupError, AssertionError)
+"""What constructors raise that are given what they cannot use."""
 Pools = dict[pruning.Pool, int]
 """Surviving weights of each pool."""
 
@@ -20,13 +23,15 @@ Pools = dict[pruning.Pool, int]
 def check(spec: Spec) -> None:
     """Raise LotteryError where a piece cannot be built, pieces do not fit each other, or a level
     would prune nothing, or everything that is left."""
-    _check_rates(spec)
-    _check_iterations(spec)
-    model = _fitting_model(spec)
-    _check_types(spec, model)
-    _check_arguments("optimizer", spec.optimizer, ())
+    complaints = [*_of_rates(spec.pruning), *_of_arms(spec), *_of_iterations(spec)]
+    if complaints:
+        raise LotteryError("\n".join(complaints))
+    _check_arguments("dataset.loader", spec.dataset.loader, Path())
     _check_arguments("pruning.criterion", spec.pruning.criterion, object())
-    _check_levels(spec, ladder(spec, model))
+    model = _fitting_model(spec)
+    _check_optimizer(spec, model)
+    _check_types(spec.pruning, set(models.prunable(model).values()))
+    _check_levels(spec.pruning, ladder(spec, model))
 
 
 def ladder(spec: Spec, model: nn.Module) -> list[int]:
@@ -52,39 +57,89 @@ def _pooled(counts: Pools, pools: Iterable[pruning.Pool]) -> Pools:
     return {p: counts[p] if p in counts else sum(counts[(name,)] for name in p) for p in pools}
 
 
-def _check_rates(spec: Spec) -> None:
-    how = spec.pruning
-    for kind in ("conv", "linear", "output", "shortcut"):
-        own = getattr(how, f"{kind}_rate")
-        if own and how.scope == "global" and (how.rates or own != how.rate):
-            raise LotteryError(
-                f"pruning.{kind}_rate={own:g} with pruning.scope=global: weights of all types "
-                f"compete under one rate. Use pruning.scope=layerwise, or pruning.{kind}_rate=0 to "
-                "leave that type alone."
+def _of_rates(how: Pruning) -> Iterator[str]:
+    own = {kind: getattr(how, f"{kind}_rate") for kind in TYPES}
+    given = {kind: rate for kind, rate in own.items() if rate}
+    if how.rates and how.final_density:
+        yield (
+            f"pruning.rates={list(how.rates)} and pruning.final_density={how.final_density}: one "
+            "of the two says how much goes. Leave the other at null."
+        )
+    whole = "rates" if how.rates else "final_density" if how.final_density else None
+    for kind, rate in given.items():
+        null = f"Set pruning.{kind}_rate=null, or 0 to leave that type alone"
+        if whole:
+            yield (
+                f"pruning.{kind}_rate={rate:g} with pruning.{whole}={getattr(how, whole)}, which "
+                f"says what all types lose. {null}."
+            )
+        elif how.scope == "global" and rate != how.rate:
+            yield (
+                f"pruning.{kind}_rate={rate:g} with pruning.scope=global: weights of all types "
+                f"compete under one rate. {null}, or use pruning.scope=layerwise."
             )
 
 
-def _check_iterations(spec: Spec) -> None:
+def _of_arms(spec: Spec) -> Iterator[str]:
+    how, rewind = spec.pruning, spec.rewind
+    path = how.criterion.path
+    if how.at == "init" and load(path) in pruning.CHANGES:
+        yield (
+            f"pruning.criterion={path} with pruning.at=init: nothing has changed yet. Use "
+            "pruning.at=end."
+        )
+    if rewind.kind == "continue" and (how.at, how.mode) != ("end", "iterative"):
+        yield (
+            f"rewind.kind=continue with pruning.mode={how.mode} pruning.at={how.at}: no weights "
+            "that went on are ever pruned. Use pruning.mode=iterative pruning.at=end."
+        )
+    settings = {
+        "rewind.shuffle=true": rewind.shuffle,
+        "rewind.pruned=frozen": rewind.pruned == "frozen",
+        "rewind.survivors=constant_sign": rewind.survivors == "constant_sign",
+    }
+    for setting in (name for name, is_set in settings.items() if is_set):
+        if rewind.kind in ("lr", "finetune"):
+            yield (
+                f"{setting} with rewind.kind={rewind.kind}: trained weights have zeros where they "
+                "were pruned before, and this control would use them. Use it with rewind.kind=init "
+                "or late."
+            )
+
+
+def _of_iterations(spec: Spec) -> Iterator[str]:
     total, rewind, schedule = spec.training.iterations, spec.rewind, spec.optimizer.schedule
-    timed = ("late", "lr", "finetune")
-    if rewind.iteration and rewind.kind not in timed:
-        raise LotteryError(
+    if rewind.iteration and rewind.kind not in ("late", "lr", "finetune"):
+        yield (
             f"rewind.iteration={rewind.iteration} with rewind.kind={rewind.kind}, which goes back "
             "to the start. Use rewind=late, or rewind.iteration=0."
         )
     if rewind.iteration >= total:
-        raise LotteryError(
+        yield (
             f"rewind.iteration={rewind.iteration} is past the end of a training of "
             f"training.iterations={total}: nothing would be left to train. Use a smaller one."
         )
-    if schedule.warmup > total or any(m >= total for m in schedule.milestones):
-        raise LotteryError(
-            f"optimizer.schedule: warmup={schedule.warmup} milestones={list(schedule.milestones)} "
-            f"reach past the end of a training of training.iterations={total}."
+    if rewind.kind == "finetune" and schedule.kind == "cosine":
+        yield (
+            "rewind.kind=finetune with optimizer.schedule.kind=cosine, which ends at a rate of 0. "
+            "Use rewind=lr, or another schedule."
         )
-    if list(schedule.milestones) != sorted(set(schedule.milestones)):
-        raise LotteryError(
-            f"optimizer.schedule.milestones={list(schedule.milestones)}: they have to increase."
+    milestones = list(schedule.milestones)
+    told = f"optimizer.schedule: kind={schedule.kind} warmup={schedule.warmup} {milestones=}"
+    if bool(milestones) != (schedule.kind == "multistep"):
+        yield f"{told}: multistep needs milestones, and nothing else does. Set both or neither."
+    if milestones != sorted(set(milestones)):
+        yield f"{told}: milestones have to increase. Sort them."
+    if schedule.warmup > total or any(milestone >= total for milestone in milestones):
+        yield (
+            f"{told} reaches past the end of a training of training.iterations={total}. Use "
+            "smaller ones, or a larger budget."
+        )
+    examples, batch = spec.dataset.training_examples, spec.training.batch_size
+    if batch > examples:
+        yield (
+            f"training.batch_size={batch}: {max(examples, 0)} examples are left to train on "
+            "(dataset.examples less validation and test). Set less aside, or use smaller batches."
         )
 
 
@@ -95,7 +150,7 @@ def _fitting_model(spec: Spec) -> nn.Module:
         model = build_model(Fresh(recipe(spec).network, spec.seed))
         with torch.no_grad():
             outputs = tuple(model.eval()(torch.zeros(2, *shape)).shape)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except UNBUILDABLE as error:
         raise LotteryError(
             f"model: it cannot be built for inputs of shape {list(shape)}, those of this dataset "
             f"({error}). Choose another model or dataset; conf/model/ has what each takes."
@@ -108,10 +163,9 @@ def _fitting_model(spec: Spec) -> nn.Module:
     return model
 
 
-def _check_types(spec: Spec, model: nn.Module) -> None:
-    there = set(models.prunable(model).values())
-    for kind in ("conv", "linear", "output", "shortcut"):
-        own = getattr(spec.pruning, f"{kind}_rate")
+def _check_types(how: Pruning, there: set[models.LayerType]) -> None:
+    for kind in TYPES:
+        own = getattr(how, f"{kind}_rate")
         if own is not None and kind not in there:
             raise LotteryError(
                 f"pruning.{kind}_rate={own:g}: this model has no weights of type {kind}, only "
@@ -123,22 +177,38 @@ def _check_arguments(group: str, target: Target, *arguments: object) -> None:
     try:
         inspect.signature(load(target.path)).bind(*arguments, **target.options)
     except (TypeError, ValueError) as error:
-        raise LotteryError(
-            f"{group}: {target.path} cannot be called ({error}). conf/{group.split('.')[0]}/ has "
-            "the options of those that are here."
-        ) from error
+        raise _uncallable(group, target, error) from error
 
 
-def _check_levels(spec: Spec, rungs: list[int]) -> None:
+def _check_optimizer(spec: Spec, model: nn.Module) -> None:
+    try:
+        spec.optimizer(model.parameters())
+    except UNBUILDABLE as error:
+        raise _uncallable("optimizer", spec.optimizer, error) from error
+
+
+def _uncallable(group: str, target: Target, error: Exception) -> LotteryError:
+    return LotteryError(
+        f"{group}: {target.path} cannot be called ({error}). conf/{group.split('.')[0]}/ has the "
+        "options of those that are here."
+    )
+
+
+def _check_levels(how: Pruning, rungs: list[int]) -> None:
     """Each level of an iterative run has fewer weights than the one before; of one-shot pruning,
     fewer than the dense network."""
-    iterative = spec.pruning.mode == "iterative"
-    steps = pairwise(rungs) if iterative else ((rungs[0], after) for after in rungs[1:])
+    steps = pairwise(rungs) if how.mode == "iterative" else ((rungs[0], n) for n in rungs[1:])
+    if how.rates:
+        told = f"pruning.rates={list(how.rates)}"
+    elif how.final_density:
+        told = f"pruning.final_density={how.final_density} pruning.levels={how.levels}"
+    else:
+        told = f"pruning.levels={how.levels} with pruning.rate={per_level(how):g}"
     for level, (before, after) in enumerate(steps, start=1):
         if after in (before, 0):
             taken = "the last" if after == 0 else "none"
+            mend = f"Set pruning.levels={level - 1} or lower, or another rate."
+            mend = mend if told.startswith("pruning.levels") else "Choose others."
             raise LotteryError(
-                f"pruning.levels={len(rungs) - 1}: with pruning.rate={spec.pruning.rate:g}, "
-                f"level {level} would take {taken} of the {before:,} weights left. "
-                f"Set pruning.levels={level - 1} or lower, or another rate."
+                f"{told}: level {level} would take {taken} of the {before:,} weights left. {mend}"
             )

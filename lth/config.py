@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from lth.errors import LotteryError
-from lth.smoke import shrunk
 from lth.spec import Spec, flat
 
 
@@ -30,10 +29,9 @@ def from_config(config: DictConfig) -> Spec:
         if isinstance(value, float) and not math.isfinite(value):
             raise LotteryError(f"{name}={value}: a finite number is wanted.")
     try:
-        spec = TypeAdapter(Spec).validate_json(json.dumps(_in_iterations(plain)))
+        return TypeAdapter(Spec).validate_json(json.dumps(_in_iterations(plain)))
     except ValidationError as error:
         raise LotteryError("\n".join(_complaint(fault) for fault in error.errors())) from error
-    return shrunk(spec) if spec.smoke else spec
 
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
@@ -46,6 +44,12 @@ def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
         lengths = {"it": 1, "ep": kept // training["batch_size"]}
     except (TypeError, KeyError, ZeroDivisionError):
         return plain
+    if lengths["ep"] < 1:
+        raise LotteryError(
+            f"training.batch_size={training['batch_size']}: {kept} examples are left to train on "
+            "(dataset.examples less validation and test), not one whole batch. Set less aside, or "
+            "use smaller batches."
+        )
     timed = {group: plain[group] for group in ("training", "optimizer", "rewind") if group in plain}
     return {**plain, **_converted(timed, lengths)}
 

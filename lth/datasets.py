@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -81,20 +82,24 @@ def _read_idx(folders: Sequence[Path], name: str) -> Tensor:
     return torch.from_numpy(values.copy())
 
 
-def cifar(root: Path, name: str) -> Source:
-    """CIFAR-10 or CIFAR-100 (`name`: CIFAR10 or CIFAR100), read and downloaded by torchvision."""
+def cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Source:
+    """CIFAR-10 or CIFAR-100, read and downloaded by torchvision.
+
+    Raises LotteryError where it is neither there nor to be had, or damaged.
+    """
     from torchvision import datasets
 
     dataset = getattr(datasets, name)
-    if not (root / dataset.base_folder).is_dir():
-        _download(root, name, Path(dataset.base_folder))
+    folder = Path(dataset.base_folder)
+    files = [file for file, _ in (*dataset.train_list, *dataset.test_list)]
+    if not all((root / folder / file).is_file() for file in (*files, dataset.meta["filename"])):
+        _download(root, name, folder)
 
     def part(train: bool) -> Examples:
         try:
             read = dataset(root, train=train)
         except (OSError, EOFError, RuntimeError) as error:
-            folder = root / dataset.base_folder
-            raise LotteryError(f"{folder} is damaged ({error}). Delete it, so that it is "
+            raise LotteryError(f"{root / folder} is damaged ({error}). Delete it, so that it is "
                                "downloaded again.") from error  # fmt: skip
         inputs = torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous()
         return Examples(inputs, torch.tensor(read.targets))
@@ -107,9 +112,10 @@ def _download(root: Path, name: str, folder: Path) -> None:
     from torchvision import datasets
 
     try:
-        (root / folder).mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as aside:
             getattr(datasets, name)(aside, download=True)
+            (root / folder).mkdir(parents=True, exist_ok=True)
             for file in (aside / folder).iterdir():
                 file.replace(root / folder / file.name)
     except (OSError, RuntimeError) as error:

@@ -9,12 +9,12 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from lth import data, graph, masks, models, pruning, spec
-from lth.data import Data, Examples
+from lth.data import Data, Source
 from lth.errors import LotteryError
 from lth.graph import Constant, Dense, Final, Fresh, Pruned, Shuffled, Signed, Snapshot
 from lth.masks import Mask
 from lth.store import Store
-from lth.streams import generator, global_generator
+from lth.streams import generator, global_generator, stream_seed
 
 
 def build_model(fresh: Fresh) -> nn.Module:
@@ -41,7 +41,7 @@ class Inputs:
         key = f"{graph.canonical(dataset, 'dataset')} {recipe.split_seed}"
         if key not in self._data:
             source = dataset.loader(self.data_root)
-            check_source(source.train, dataset)
+            check_source(source, dataset)
             self._data[key] = data.prepare(
                 source,
                 test=dataset.test,
@@ -106,32 +106,30 @@ class Inputs:
         pools = pruning.pools(rates, rule.scope)
         before = pruning.counts(mask, pools)
         after = {pool: pruning.survivors(before[pool], pools[pool], rule.times) for pool in pools}
-        random = generator(node.seed, "prune", node.level)
-        for number in range(1, rule.rounds + 1):
-            scores = rule.criterion(self._evidence(node, mask, random))
-            way = number / rule.rounds
-            kept = {pool: pruning.between(before[pool], after[pool], way) for pool in pools}
-            mask = pruning.keep(scores, mask, kept)
-        return mask
-
-    def _evidence(self, node: Pruned, mask: Mask, random: torch.Generator) -> pruning.Evidence:
-        network = node.recipe.network
         state = self.weights(node.weights, network)
         initial = self.weights(node.initial, network)
-        global_generator(self.device).manual_seed(random.initial_seed())  # for dropout
+        random = generator(node.seed, "prune", node.level)
 
         def model() -> nn.Module:
             built = build_model(Fresh(network, node.seed))
             built.load_state_dict(masks.apply(state, mask))
             return built.to(self.device)
 
-        return pruning.Evidence(
-            weights={name: state[name] for name in mask},
-            initial={name: initial[name] for name in mask},
-            generator=random,
-            model=model,
-            examples=lambda: self.data(node.recipe).train,
-        )
+        for number in range(1, rule.rounds + 1):
+            seed = stream_seed(node.seed, "prune", node.level, "dropout", number)
+            global_generator(self.device).manual_seed(seed)
+            evidence = pruning.Evidence(
+                weights={name: state[name] for name in mask},
+                initial={name: initial[name] for name in mask},
+                mask=mask,
+                generator=random,
+                model=model,
+                examples=lambda: self.data(node.recipe).train,
+            )
+            way = number / rule.rounds
+            kept = {pool: pruning.between(before[pool], after[pool], way) for pool in pools}
+            mask = pruning.keep(rule.criterion(evidence), mask, kept)
+        return mask
 
 
 def _even(weights: Tensor) -> Tensor:
@@ -139,13 +137,17 @@ def _even(weights: Tensor) -> Tensor:
     return torch.full_like(weights, float(weights.double().square().mean().sqrt()))
 
 
-def check_source(train: Examples, dataset: spec.Dataset) -> None:
+def check_source(source: Source, dataset: spec.Dataset) -> None:
     """Raise LotteryError unless the loaded examples are what the configuration says they are."""
-    found = (tuple(train.inputs.shape[1:]), int(train.labels.max()) + 1, len(train.labels))
-    shape, classes, examples = found
-    if (shape, examples) != (dataset.shape, dataset.examples) or classes > dataset.classes:
+    train, test = source.train, source.test or source.train
+    shapes = {tuple(part.inputs.shape[1:]) for part in (train, test)}
+    found = " and ".join(str(list(shape)) for shape in sorted(shapes))
+    classes = 1 + max(int(part.labels.max()) for part in (train, test))
+    count = len(train.labels)
+    if shapes != {dataset.shape} or count != dataset.examples or classes > dataset.classes:
         raise LotteryError(
             f"dataset.shape={list(dataset.shape)} dataset.classes={dataset.classes} "
-            f"dataset.examples={dataset.examples}: {dataset.loader.path} gives {examples} training "
-            f"examples of shape {list(shape)} in {classes} classes. Set them to that."
+            f"dataset.examples={dataset.examples}: {dataset.loader.path} gives {count} training "
+            f"examples in {classes} classes, of shape {found}. Set them to that; "
+            "training and test inputs have to be of one shape."
         )

@@ -58,7 +58,7 @@ def rewound(spec: Spec, dense: Training, trained: Training, mask: Mask) -> Train
     ticket = replace(dense, mask=mask)
     start = spec.rewind.iteration
     match spec.rewind.kind:
-        case "late":
+        case "late" if start:
             return replace(ticket, weights=Snapshot(dense, start), start=start)
         case "lr":
             return replace(ticket, weights=Final(trained), start=start)
@@ -79,15 +79,16 @@ def arm(spec: Spec, ticket: Training, level: int) -> Training:
     """
     ticket = replace(ticket, pruned=spec.rewind.pruned)
     draw = f"{level}/{spec.rewind.draw}"
-    if spec.pruning.shuffle:
+    if spec.rewind.shuffle:
         ticket = replace(ticket, mask=Shuffled(ticket.mask, spec.seed, f"shuffle/{draw}"))
     fresh = Fresh(ticket.recipe.network, spec.seed, f"reinit/{draw}")
     match spec.rewind.survivors:
+        case "rewind":
+            return ticket
         case "reinit":
-            return replace(ticket, weights=fresh, start=0)
+            weights: Weights = fresh
         case "reinit_sign":
-            return replace(ticket, weights=Signed(fresh, ticket.weights), start=0)
+            weights = Signed(fresh, ticket.weights)
         case "constant_sign":
-            even = Constant(ticket.weights)
-            return replace(ticket, weights=Signed(even, ticket.weights), start=0)
-    return ticket
+            weights = Signed(Constant(ticket.weights), ticket.weights)
+    return replace(ticket, recipe=recipe(spec), weights=weights, start=0)

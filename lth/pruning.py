@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth.data import Examples
+from lth.errors import LotteryError
 from lth.masks import Mask
 
 Scores = dict[str, Tensor]
@@ -26,6 +27,8 @@ class Evidence:
     """The weights to be scored: those at the end of a training, or at initialisation."""
     initial: Mapping[str, Tensor]
     """The weights the network started from."""
+    mask: Mask
+    """What has survived so far."""
     generator: torch.Generator
     """The source of any randomness, of this seed and level."""
     model: Callable[[], nn.Module]
@@ -98,14 +101,19 @@ def snip(evidence: Evidence, per_class: int) -> Scores:
 
 
 def grasp(evidence: Evidence, per_class: int, temperature: float) -> Scores:
-    """w Hg, with H the Hessian of the loss and g its gradient (Wang et al. 2020): those whose
-    removal hurts the flow of gradients least go first. Logits are divided by `temperature`."""
+    """w Hg, with H the Hessian of the loss and g its gradient in the survivors (Wang et al. 2020):
+    those whose removal hurts the flow of gradients least go first. Logits are divided by
+    `temperature`, more than 0."""
+    if temperature <= 0:
+        raise LotteryError(f"pruning.criterion.temperature={temperature}: more than 0 is wanted.")
     model = evidence.model()
     weights = _prunable(model, evidence)
     loss = _loss(model, _sample(evidence, per_class), temperature)
     tensors = list(weights.values())
     gradients = torch.autograd.grad(loss, tensors, create_graph=True)
-    flow = sum(((g.detach() * g).sum() for g in gradients), torch.zeros(()))
+    survive = [evidence.mask[name].to(loss.device) for name in weights]
+    pairs = zip(gradients, survive, strict=True)
+    flow = sum(((g.detach() * g * alive).sum() for g, alive in pairs), torch.zeros(()))
     return _times(weights, torch.autograd.grad(flow, tensors), lambda score: score)
 
 
@@ -139,6 +147,8 @@ def _times(
 
 def _sample(evidence: Evidence, per_class: int) -> Examples:
     """So many training examples of each class (all where there are fewer), drawn at random."""
+    if per_class < 1:
+        raise LotteryError(f"pruning.criterion.per_class={per_class}: 1 or more are wanted.")
     inputs, labels = evidence.examples()
     order = torch.randperm(len(labels), generator=evidence.generator)
     drawn = labels.cpu()[order]
@@ -146,6 +156,9 @@ def _sample(evidence: Evidence, per_class: int) -> Examples:
     chosen = torch.cat(picked).to(labels.device)
     return Examples(inputs[chosen], labels[chosen])
 
+
+CHANGES = (movement, magnitude_increase)
+"""Criteria of what training has changed: at initialisation they know nothing."""
 
 Pool = tuple[str, ...]
 """Names of the tensors whose weights compete with each other."""

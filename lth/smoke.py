@@ -3,7 +3,7 @@ to the figures. Every choice stays; sizes shrink."""
 
 from dataclasses import replace
 
-from lth.spec import Dataset, Pruning, Spec, Target, per_level
+from lth.spec import Dataset, Pruning, Spec, Target
 
 ITERATIONS = 8
 LEVELS = 2
@@ -51,11 +51,11 @@ def _dataset(dataset: Dataset) -> Dataset:
 
 def _pruning(pruning: Pruning) -> Pruning:
     """The first levels, at the rates that all of them would have had."""
+    levels, density = min(pruning.levels, LEVELS), pruning.final_density
     return replace(
         pruning,
-        rate=per_level(pruning),
         rates=pruning.rates and pruning.rates[:LEVELS],
-        final_density=None,
-        levels=min(pruning.levels, LEVELS),
+        final_density=density and density ** (levels / max(pruning.levels, 1)),
+        levels=levels,
         rounds=min(pruning.rounds, LEVELS),
     )

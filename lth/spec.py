@@ -19,6 +19,8 @@ from lth.errors import LotteryError
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+TYPES = ("conv", "linear", "output", "shortcut")
+"""The types of layer that have rates of their own (`lth.models.prunable`)."""
 Percent = Annotated[float, Field(gt=0, lt=100)]
 """Percent of the surviving weights that one level removes, in (0, 100)."""
 OwnPercent = Annotated[float, Field(ge=0, lt=100)] | None
@@ -157,7 +159,7 @@ class Pruning:
     """In how many rounds of scoring a level is pruned; SynFlow's iterations."""
     levels: NonNegativeInt
     rate: Percent
-    rates: tuple[Percent, ...] | None
+    rates: Annotated[tuple[Percent, ...], Field(min_length=1)] | None
     """A rate for each level; replaces `rate` and `levels`."""
     final_density: Annotated[float, Field(gt=0, lt=1)] | None
     """Of what is pruned, at the last level: the rate follows from it and `levels`."""
@@ -170,8 +172,6 @@ class Pruning:
     density is given."""
     shortcut_rate: OwnPercent
     """None: 0, as in the paper."""
-    shuffle: bool
-    """A control: the mask of each level with its entries shuffled within each tensor."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -185,6 +185,8 @@ class Rewind:
     """A control under the same masks gives other values than the rewound ones."""
     pruned: Literal["zero", "frozen"]
     """Pruned weights are 0 throughout, or stay at the value they would start from."""
+    shuffle: bool
+    """A control: the mask of each level with its entries shuffled within each tensor."""
     draw: NonNegativeInt
     """Which of the possible re-initialisations or shuffles."""
 
@@ -311,5 +313,5 @@ def rules(pruning: Pruning) -> list[Rule]:
 def _rates(pruning: Pruning, rate: float) -> dict[str, float]:
     halved = pruning.scope == "layerwise" and pruning.final_density is None
     defaults = {"conv": rate, "linear": rate, "output": rate / 2 if halved else rate, "shortcut": 0}
-    own = {kind: getattr(pruning, f"{kind}_rate") for kind in defaults}
+    own = {kind: getattr(pruning, f"{kind}_rate") for kind in TYPES}
     return {kind: rate if own[kind] is None else own[kind] for kind, rate in defaults.items()}

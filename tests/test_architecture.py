@@ -10,7 +10,7 @@ MAY_IMPORT = {
     "errors": set(), "streams": set(), "files": {"errors"}, "provenance": set(),
     "masks": set(), "records": set(), "models": set(), "data": {"errors", "streams"},
     "datasets": {"data", "errors", "files", "streams"}, "claims": set(),
-    "pruning": {"data", "masks"}, "spec": {"errors"}, "schedule": {"spec"}, "smoke": {"spec"},
+    "pruning": {"data", "errors", "masks"}, "spec": {"errors"}, "schedule": {"spec"}, "smoke": {"spec"},
     "config": {"errors", "smoke", "spec"}, "graph": {"spec"},
     "lottery": {"graph", "schedule", "spec"}, "store": {"claims", "files", "graph"},
     "training": {"data", "masks", "models", "records", "schedule", "spec", "streams"},

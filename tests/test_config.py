@@ -3,7 +3,8 @@
 import pytest
 
 from lth.errors import LotteryError
-from lth.spec import identity, per_level
+from lth.smoke import shrunk
+from lth.spec import identity, per_level, rules
 from tests.conftest import Composer
 
 
@@ -61,10 +62,8 @@ def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:
 
 
 def test_smoke_shrinks_sizes_and_keeps_every_choice(composed: Composer) -> None:
-    whole, small = (
-        composed("network=resnet18_warmup"),
-        composed("network=resnet18_warmup", "smoke=true"),
-    )
+    whole = composed("network=resnet18_warmup")
+    small = shrunk(whole)
     assert small.training.iterations == 8
     assert small.optimizer.schedule.milestones == (5, 6)
     assert small.optimizer.schedule.warmup == 5
@@ -76,10 +75,17 @@ def test_smoke_shrinks_sizes_and_keeps_every_choice(composed: Composer) -> None:
 
 
 def test_smoke_keeps_the_rates_that_all_levels_would_have_had(composed: Composer) -> None:
-    overrides = ("pruning.final_density=0.01", "pruning.levels=20")
-    small = composed(*overrides, "smoke=true")
-    assert per_level(small.pruning) == per_level(composed(*overrides).pruning)
-    late = composed("rewind=late", "rewind.iteration=599", "smoke=true")
+    whole = composed("pruning.final_density=0.01", "pruning.levels=20")
+    rates = [rules(spec.pruning)[0].rates for spec in (whole, shrunk(whole))]
+    assert rates[1] == pytest.approx(rates[0])
+    late = shrunk(composed("rewind=late", "rewind.iteration=599"))
     assert late.rewind.iteration == 7
-    listed = composed("pruning.rates=[10,20,30]", "smoke=true")
+    listed = shrunk(composed("pruning.rates=[10,20,30]"))
     assert listed.pruning.rates == (10, 20)
+
+
+def test_an_epoch_without_a_batch_is_refused_in_the_words_that_were_typed(
+    composed: Composer,
+) -> None:
+    with pytest.raises(LotteryError, match=r"training\.batch_size=1100: 1077 examples are left"):
+        composed("training.iterations=5ep", "training.batch_size=1100")

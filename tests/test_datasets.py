@@ -99,14 +99,21 @@ def test_datasets_like_mnist_have_folders_of_their_own(tmp_path: Path, name: str
 class Torchvisions:
     """In place of torchvision's CIFAR10, which checks what it reads against its own sums."""
 
+    online = True
     base_folder = "cifar"
+    train_list = (("batch", "md5"),)
+    test_list = ()
+    meta = {"filename": "batch"}  # noqa: RUF012 - as torchvision has it
 
     def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
         folder = Path(root) / self.base_folder
         if download:
+            if not self.online:
+                raise RuntimeError("no route to host")
             folder.mkdir()
             (folder / "batch").write_bytes(b"1")
-        assert (folder / "batch").read_bytes() == b"1"
+        if (folder / "batch").read_bytes() != b"1":
+            raise RuntimeError("Dataset not found or corrupted.")
         count = 5 if train else 2
         self.data = np.arange(count * 32 * 32 * 3).reshape(count, 32, 32, 3).astype(np.uint8)
         self.targets = list(range(count))
@@ -123,9 +130,21 @@ def test_cifar_is_downloaded_once_and_has_its_channels_first(
         assert loaded.test is not None
         assert loaded.test.labels.tolist() == [0, 1]
     assert [file.name for file in tmp_path.iterdir()] == ["cifar"]
-    (tmp_path / "cifar" / "batch").unlink()
+    (tmp_path / "cifar" / "batch").write_bytes(b"2")
     with pytest.raises(LotteryError, match=r"cifar is damaged.*Delete it"):
         datasets.cifar(tmp_path, "CIFAR10")
+
+
+def test_a_download_that_failed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Torchvisions)
+    monkeypatch.setattr(Torchvisions, "online", False)
+    for _ in range(2):
+        with pytest.raises(LotteryError, match=r"no CIFAR10 under.*no route to host"):
+            datasets.cifar(tmp_path, "CIFAR10")
+    monkeypatch.setattr(Torchvisions, "online", True)
+    assert datasets.cifar(tmp_path, "CIFAR10").train.labels.tolist() == [0, 1, 2, 3, 4]
 
 
 def write_pictures(home: Path, *, size: int = 4, parts: Sequence[str] = ("train", "test")) -> None:

@@ -451,7 +451,7 @@ def test_criteria_that_draw_or_drop_out_have_their_own_stream(
 
 def test_shuffled_masks_have_the_tickets_counts(engine: Engine, tiny: Composer) -> None:
     ticket = trainings(tiny("pruning.levels=1"))[1]
-    shuffled = trainings(tiny("pruning.levels=1", "pruning.shuffle=true"))[1]
+    shuffled = trainings(tiny("pruning.levels=1", "rewind=shuffled"))[1]
     outcomes = dict(engine.ensure([ticket, shuffled]))
     assert outcomes[ticket].weights == outcomes[shuffled].weights
     one, other = (

@@ -32,7 +32,7 @@ def get(spec: Any, path: str) -> Any:  # noqa: ANN401
 
 CHOICES: dict[object, object] = {
     "cpu": "cuda", "auto": "cpu", "stratified": "random", "standardize": "unit", "end": "init",
-    "init": "late", "late": "lr", "rewind": "reinit", "zero": "frozen", "iterative": "one_shot",
+    "init": "lr", "rewind": "reinit", "zero": "frozen", "iterative": "one_shot",
     "layerwise": "global", "constant": "cosine", "reinit": "rewind",
 }  # fmt: skip
 NULLS = {"pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5}
@@ -72,12 +72,12 @@ ALL = ["seed", "split_seed", "device", "threads", "store", "checkpoint_seconds",
         "model": "path options",
         "optimizer": "path options schedule.kind schedule.milestones schedule.gamma "
                      "schedule.warmup",
-        "rewind": "kind iteration survivors pruned draw",
+        "rewind": "kind iteration survivors pruned shuffle draw",
         "dataset": "loader.path loader.options root shape classes examples validation test split "
                    "preprocessing flip crop",
         "training": "iterations batch_size evaluate_every",
         "pruning": "criterion.path criterion.options at mode scope rounds levels rate rates "
-                   "final_density conv_rate linear_rate output_rate shortcut_rate shuffle",
+                   "final_density conv_rate linear_rate output_rate shortcut_rate",
     }.items()
     for name in names.split()
 ]  # fmt: skip

@@ -85,6 +85,11 @@ def test_late_rewinding_goes_back_to_iteration_k_and_on_from_there(composed: Com
         assert ticket.recipe == dense.recipe
 
 
+def test_late_rewinding_to_the_start_is_the_winning_ticket(composed: Composer) -> None:
+    late = levels(composed("rewind=late", "rewind.iteration=0", "pruning.levels=2"))
+    assert late == levels(composed("pruning.levels=2"))
+
+
 def test_learning_rate_rewinding_keeps_the_weights(composed: Composer) -> None:
     dense, *tickets = levels(composed("rewind=lr", "rewind.iteration=50", "pruning.levels=3"))
     for parent, ticket in zip([dense, *tickets], tickets, strict=False):
@@ -101,6 +106,13 @@ def test_fine_tuning_keeps_the_weights_at_the_last_rate(composed: Composer) -> N
         assert ticket.weights == Final(parent)
         assert ticket.recipe.optimizer.schedule.kind == "constant"
         assert abs(ticket.recipe.optimizer.options["lr"] - 0.005) < 1e-12
+
+
+def test_new_weights_train_the_whole_schedule_whatever_the_lineage(composed: Composer) -> None:
+    at = ("rewind=finetune", "rewind.iteration=5", "pruning.levels=1", "rewind.survivors=reinit")
+    arm = levels(composed(*at, "optimizer.schedule.warmup=7"))[1]
+    assert arm.recipe == levels(composed("optimizer.schedule.warmup=7"))[0].recipe
+    assert arm.start == 0
 
 
 def test_continued_training_prunes_what_went_on_and_reports_what_was_reset(
@@ -129,8 +141,8 @@ def test_one_shot_prunes_the_dense_network_at_every_level(composed: Composer) ->
 
 
 def test_controls_have_the_tickets_mask_and_values_of_their_own(composed: Composer) -> None:
-    for kind in ("init", "late"):
-        at = [f"rewind={kind}", "rewind.iteration=0", "pruning.levels=2"]
+    for kind, start in (("init", 0), ("late", 5)):
+        at = [f"rewind={kind}", f"rewind.iteration={start}", "pruning.levels=2"]
         ticket = levels(composed(*at))[2]
         arms = {
             name: levels(composed(*at, f"rewind.survivors={name}"))[2]
@@ -144,7 +156,7 @@ def test_controls_have_the_tickets_mask_and_values_of_their_own(composed: Compos
 
 def test_frozen_and_shuffled_are_of_the_same_lineage(composed: Composer) -> None:
     ticket = levels(composed("pruning.levels=2"))[2]
-    shuffled = levels(composed("pruning.levels=2", "pruning.shuffle=true"))[2]
+    shuffled = levels(composed("pruning.levels=2", "rewind=shuffled"))[2]
     assert isinstance(shuffled.mask, Shuffled)
     assert shuffled.mask.mask == ticket.mask
     assert (shuffled.weights, shuffled.mask.level) == (ticket.weights, 2)

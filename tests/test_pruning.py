@@ -1,5 +1,6 @@
 """Scores against hand-computed ones, and selection against integer arithmetic."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from lth import pruning
 from lth.data import Examples
+from lth.errors import LotteryError
 from lth.masks import Mask, pack, shuffled, unpack
 from lth.pruning import Evidence, Scores, between, counts, keep, pools, removed, survivors
 from lth.streams import generator
@@ -19,9 +21,15 @@ def none() -> nn.Module:
     raise AssertionError("this criterion needs no model and no data")
 
 
+def judged(weights: dict[str, Tensor], initial: dict[str, Tensor], level: int = 1) -> Evidence:
+    """For a criterion that looks at numbers alone."""
+    full = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+    return Evidence(weights, initial, full, generator(0, "prune", level), none, none)  # type: ignore[arg-type]
+
+
 def evidence(final: list[float], initial: list[float] | None = None) -> Evidence:
     start = {"w": torch.tensor(initial or final)}
-    return Evidence({"w": torch.tensor(final)}, start, generator(0, "prune", 1), none, none)  # type: ignore[arg-type]
+    return judged({"w": torch.tensor(final)}, start)
 
 
 def kept(*flags: int) -> Mask:
@@ -77,10 +85,23 @@ INPUTS = torch.tensor([[1.0, 0.5], [-0.4, 1.2], [0.3, -0.7], [0.9, 0.1]]).view(4
 LABELS = torch.tensor([0, 1, 0, 1])
 
 
-def of_network() -> Evidence:
-    weights = {f"{i}.weight": network().get_parameter(f"{i}.weight").detach() for i in (1, 3)}
+def of_network(mask: Mask | None = None) -> Evidence:
+    """That network, with what `mask` prunes at 0."""
+    full = {name: torch.ones_like(w, dtype=torch.bool) for name, w in parameters().items()}
+    kept = mask or full
+    weights = {name: w * kept[name] for name, w in parameters().items()}
+
+    def model() -> nn.Module:
+        built = network()
+        built.load_state_dict(weights)
+        return built
+
     random = generator(0, "prune", 1)
-    return Evidence(weights, weights, random, network, lambda: Examples(INPUTS, LABELS))
+    return Evidence(weights, weights, kept, random, model, lambda: Examples(INPUTS, LABELS))
+
+
+def parameters() -> dict[str, Tensor]:
+    return {name: w.detach() for name, w in network().named_parameters()}
 
 
 def gradients(first: Tensor, second: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -93,9 +114,16 @@ def gradients(first: Tensor, second: Tensor, temperature: float = 1.0) -> tuple[
     return back.T @ x, error.T @ hidden
 
 
-def weights_of_network() -> tuple[Tensor, Tensor]:
-    first, second = (w.double() for w in of_network().weights.values())
+def weights_of_network(mask: Mask | None = None) -> tuple[Tensor, Tensor]:
+    first, second = (w.double() for w in of_network(mask).weights.values())
     return first, second
+
+
+PARTIAL = {
+    "1.weight": torch.tensor([[1, 0], [1, 1], [0, 1]], dtype=torch.bool),
+    "3.weight": torch.tensor([[1, 1, 0], [0, 1, 1]], dtype=torch.bool),
+}
+"""Some of its weights pruned."""
 
 
 def test_snip_is_weight_times_gradient() -> None:
@@ -108,19 +136,32 @@ def test_snip_is_weight_times_gradient() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 5.0])
-def test_grasp_is_weight_times_hessian_times_gradient(temperature: float) -> None:
-    """H g by central differences of the gradient along g."""
-    first, second = weights_of_network()
-    g1, g2 = gradients(first, second, temperature)
+@pytest.mark.parametrize("mask", [None, PARTIAL], ids=["dense", "pruned"])
+def test_grasp_is_weight_times_hessian_times_gradient_of_survivors(
+    temperature: float, mask: Mask | None
+) -> None:
+    """H g by central differences of the gradient along g, pruned entries of which do not move."""
+    first, second = weights_of_network(mask)
+    alive = [kept.double() for kept in of_network(mask).mask.values()]
+    g1, g2 = (
+        g * kept for g, kept in zip(gradients(first, second, temperature), alive, strict=True)
+    )
     step = 1e-6
     ahead = gradients(first + step * g1, second + step * g2, temperature)
     behind = gradients(first - step * g1, second - step * g2, temperature)
-    scores = pruning.grasp(of_network(), per_class=2, temperature=temperature)
+    scores = pruning.grasp(of_network(mask), per_class=2, temperature=temperature)
     for score, weight, plus, minus in zip(
         scores.values(), (first, second), ahead, behind, strict=True
     ):
         expected = weight * (plus - minus) / (2 * step)
         assert torch.allclose(score.double(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_impossible_options_of_criteria_are_refused() -> None:
+    with pytest.raises(LotteryError, match="per_class=0: 1 or more"):
+        pruning.snip(of_network(), per_class=0)
+    with pytest.raises(LotteryError, match="temperature=0: more than 0"):
+        pruning.grasp(of_network(), per_class=2, temperature=0)
 
 
 def test_synflow_is_the_sum_over_paths_through_a_weight() -> None:
@@ -134,7 +175,7 @@ def test_synflow_is_the_sum_over_paths_through_a_weight() -> None:
 def test_samples_hold_as_many_of_each_class_and_depend_on_the_generator() -> None:
     labels = torch.arange(100) % 5
     examples = Examples(torch.arange(100.0).view(-1, 1, 1, 1), labels)
-    made = Evidence({}, {}, generator(0, "prune", 1), network, lambda: examples)
+    made = Evidence({}, {}, {}, generator(0, "prune", 1), network, lambda: examples)
     first, second = pruning._sample(made, 3), pruning._sample(made, 3)
     assert first.labels.bincount().tolist() == [3] * 5
     assert torch.equal(first.inputs.flatten().long() % 5, first.labels)
@@ -144,7 +185,7 @@ def test_samples_hold_as_many_of_each_class_and_depend_on_the_generator() -> Non
 def test_gradient_criteria_leave_the_weights_alone() -> None:
     made = of_network()
     shared = made.model()
-    same = Evidence(made.weights, made.initial, made.generator, lambda: shared, made.examples)
+    same = dataclasses.replace(made, model=lambda: shared)
     before = cross_entropy(shared(INPUTS), LABELS)
     pruning.snip(same, per_class=2)
     pruning.grasp(same, per_class=2, temperature=1.0)
@@ -215,7 +256,7 @@ def test_random_keeps_uniformly() -> None:
     size, rounds = 40, 400
     hits = torch.zeros(size)
     for level in range(rounds):
-        made = Evidence({"w": torch.zeros(size)}, {}, generator(0, "prune", level), none, none)  # type: ignore[arg-type]
+        made = judged({"w": torch.zeros(size)}, {}, level)
         hits += keep(pruning.random(made), kept(*[1] * size), {("w",): 20})["w"]
     five_sigma = 5 * math.sqrt(rounds * 0.25)
     assert ((hits - rounds / 2).abs() < five_sigma).all()
