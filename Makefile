@@ -8,7 +8,7 @@ demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 	$(BIN)/python -m analysis figures --out figures
 
 test: .venv/test  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/test  ## format, lint, types
 	$(BIN)/ruff format --check .
