@@ -35,7 +35,11 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
     check(wanted)
     wanted = shrunk(wanted) if wanted.smoke else wanted
     levels = {training: level for level, training in lottery.levels(wanted)}
-    folder.update(spec=dataclasses.asdict(wanted), identity=spec.identity(wanted))
+    folder.update(
+        spec=dataclasses.asdict(wanted),
+        identity=spec.identity(wanted),
+        levels=max(levels.values()),
+    )
     engine = Engine(
         Store(Path(wanted.store)),
         find_device(wanted.device),

@@ -95,17 +95,16 @@ def _share(status: Status) -> float:
     """How much of a run's levels is done, in [0, 1]."""
     if status["state"] == "finished":
         return 1.0
-    levels = status.get("spec", {}).get("pruning", {}).get("levels", 0) + 1
-    return float(min(status.get("done", 0) / levels, 1.0))
+    return float(min(status.get("done", 0) / (status.get("levels", 0) + 1), 1.0))
 
 
 def _position(status: Status) -> str:
     if "level" not in status:
         return "starting, or waiting for a training that another run has begun"
-    spec = status["spec"]
+    iterations = status["spec"]["training"]["iterations"]
     return (
-        f"level {status['level']} of {spec['pruning']['levels']}, "
-        f"iteration {status['iteration']:,} of {spec['training']['iterations']:,}"
+        f"level {status['level']} of {status['levels']}, "
+        f"iteration {status['iteration']:,} of {iterations:,}"
     )
 
 

@@ -107,7 +107,7 @@ def test_one_failed_run_does_not_stop_or_hide_the_others(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "1 failed" in done.stdout
     assert "2 finished" in done.stdout
-    assert "pruning.levels=80: with pruning.rate=20" in done.stdout
+    assert "pruning.levels=80 with pruning.rate=20" in done.stdout
     (failed,) = (folder for folder in run_folders(tmp_path) if folder.name == "1")
     assert "Traceback" in (failed / "run.log").read_text()
 
