@@ -46,8 +46,8 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
         Path(wanted.dataset.root),
         threads=wanted.threads,
         checkpoint_seconds=wanted.checkpoint_seconds,
-        pulse=lambda training, at: folder.update(
-            level=levels.get(training, training.mask.level), iteration=at
+        pulse=lambda training, at, speed: folder.update(
+            level=levels.get(training, training.mask.level), iteration=at, speed=speed
         ),
         stopping=stopping,
     )

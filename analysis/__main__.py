@@ -1,16 +1,22 @@
-"""python -m analysis figures [FOLDERS] --out DIR: from stored runs to tables and figures."""
+"""python -m analysis figures | status [FOLDERS]: from stored runs to tables and figures."""
 
 import argparse
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 from matplotlib import rc_context
+from rich.console import Console
+from rich.live import Live
 
 from analysis.collect import Runs, collect
 from analysis.figures import STYLE, curves_figure, density_figure
+from analysis.status import overview
+
+WATCH_SECONDS = 1.0
 
 
 def main() -> int:
@@ -22,9 +28,27 @@ def main() -> int:
     figures.add_argument("--out", type=Path, default=Path("figures"))
     figures.add_argument("--format", default="png", help="png, pdf, svg, or several: png,pdf")
     figures.set_defaults(command=draw)
+    status = commands.add_parser("status", help="how runs and sweeps stand, from their files alone")
+    status.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
+    status.add_argument("--watch", action="store_true", help="until all have ended")
+    status.set_defaults(command=tell)
     arguments = parser.parse_args()
     code: int = arguments.command(arguments)
     return code
+
+
+def tell(arguments: argparse.Namespace) -> int:
+    """Print where runs stand; the exit code is 1 where one failed, was killed or cannot be read."""
+    console = Console(highlight=False)
+    picture, states = overview(arguments.folders)
+    if arguments.watch:
+        with Live(picture, console=console, transient=True) as live:
+            while "running" in states:
+                time.sleep(WATCH_SECONDS)
+                picture, states = overview(arguments.folders)
+                live.update(picture)
+    console.print(picture, soft_wrap=True)
+    return int(bool(states & {"failed", "killed", "unreadable"}) or not states)
 
 
 def draw(arguments: argparse.Namespace) -> int:

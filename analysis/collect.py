@@ -4,14 +4,14 @@ Works while a sweep is still running. What cannot be used is reported, never sil
 """
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.status import find_runs
 from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS
 
 REPLICATE = ("seed", "rewind.draw")
@@ -140,15 +140,6 @@ def in_words(counts: pd.DataFrame) -> str:
         return f"n = {told[0]}"
     each = zip(of_arm.index, told, strict=True)
     return "n: " + ", ".join(f"{arm} {rate} {n}" for (arm, rate), n in each)
-
-
-def find_runs(root: Path) -> Iterator[Path]:
-    """Folders with a run.json, not looking inside them nor inside a store."""
-    for path, names, files in os.walk(root):
-        if "run.json" in files:
-            yield Path(path)
-        if "run.json" in files or "claims" in names:
-            names.clear()
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataFrame]]:

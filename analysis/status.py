@@ -1,11 +1,12 @@
 """How a run or a sweep stands, read from its run.json files: while it runs, and at its end."""
 
 import json
+import os
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,46 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lth.claims import is_abandoned
+
 Status = dict[str, Any]
 REFRESH_SECONDS = 0.25
 LOG_SECONDS = 10.0
 
 
 def read_statuses(folder: Path) -> list[tuple[Path, Status]]:
-    """The run folders in `folder` (it may be one itself) with what their run.json says."""
+    """The run folders in `folder` (it may be one itself) with what their run.json says. A run that
+    says `running` and whose process is gone is `killed`."""
     files = [folder / "run.json", *folder.glob("*/run.json")]
     found = [(file.parent, _read(file)) for file in files if file.is_file()]
     return sorted(found, key=lambda run: (len(run[0].name), run[0].name))
 
 
+def find_runs(root: Path) -> Iterator[Path]:
+    """Folders with a run.json, not looking inside them nor inside a store."""
+    for path, names, files in os.walk(root):
+        if "run.json" in files:
+            yield Path(path)
+        if "run.json" in files or "claims" in names:
+            names.clear()
+
+
 def _read(file: Path) -> Status:
+    status = _content(file)
+    if status["state"] == "running" and is_abandoned(file.with_name("claim")):
+        status = _content(file)  # it may have ended between the two looks
+        if status["state"] == "running":
+            status["state"] = "killed"
+    return status
+
+
+def _content(file: Path) -> Status:
     try:
         status = json.loads(file.read_bytes())
-        return status if isinstance(status, dict) and "state" in status else {"state": "unreadable"}
     except (OSError, ValueError):
-        return {"state": "unreadable"}
+        status = None
+    readable = isinstance(status, dict) and "state" in status
+    return status if readable else {"state": "unreadable"}
 
 
 class View:
@@ -72,10 +95,8 @@ class View:
         elapsed = time.monotonic() - self._started
         left = f", {_clock(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
         count = f" of {self._runs}" if self._runs else ""
-        states = Counter(status["state"] for _, status in runs)
-        counted = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
         progress = f"{share:.0%} in {_clock(elapsed)}{left}"
-        return f"{len(runs)}{count} runs: {counted or 'starting'} | {progress}"
+        return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}"
 
     def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -102,10 +123,20 @@ def _position(status: Status) -> str:
     if "level" not in status:
         return "starting, or waiting for a training that another run has begun"
     iterations = status["spec"]["training"]["iterations"]
+    speed = f", {status['speed']:,.0f} a second" if "speed" in status else ""
     return (
         f"level {status['level']} of {status['levels']}, "
-        f"iteration {status['iteration']:,} of {iterations:,}"
+        f"iteration {status['iteration']:,} of {iterations:,}{speed}{_left(status)}"
     )
+
+
+def _left(status: Status) -> str:
+    """The time that a run needs for its own levels at its present speed; others may make some."""
+    if not status.get("speed"):
+        return ""
+    iterations = status["spec"]["training"]["iterations"]
+    to_do = (status["levels"] + 1 - status["done"]) * iterations - status["iteration"]
+    return f", {_clock(max(to_do, 0) / status['speed'])} left"
 
 
 def _clock(seconds: float) -> str:
@@ -114,21 +145,54 @@ def _clock(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{seconds:02} min"
 
 
+def overview(folders: Iterable[Path]) -> tuple[RenderableType, set[str]]:
+    """Every sweep and run at or below `folders`: how many runs are in which state, where those
+    stand that run, and why others do not; and all states that there are."""
+    sweeps: dict[Path, list[tuple[Path, Status]]] = {}
+    for run in sorted({run for root in folders for run in find_runs(root)}, key=_by_number):
+        sweep = run.parent if run.name.isdigit() else run  # Hydra numbers the jobs of a sweep
+        sweeps.setdefault(sweep, []).append((run, _read(run / "run.json")))
+    parts: list[RenderableType] = []
+    for sweep, runs in sweeps.items():
+        share = sum(_share(status) for _, status in runs) / len(runs)
+        parts.append(Text(f"{sweep}: {_counted(runs)} | {share:.0%}", style="bold"))
+        parts += [_row(path, status) for path, status in runs if status["state"] != "finished"]
+    states = {status["state"] for runs in sweeps.values() for _, status in runs}
+    return Group(*parts or ["no runs here: give folders of runs or sweeps"]), states
+
+
+def _by_number(run: Path) -> tuple[Path, int, str]:
+    return run.parent, len(run.name), run.name
+
+
+def _row(path: Path, status: Status) -> RenderableType:
+    told = status.get("error") or (_position(status) if status["state"] == "running" else "")
+    overrides = " ".join(status.get("overrides", []))
+    return Text(f"  {path.name} ({overrides}): {status['state']}{', ' * bool(told)}{told}")
+
+
+def _counted(runs: list[tuple[Path, Status]]) -> str:
+    states = Counter(status["state"] for _, status in runs)
+    return ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+
+
 def summary(folder: Path, runs: list[tuple[Path, Status]]) -> RenderableType:
     """What came of a run or a sweep, where its tables lie, and every failure with its reason."""
     states = Counter(status["state"] for _, status in runs)
-    counted = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     trained = sum(status.get("trained", 0) for _, status in runs)
     damaged = [line for _, status in runs for line in status.get("damaged", [])]
     levels = sum(status.get("done", 0) for _, status in runs)
     lines = [
-        f"[bold]runs[/]: {counted or 'none'}. [bold]{trained} networks trained[/] for the {levels} "
-        "levels reported; the others were shared or in the store already.",
+        f"[bold]runs[/]: {_counted(runs) or 'none'}. [bold]{trained} networks trained[/] for the "
+        f"{levels} levels reported; the others were shared or in the store already.",
         *(f"[yellow]repaired[/]: {escape(line)}" for line in damaged),
         *(_failure(path, status) for path, status in runs if status["state"] == "failed"),
     ]
-    if states["interrupted"]:
-        lines.append("[yellow]interrupted[/]: run the same command again, it goes on from there.")
+    lines += [
+        f"[yellow]{state}[/]: run the same command again, it goes on from there."
+        for state in ("interrupted", "killed")
+        if states[state]
+    ]
     lines += [
         f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(_where(folder, runs))}",
         f"[bold]figures[/]: python -m analysis figures {escape(str(folder))}",

@@ -102,6 +102,18 @@ class Claim:
                     os.utime(self._path)
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether nobody holds a claim any more, as far as one look can tell: its file is gone, its
+    holder on this host is dead, or it has long not been touched (by the clock of the file server
+    against ours: good enough to tell a person, never to take a claim)."""
+    holder = _read(path)
+    try:
+        silent = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    return holder is None or _is_dead(holder) or silent > STALE_AFTER + TOUCH_EVERY
+
+
 def is_held_here(path: Path) -> bool:
     """Whether the holder of a claim is on this host."""
     return _holder(path).get("host") == socket.gethostname()

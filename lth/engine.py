@@ -37,15 +37,16 @@ def find_device(name: str) -> torch.device:
 
 @dataclass
 class Engine:
-    """A store, a device, and who wants to know: `pulse(training, iteration)` is called about twice
-    a second, `stopping()` is asked before every step whether to save and stop."""
+    """A store, a device, and who wants to know: `pulse(training, iteration, speed)`, the last in
+    iterations a second, is called about twice a second; `stopping()` is asked before every step
+    whether to save and stop."""
 
     store: Store
     device: torch.device
     data_root: Path
     threads: int = 1
     checkpoint_seconds: float = 120.0
-    pulse: Callable[[Training, int], None] = lambda _, __: None
+    pulse: Callable[[Training, int, float], None] = lambda _, __, ___: None
     stopping: Callable[[], bool] = lambda: False
     made: set[Stored] = field(default_factory=set)
     """What this engine has made."""
@@ -187,15 +188,16 @@ class Ticker:
         self._training = training
         self._saving = saving
         self._last = self._saved = time.monotonic()
-        self._shown = -math.inf
+        self._shown, self._at = -math.inf, 0
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         progress.seconds += now - self._last
         self._last = now
         if now - self._shown > PULSE_SECONDS:
-            self._engine.pulse(self._training, progress.iteration)
-            self._shown = now
+            speed = (progress.iteration - self._at) / (now - self._shown)
+            self._engine.pulse(self._training, progress.iteration, speed)
+            self._shown, self._at = now, progress.iteration
         stopping = self._engine.stopping()
         due = stopping or now - self._saved > self._engine.checkpoint_seconds
         if due and self._saving:

@@ -20,7 +20,9 @@ from rich.console import Console
 from analysis.status import View, read_statuses, summary
 from lth.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Those that mean: save and stop. A closed terminal sends SIGHUP; SLURM sends the last two, or
+SIGTERM, before it takes a machine away."""
 STOP = threading.Event()
 PATIENCE_SECONDS = 20.0
 """How long the jobs of a sweep have to save when it is told to stop."""
@@ -59,7 +61,8 @@ def show(main: Callable[[], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits by itself
     failure: BaseException | None = None
     for number in SIGNALS:
-        signal.signal(number, stop_jobs)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its way
+            signal.signal(number, stop_jobs)
     try:
         main()
     except (Exception, KeyboardInterrupt) as error:
@@ -108,21 +111,32 @@ def stop_jobs(number: int, _: object) -> None:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Whether a job has been told to stop, by SIGINT or SIGTERM; a second of a kind has its usual
-    effect. A worker that has been told starts no further job."""
+    """Whether a job has been told to stop by one of SIGNALS; a second SIGINT has its usual effect,
+    others are patient. A worker that has been told starts no further job.
+
+    A handler that somebody else had set gets its signal too, once everything is saved: submitit's
+    queues the job again.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield STOP.is_set
         return
     previous = {number: signal.getsignal(number) for number in SIGNALS}
+    received: list[int] = []
 
     def note(number: int, _: object) -> None:
         STOP.set()
-        signal.signal(number, previous[signal.Signals(number)])
+        received.append(number)
+        if number == signal.SIGINT:
+            signal.signal(number, previous[signal.SIGINT])
 
     for number in SIGNALS:
-        signal.signal(number, note)
+        if previous[number] is not signal.SIG_IGN:
+            signal.signal(number, note)
     try:
         yield STOP.is_set
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        for handler in (previous[signal.Signals(number)] for number in received):
+            if callable(handler) and handler not in (stop_jobs, signal.default_int_handler):
+                handler(received[0], None)

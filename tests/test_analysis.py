@@ -16,6 +16,7 @@ from analysis.collect import arm_name, collect, repetitions
 from analysis.figures import curves_figure, density_figure
 from analysis.status import read_statuses, summary
 from analysis.tables import level_tables
+from lth.claims import Claims
 from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS
 
 DENSITIES = [1.0, 0.5, 0.25]
@@ -222,7 +223,8 @@ def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:
 def test_a_summary_tells_every_failure_with_its_reason(sweep: Path) -> None:
     write_run(sweep / "7", seed=7, state="failed", error="pruning.rate=[0]: more than 0")
     text = printed(summary(sweep, read_statuses(sweep)))
-    assert "1 failed, 5 finished, 1 running" in text
+    assert "1 failed, 5 finished, 1 killed" in text  # says running, and nobody holds its claim
+    assert "killed: run the same command again" in text
     assert "failed 7 (seed=7): pruning.rate=[0]: more than 0" in text
 
 
@@ -268,3 +270,27 @@ def test_a_criterion_with_several_options_is_several_arms(sweep: Path) -> None:
     assert {"snip, per class 10", "snip, per class 20"} < arms
     (sweep / "snip1" / "run.json").unlink()
     assert "snip" in set(collect([sweep]).levels["arm"])
+
+
+def test_status_tells_of_every_sweep_where_it_stands(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(sweep / "7", seed=7, state="failed", error="pruning.rate=0: more than 0 is wanted")
+    monkeypatch.setattr("sys.argv", ["analysis", "status", str(sweep)])
+    assert main() == 1
+    told = capsys.readouterr().out
+    assert f"{sweep}: 1 failed, 5 finished, 1 killed" in told
+    assert "7 (seed=7): failed, pruning.rate=0: more than 0 is wanted" in told
+    assert "0 (seed=0)" not in told
+    monkeypatch.setattr("sys.argv", ["analysis", "status", str(sweep / "0"), "--watch"])
+    assert main() == 0
+
+
+def test_a_run_whose_claim_is_held_runs(sweep: Path) -> None:
+    claim = Claims(sweep / "5").acquire("claim")
+    assert claim is not None
+    states = {path.name: status["state"] for path, status in read_statuses(sweep)}
+    assert states["5"] == "running"
+    (sweep / "5" / "claim").unlink()
+    states = {path.name: status["state"] for path, status in read_statuses(sweep)}
+    assert states["5"] == "killed"

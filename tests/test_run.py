@@ -10,12 +10,14 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis.status import read_statuses
 from lth import lottery, terminal
 from lth.records import TIMING_COLUMNS
 from lth.run_folder import RunFolder
@@ -190,6 +192,8 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: int, co
     assert any(store.glob("checkpoints/*"))
     state = json.loads((tmp_path / "run/run.json").read_bytes())["state"]
     assert state == ("interrupted" if number == signal.SIGTERM else "running")
+    ((_, seen),) = read_statuses(tmp_path / "run")
+    assert seen["state"] == ("interrupted" if number == signal.SIGTERM else "killed")
     done = run(tmp_path, long, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert not any(store.glob("checkpoints/*"))
@@ -214,6 +218,30 @@ def test_a_sweep_told_to_stop_lets_its_runs_save(tmp_path: Path, to_all: bool) -
     store = tmp_path / "multirun/store"
     assert any(store.glob("checkpoints/*"))
     assert not any(store.glob("claims/*"))
+
+
+def test_a_killed_run_takes_nobody_with_it_and_a_killed_launcher_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    words = command("-m", "seed=0,1,2", "training.iterations=20000", "hydra.sweep.dir=sweep")
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    sweep = tmp_path / "sweep"
+
+    def wait_for(state: str, runs: set[str]) -> None:
+        while not runs <= {path.name for path, s in read_statuses(sweep) if s["state"] == state}:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.05)
+
+    wait_for("running", {"0"})
+    os.kill(json.loads((sweep / "0" / "claim").read_bytes())["pid"], signal.SIGKILL)
+    wait_for("killed", {"0"})
+    wait_for("running", {"1", "2"} if os.cpu_count() != 1 else {"1"})
+    process.kill()
+    process.wait()
+    while "running" in {status["state"] for _, status in read_statuses(sweep)}:
+        time.sleep(0.05)
+    assert {status["state"] for _, status in read_statuses(sweep)} == {"killed", "interrupted"}
+    assert any((tmp_path / "multirun/store").glob("checkpoints/*"))
 
 
 def sweep_statuses(folder: Path) -> list[dict[str, Any]]:

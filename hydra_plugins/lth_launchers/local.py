@@ -1,0 +1,122 @@
+"""hydra/launcher=local: each run a process of its own, as many at once as there are cores.
+
+A run that dies (out of memory, killed) takes nobody with it, and leaves nothing behind in a process
+that others would use. Processes are forked from a server that has imported torch already.
+"""
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from threading import Thread
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+PRELOADED = ["lth.engine", "lth.checks", "torch._dynamo", "sklearn.datasets", "hydra.main"]
+"""What takes a second or more to import, once for all runs."""
+
+
+class LocalLauncher(Launcher):
+    """Runs on this machine."""
+
+    def __init__(self, jobs: int | None) -> None:
+        self._jobs = jobs or os.cpu_count() or 1
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._work = (hydra_context, config, task_function)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run all of them; what each returned or raised, in their order."""
+        Path(self._work[1].hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        waiting = deque(enumerate(job_overrides, start=initial_job_idx))
+        running: dict[Connection, tuple[int, ForkServerProcess]] = {}
+        returned: dict[int, JobReturn] = {}
+        while waiting or running:
+            while waiting and len(running) < self._jobs:
+                number, overrides = waiting.popleft()
+                answer, process = self._start(number, overrides)
+                running[answer] = (number, process)
+            for answer in _ready(running):
+                number, process = running.pop(answer)
+                returned[number] = _collect(number, answer, process)
+        return [returned[number] for number in sorted(returned)]
+
+    def _start(self, number: int, overrides: Sequence[str]) -> tuple[Connection, ForkServerProcess]:
+        import cloudpickle  # the task is a function of __main__, which pickle cannot name
+
+        context = get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        answer, end = context.Pipe(duplex=False)
+        work = cloudpickle.dumps((number, list(overrides), *self._work, Singleton.get_state()))
+        process = context.Process(target=_work, args=(work, end))
+        process.start()
+        end.close()
+        return answer, process
+
+
+def _ready(running: dict[Connection, tuple[int, ForkServerProcess]]) -> Iterator[Connection]:
+    """Those that have answered, or died without one."""
+    return (ready for ready in connection.wait(list(running)) if isinstance(ready, Connection))
+
+
+def _collect(number: int, answer: Connection, process: ForkServerProcess) -> JobReturn:
+    import cloudpickle
+
+    from lth.errors import LotteryError
+
+    try:
+        returned: JobReturn = cloudpickle.loads(answer.recv_bytes())
+    except EOFError:
+        returned = JobReturn(status=JobStatus.FAILED)
+    process.join()
+    if process.exitcode:
+        code = process.exitcode
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        returned.return_value = LotteryError(
+            f"run {number}: its process ended with {cause}{' (out of memory?)' * (code == -9)}. "
+            "The same command goes on from what it had saved."
+        )
+    return returned
+
+
+def _work(pickled: bytes, answer: Connection) -> None:
+    """One run, in a process of its own."""
+    import cloudpickle
+
+    from lth import terminal
+
+    number, overrides, hydra_context, config, task_function, state = cloudpickle.loads(pickled)
+    Thread(target=_stop_with_the_launcher, args=(terminal.STOP.set,), daemon=True).start()
+    setup_globals()
+    Singleton.set_state(state)
+    run = hydra_context.config_loader.load_sweep_config(config, overrides)
+    with open_dict(run):
+        run.hydra.job.id = f"{run.hydra.job.name}_{number}"
+        run.hydra.job.num = number
+    returned = run_job(
+        hydra_context=hydra_context,
+        config=run,
+        task_function=task_function,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    answer.send_bytes(cloudpickle.dumps(returned))
+
+
+def _stop_with_the_launcher(stop: Callable[[], None]) -> None:
+    launcher = parent_process()
+    if launcher is not None:
+        launcher.join()
+        stop()
