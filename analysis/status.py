@@ -93,9 +93,9 @@ class View:
     def _line(self, runs: list[tuple[Path, Status]]) -> str:
         share = self._share_done(runs)
         elapsed = time.monotonic() - self._started
-        left = f", {_clock(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
+        left = f", {clock(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
         count = f" of {self._runs}" if self._runs else ""
-        progress = f"{share:.0%} in {_clock(elapsed)}{left}"
+        progress = f"{share:.0%} in {clock(elapsed)}{left}"
         return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}"
 
     def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
@@ -136,10 +136,11 @@ def _left(status: Status) -> str:
         return ""
     iterations = status["spec"]["training"]["iterations"]
     to_do = (status["levels"] + 1 - status["done"]) * iterations - status["iteration"]
-    return f", {_clock(max(to_do, 0) / status['speed'])} left"
+    return f", {clock(max(to_do, 0) / status['speed'])} left"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, or hours and minutes."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{seconds:02} min"

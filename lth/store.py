@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -43,6 +43,10 @@ class Store:
 
     def path(self, node: Node) -> Path:
         return self.root / node.digest[:2] / node.digest
+
+    def folders(self) -> Iterator[Path]:
+        """Those of all published nodes."""
+        return (done.parent for done in self.root.glob("??/*/done"))
 
     def exists(self, node: Node) -> bool:
         """Whether `node` has been published. Content is checked when it is read."""

@@ -44,6 +44,13 @@ class Terminal(Callback):
         Terminal.view.start()
 
 
+def dismiss() -> None:
+    """No view, and no summary at the end: for launchers that run nothing here."""
+    if Terminal.view is not None:
+        Terminal.view.stop()
+        Terminal.view = None
+
+
 def count_runs(config: DictConfig) -> int | None:
     """The number of points of a sweep; None where only Hydra's sweeper can know (globs)."""
     parameters = OmegaConf.select(config, "hydra.sweeper.params") or {}
@@ -60,6 +67,9 @@ def show(main: Callable[[], object]) -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits by itself
     failure: BaseException | None = None
+    if any(word.startswith("hydra/launcher=") for word in sys.argv[1:]):
+        plain = not any(word.startswith("-") for word in sys.argv[1:])
+        sys.argv += ["-m"] * plain  # launchers launch sweeps, be they of one run
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its way
             signal.signal(number, stop_jobs)

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "checks": {"errors", "graph", "inputs", "models", "pruning", "spec"},
     "engine": {"errors", "graph", "inputs", "masks", "models", "provenance", "records", "store",
                "training"},
+    "plan": {"checks", "errors", "graph", "inputs", "lottery", "smoke", "spec", "store"},
     "run_folder": {"claims", "errors", "files", "provenance", "records"},
     "terminal": {"analysis", "errors"},
 }  # fmt: skip

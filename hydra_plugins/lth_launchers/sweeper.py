@@ -1,0 +1,44 @@
+"""hydra/sweeper=grid: Hydra's own sweeper, which makes sure that every run composes, made quick."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+
+class GridSweeper(BasicSweeper):
+    """The grid of all axes. Hydra's composes each run from its YAMLs, a tenth of a second each."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        assert self.hydra_context is not None
+        assert self.config is not None
+        compose = Composer(self.hydra_context.config_loader, self.config)
+        for overrides in batch:
+            compose(overrides)
+
+
+class Composer:
+    """The configuration of any run of a sweep, less Hydra's own part. YAMLs are read once for each
+    choice of groups; on that, values are set as Hydra sets them, by the same function."""
+
+    def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
+        assert isinstance(loader, ConfigLoaderImpl)
+        self._loader, self._config = loader, config
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        values = [o for o in parsed if not self._loader.repository.group_exists(o.key_or_group)]
+        groups = tuple(o.input_line or "" for o in parsed if o not in values)
+        if groups not in self._composed:
+            whole = self._loader.load_sweep_config(self._config, list(groups))
+            ours = sorted({*map(str, whole)} - {"hydra"})
+            self._composed[groups] = OmegaConf.masked_copy(whole, ours)
+        composed = deepcopy(self._composed[groups])
+        ours_only = [value for value in values if not value.is_hydra_override()]
+        ConfigLoaderImpl._apply_overrides_to_config(ours_only, composed)
+        return composed
