@@ -1,14 +1,18 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test slurm-test check bench clean
 
 demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 	$(BIN)/python run.py -m seed=0,1,2 rewind=init,reinit
 	$(BIN)/python -m analysis figures --out figures
 
 test: .venv/test  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
+
+slurm-test: .venv/test  ## sweeps on a real SLURM, which is installed and started on this machine (as root)
+	which slurmctld slurmd munged > /dev/null || { apt-get -qq update && apt-get -qq install -y slurm-wlm munge > /dev/null; } || echo "no SLURM to be had: its tests will be skipped"
+	$(BIN)/python -m pytest tests/slurm
 
 check: .venv/test  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -59,7 +59,9 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
     finally:
         folder.status |= {"trained": engine.trained, "damaged": engine.damaged}
     *_, last = levels
-    return early_stop(outcomes[last].curve).test_accuracy
+    objective = early_stop(outcomes[last].curve).test_accuracy
+    folder.status["objective"] = objective
+    return objective
 
 
 if __name__ == "__main__":

@@ -284,3 +284,10 @@ def test_an_experiment_is_a_sweep_by_itself_and_its_axes_can_be_replaced(tmp_pat
         ("conv4", "init"), ("conv4", "continue")
     ]  # fmt: skip
     assert {status["spec"]["seed"] for status in statuses(tmp_path)} == {3}
+
+
+def test_the_stock_launcher_of_submitit_works_too(tmp_path: Path) -> None:
+    done = run(tmp_path, "-m", "hydra/launcher=submitit_local", "seed=0,1", "pruning.levels=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 finished" in done.stdout
+    assert "4 networks trained" in done.stdout

@@ -1,0 +1,202 @@
+"""hydra/launcher=slurm: runs as jobs of a SLURM cluster, through submitit.
+
+What a job runs is a copy of the code, made at submission: later edits change nothing. A job that is
+pre-empted or runs out of time saves, is queued again, and goes on.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.lth_launchers.sweeper import Composer
+
+CODE = ("run.py", "conf", "lth", "analysis", "hydra_plugins")
+OF_ANY_CLUSTER = ("name", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
+"""Parameters that submitit knows for every kind of cluster; all others are SLURM's own."""
+SAVING_SECONDS = 60.0
+"""How long the runs of a job have to save when it is told to stop."""
+
+
+class SlurmLauncher(Launcher):
+    """Submits jobs of `runs_per_job` runs; waits for them unless `detach`."""
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        detach: bool,
+        runs_per_job: int,
+        max_num_timeout: int,
+        cpus_per_task: int,
+        **parameters: Any,  # noqa: ANN401 - submitit's
+    ) -> None:
+        self._cluster, self._detach, self._runs_per_job = cluster, detach, runs_per_job
+        self._timeouts, self._cpus = max_num_timeout, cpus_per_task
+        self._parameters = {
+            name if name in OF_ANY_CLUSTER else f"slurm_{name}": _plain(value)
+            for name, value in {**parameters, "cpus_per_task": cpus_per_task}.items()
+            if value is not None
+        }
+
+    def setup(
+        self,
+        *,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,  # noqa: ARG002 - jobs run the script
+        config: DictConfig,
+    ) -> None:
+        self._compose = Composer(hydra_context.config_loader, config)
+        self._sweep = Path(config.hydra.sweep.dir).absolute()
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Submit them all. Returns what each returned, or nothing if detached."""
+        runs = dict(enumerate(job_overrides, start=initial_job_idx))
+        code = copy_code(self._sweep / "code")
+        jobs = [
+            Runs(code / "run.py", self._sweep, {n: list(runs[n]) for n in numbers}, self._cpus)
+            for numbers in batches(runs, self._lineage, self._runs_per_job)
+        ]
+        submitted = self._submit(jobs, code)
+        if self._detach:
+            self._say_how_to_follow(submitted)
+            return []
+        try:
+            for job in submitted:
+                job.wait()
+        except KeyboardInterrupt:
+            self._say_how_to_follow(submitted)
+            raise
+        return [_returned(self._sweep / str(number), number) for number in runs]
+
+    def _lineage(self, overrides: Sequence[str]) -> str:
+        """What runs share that share work: their dense network."""
+        from lth.config import from_config
+        from lth.lottery import levels
+
+        _, dense = next(levels(from_config(self._compose(overrides))))
+        return dense.digest
+
+    def _submit(self, jobs: list["Runs"], code: Path) -> list[Any]:
+        import submitit
+
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns of clusters without sacct
+        limits = {"slurm_max_num_timeout": self._timeouts} if self._cluster == "slurm" else {}
+        folder = self._sweep / "jobs" / "%j"
+        executor = submitit.AutoExecutor(folder, cluster=self._cluster, **limits)
+        executor.update_parameters(**self._parameters)
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(code), before] if before else [str(code)])
+        with executor.batch():
+            return [executor.submit(job) for job in jobs]
+
+    def _say_how_to_follow(self, submitted: list[Any]) -> None:
+        from lth import terminal
+
+        terminal.dismiss()
+        ids = " ".join(str(job.job_id) for job in submitted)
+        print(
+            f"{len(submitted)} jobs submitted: {ids}\n"
+            f"how they stand: python -m analysis status {self._sweep} --watch\n"
+            f"to stop them:   scancel {ids}  (the same command goes on from what they saved)"
+        )
+
+
+def _plain(value: object) -> object:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+class Runs:
+    """Some runs of a sweep, as one job: each a process, `at_once` at a time."""
+
+    def __init__(
+        self, script: Path, sweep: Path, runs: Mapping[int, list[str]], at_once: int
+    ) -> None:
+        self._work = (script, sweep, runs, at_once)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._stopping = False
+
+    def __call__(self) -> None:
+        """Raises RuntimeError, so that the job counts as failed, where a run did not finish."""
+        _, sweep, runs, at_once = self._work
+        with ThreadPoolExecutor(at_once) as pool:
+            codes = list(pool.map(self._run, runs))
+        if any(codes):
+            raise RuntimeError(f"runs {list(runs)} of {sweep} ended with {codes}")
+
+    def _run(self, number: int) -> int:
+        script, sweep, runs, _ = self._work
+        if self._stopping:
+            return 1
+        words = [*runs[number], f"hydra.run.dir={sweep}/{number}", "hydra.mode=RUN"]
+        process = subprocess.Popen([sys.executable, str(script), *words])
+        self._processes.append(process)
+        return process.wait()
+
+    def checkpoint(self) -> Any:  # noqa: ANN401 - submitit's
+        """What submitit asks for when time is up or the machine is needed: the runs save and end,
+        and the same job is queued again."""
+        import submitit
+
+        self._stopping = True
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            process.wait(SAVING_SECONDS)
+        return submitit.helpers.DelayedSubmission(Runs(*self._work))
+
+
+def batches(
+    runs: Mapping[int, Sequence[str]], lineage: Callable[[Sequence[str]], str], size: int
+) -> Iterator[list[int]]:
+    """Numbers of runs, `size` a batch; with more than one, those of a lineage are neighbours."""
+    numbers = sorted(runs, key=lambda n: (lineage(runs[n]), n)) if size > 1 else list(runs)
+    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+
+
+def copy_code(target: Path) -> Path:
+    """The code and configuration that are now, with their commit and what differs from it."""
+    from lth.provenance import changes, provenance
+
+    root = Path(__file__).parents[2]
+    target.mkdir(parents=True, exist_ok=True)
+    for name in CODE:
+        source, ignored = root / name, shutil.ignore_patterns("__pycache__")
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignored, dirs_exist_ok=True)
+        else:
+            shutil.copy2(source, target / name)
+    origin = provenance()
+    commit = {"commit": origin["commit"], "dirty": origin["dirty"]}
+    (target / "commit.json").write_text(json.dumps(commit))
+    (target / "changes.diff").write_text(changes())
+    return target
+
+
+def _returned(run: Path, number: int) -> JobReturn:
+    from analysis.status import read_statuses
+    from lth.errors import LotteryError
+
+    status = next((status for _, status in read_statuses(run)), {"state": "missing"})
+    if status["state"] == "finished":
+        returned = JobReturn(status=JobStatus.COMPLETED)
+        returned.return_value = status.get("objective")
+    else:
+        returned = JobReturn(status=JobStatus.FAILED)
+        reason = status.get("error", f"run {number} is {status['state']}: see {run.parent}/jobs/")
+        returned.return_value = LotteryError(reason)
+    return returned

@@ -1,0 +1,131 @@
+"""Sweeps on a real SLURM, with the faults that clusters have (make slurm-test)."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.status import read_statuses
+from lth.records import TIMING_COLUMNS
+from tests.conftest import ROOT, TINY
+
+pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
+MEMORY = "hydra.launcher.mem_gb=2"
+
+
+def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The command in `folder`, on a store there; a sweep of tiny networks."""
+    overrides = {word.partition("=")[0]: word for word in (*TINY, *words)}
+    command = [sys.executable, str(ROOT / "run.py"), "-m", *overrides.values()]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def submit(folder: Path, *words: str) -> list[str]:
+    """Ids of the jobs of a detached sweep, in `folder`/sweep."""
+    launcher = ("hydra/launcher=slurm", "hydra.launcher.detach=true", MEMORY)
+    done = run(folder, *launcher, "hydra.sweep.dir=sweep", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "how they stand: python -m analysis status" in done.stdout
+    return done.stdout.partition("submitted: ")[2].splitlines()[0].split()
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {path.name: status["state"] for path, status in read_statuses(folder / "sweep")}
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
+    while not true():
+        assert time.monotonic() < deadline, queue()
+        time.sleep(0.2)
+
+
+def queue() -> str:
+    return subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
+
+
+def ended() -> bool:
+    return not queue().strip()
+
+
+def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """levels.csv of each run, by what was asked of it, without timing."""
+    found = {}
+    for path, status in read_statuses(folder / "sweep"):
+        if (path / "levels.csv").is_file():
+            rows = list(csv.DictReader((path / "levels.csv").read_text().splitlines()))
+            plain = [{k: v for k, v in r.items() if k not in TIMING_COLUMNS} for r in rows]
+            found[json.dumps(status["identity"], sort_keys=True)] = plain
+    return found
+
+
+SWEEP = ("seed=0,1,2", "rewind=init,reinit", "training.iterations=4000", "pruning.levels=2")
+"""Six runs, which share 3 dense networks and the tickets that give the controls their masks."""
+
+
+@pytest.fixture(scope="module")
+def done_locally(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("local")
+    assert run(folder, *SWEEP, "hydra.sweep.dir=sweep").returncode == 0
+    return tables(folder)
+
+
+def test_a_detached_sweep_with_a_requeued_and_a_cancelled_job_ends_as_it_does_locally(
+    tmp_path: Path, done_locally: dict[str, list[dict[str, Any]]]
+) -> None:
+    ids = submit(tmp_path, *SWEEP)
+    assert len(ids) == 6
+    wait_until(lambda: list(states(tmp_path).values()).count("running") >= 2)
+    first, second = list(states(tmp_path))[:2]
+    subprocess.run(["scontrol", "requeue", ids[int(first)]], check=True)
+    wait_until(lambda: states(tmp_path)[first] == "interrupted")
+    subprocess.run(["scancel", ids[int(second)]], check=True)
+    wait_until(lambda: states(tmp_path)[second] in ("interrupted", "finished"))
+    wait_until(ended)
+    assert states(tmp_path)[first] == "finished"
+    trained = sum(status["trained"] for _, status in read_statuses(tmp_path / "sweep"))
+    assert trained <= 3 + 3 * 4  # nothing twice
+    assert run(tmp_path, *SWEEP, "hydra.sweep.dir=sweep").returncode == 0
+    assert tables(tmp_path) == done_locally
+
+
+def test_a_job_that_runs_out_of_time_saves_and_goes_on(tmp_path: Path) -> None:
+    """SLURM may send the signal up to a minute before it is due."""
+    long = ("training.iterations=200000", "pruning.levels=0", "checkpoint_seconds=600")
+    time_is_short = ("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30")
+    (job,) = submit(tmp_path, *long, *time_is_short)
+    wait_until(lambda: states(tmp_path).get("0") == "interrupted")
+    assert list((tmp_path / "multirun/store/checkpoints").iterdir())
+    before = json.loads((tmp_path / "sweep/0/run.json").read_bytes())["iteration"]
+    wait_until(lambda: states(tmp_path).get("0") == "running")
+    wait_until(lambda: read_statuses(tmp_path / "sweep")[0][1].get("iteration", 0) > before)
+    subprocess.run(["scancel", job], check=True)
+    wait_until(ended)
+
+
+def test_a_failed_run_says_why_and_its_job_has_failed(tmp_path: Path) -> None:
+    done = run(
+        tmp_path, "hydra/launcher=slurm", MEMORY, "hydra.sweep.dir=sweep",
+        "dataset=digits,image_folder", "model.widths=[5]", f"dataset.root={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert states(tmp_path) == {"0": "finished", "1": "failed"}
+    assert "no pictures in" in done.stdout
+    assert "1 failed, 1 finished" in done.stdout
+
+
+def test_runs_that_share_work_share_a_job_and_later_edits_change_nothing(tmp_path: Path) -> None:
+    ids = submit(tmp_path, "rewind=init,reinit", "seed=0,1", "hydra.launcher.runs_per_job=2")
+    assert len(ids) == 2
+    wait_until(ended)
+    assert set(states(tmp_path).values()) == {"finished"}
+    code = tmp_path / "sweep" / "code"
+    assert (code / "lth" / "lottery.py").read_bytes() == (ROOT / "lth/lottery.py").read_bytes()
+    status = read_statuses(tmp_path / "sweep")[0][1]
+    assert status["commit"] == json.loads((code / "commit.json").read_bytes())["commit"]
