@@ -32,16 +32,18 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
     from lth.engine import Engine, find_device
     from lth.store import Store
 
-    check(wanted)
-    wanted = shrunk(wanted) if wanted.smoke else wanted
+    whole, wanted = wanted, shrunk(wanted) if wanted.smoke else wanted
     levels = {training: level for level, training in lottery.levels(wanted)}
+    store = Store(Path(wanted.store))
+    if not all(map(store.exists, levels)):  # what is there has been checked
+        check(whole)
     folder.update(
         spec=dataclasses.asdict(wanted),
         identity=spec.identity(wanted),
         levels=max(levels.values()),
     )
     engine = Engine(
-        Store(Path(wanted.store)),
+        store,
         find_device(wanted.device),
         Path(wanted.dataset.root),
         threads=wanted.threads,
