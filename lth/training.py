@@ -114,8 +114,6 @@ def train(
     if checkpoint is not None:
         progress.restore(checkpoint)
     order = BatchOrder(seed, len(data.train.labels), budget.batch_size, device)
-    inputs, labels = data.train
-    flip, crop = recipe.dataset.flip, recipe.dataset.crop
     holes = [
         (parameter, mask[name].to(device, parameter.dtype))
         for name, parameter in model.named_parameters()
@@ -134,25 +132,40 @@ def train(
         if iteration == end:
             return progress
         tick(progress)
-        batch = order.batch(iteration)
+        inputs, labels = _batch(data.train, order, recipe, seed, iteration)
         drawn_from.manual_seed(streams.stream_seed(seed, "dropout", iteration))
-        examples = inputs.index_select(0, batch)
-        if flip or crop:
-            random = streams.generator(seed, "augment", iteration)
-            examples = augment(examples, flip=flip, crop=crop, random=random)
-        loss = cross_entropy(model(examples), labels.index_select(0, batch))
+        loss = cross_entropy(model(inputs), labels)
         progress.optimizer.zero_grad()
         loss.backward()
         for parameter, kept in holes:
             if parameter.grad is not None:
                 parameter.grad.mul_(kept)
         progress.optimizer.step()
-        with torch.no_grad():
-            for parameter, gone, value in frozen:
-                parameter.copy_(torch.where(gone, value, parameter))
+        if frozen:
+            _put_back(frozen)
         progress.loss_sum += loss.detach()
         progress.iteration = iteration + 1
     raise AssertionError("a training ends at the end of its budget")
+
+
+def _batch(
+    train: Examples, order: BatchOrder, recipe: Recipe, seed: int, iteration: int
+) -> Examples:
+    """That of an iteration, augmented as the recipe says."""
+    chosen = order.batch(iteration)
+    inputs, labels = (part.index_select(0, chosen) for part in train)
+    flip, crop = recipe.dataset.flip, recipe.dataset.crop
+    if flip or crop:
+        random = streams.generator(seed, "augment", iteration)
+        inputs = augment(inputs, flip=flip, crop=crop, random=random)
+    return Examples(inputs, labels)
+
+
+@torch.no_grad()
+def _put_back(frozen: list[tuple[nn.Parameter, Tensor, Tensor]]) -> None:
+    """Of each (parameter, which entries, values), those entries to those values."""
+    for parameter, gone, value in frozen:
+        parameter.copy_(torch.where(gone, value, parameter))
 
 
 @torch.no_grad()

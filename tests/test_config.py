@@ -35,24 +35,6 @@ def test_every_duration_can_be_in_epochs(composed: Composer) -> None:
     assert spec.optimizer.schedule.warmup == 51
 
 
-@pytest.mark.parametrize(("override", "says"), [
-    ("training.iterations=50epochs", r"training\.iterations=50epochs.*integer"),
-    ("training.iterations=-5ep", r"training\.iterations=-5ep"),
-    ("training.iterations=0ep", r"training\.iterations=0.*greater than 0"),
-    ("optimizer.schedule.kind=step", r"schedule\.kind=step.*'multistep'"),
-    ("pruning.final_density=1", r"final_density=1.*less than 1"),
-    ("pruning.rates=[50,100]", r"rates\.1=100.*less than 100"),
-    ("optimizer=own", r"optimizer\._target_, optimizer\.lr: not set.*Say optimizer\._target_="),
-    ("model=own", r"model\._target_: not set"),
-    ("~optimizer.lr", r"lr=missing: a number is wanted"),
-])  # fmt: skip
-def test_what_is_no_duration_or_out_of_range_is_refused(
-    composed: Composer, override: str, says: str
-) -> None:
-    with pytest.raises(LotteryError, match=says):
-        composed(override)
-
-
 def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:
     spec = composed("pruning.final_density=0.002", "pruning.levels=28")
     assert (1 - per_level(spec.pruning) / 100) ** 28 == pytest.approx(0.002)

@@ -291,3 +291,9 @@ def test_the_stock_launcher_of_submitit_works_too(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 finished" in done.stdout
     assert "4 networks trained" in done.stdout
+
+
+def test_a_launcher_without_a_process_to_run_in_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, "-m", "hydra.launcher.jobs=0")
+    assert done.returncode == 1
+    assert "hydra.launcher.jobs=0: 1 or more, or null" in done.stderr

@@ -28,6 +28,8 @@ class LocalLauncher(Launcher):
     """Runs on this machine."""
 
     def __init__(self, jobs: int | None) -> None:
+        if jobs is not None and jobs < 1:
+            raise ValueError(f"hydra.launcher.jobs={jobs}: 1 or more, or null for every core")
         self._jobs = jobs or os.cpu_count() or 1
 
     def setup(

@@ -43,6 +43,11 @@ class SlurmLauncher(Launcher):
         cpus_per_task: int,
         **parameters: Any,  # noqa: ANN401 - submitit's
     ) -> None:
+        if min(runs_per_job, cpus_per_task) < 1:
+            raise ValueError(
+                f"hydra.launcher.runs_per_job={runs_per_job} cpus_per_task={cpus_per_task}: "
+                "1 or more of each are wanted"
+            )
         self._cluster, self._detach, self._runs_per_job = cluster, detach, runs_per_job
         self._timeouts, self._cpus = max_num_timeout, cpus_per_task
         self._parameters = {

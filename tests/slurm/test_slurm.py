@@ -95,6 +95,23 @@ def test_a_detached_sweep_with_a_requeued_and_a_cancelled_job_ends_as_it_does_lo
     assert tables(tmp_path) == done_locally
 
 
+def test_a_pre_empted_job_saves_and_goes_on(tmp_path: Path) -> None:
+    (job,) = submit(tmp_path, "training.iterations=200000", "pruning.levels=0")
+    wait_until(lambda: states(tmp_path).get("0") == "running" and seen(tmp_path) > 0)
+    everything = ["--partition=urgent", "--exclusive", "--mem=100", "--wrap=sleep 1"]
+    subprocess.run(["sbatch", "--output=/dev/null", *everything], check=True)
+    wait_until(lambda: states(tmp_path)["0"] == "interrupted")
+    before = seen(tmp_path)
+    wait_until(lambda: states(tmp_path)["0"] == "running" and seen(tmp_path) > before)
+    subprocess.run(["scancel", job], check=True)
+    wait_until(ended)
+
+
+def seen(folder: Path) -> int:
+    """The iteration that the first run has reached, as far as it has said."""
+    return int(read_statuses(folder / "sweep")[0][1].get("iteration", 0))
+
+
 def test_a_job_that_runs_out_of_time_saves_and_goes_on(tmp_path: Path) -> None:
     """SLURM may send the signal up to a minute before it is due."""
     long = ("training.iterations=200000", "pruning.levels=0", "checkpoint_seconds=600")
@@ -102,9 +119,8 @@ def test_a_job_that_runs_out_of_time_saves_and_goes_on(tmp_path: Path) -> None:
     (job,) = submit(tmp_path, *long, *time_is_short)
     wait_until(lambda: states(tmp_path).get("0") == "interrupted")
     assert list((tmp_path / "multirun/store/checkpoints").iterdir())
-    before = json.loads((tmp_path / "sweep/0/run.json").read_bytes())["iteration"]
-    wait_until(lambda: states(tmp_path).get("0") == "running")
-    wait_until(lambda: read_statuses(tmp_path / "sweep")[0][1].get("iteration", 0) > before)
+    before = seen(tmp_path)
+    wait_until(lambda: states(tmp_path)["0"] == "running" and seen(tmp_path) > before)
     subprocess.run(["scancel", job], check=True)
     wait_until(ended)
 
