@@ -1,4 +1,4 @@
-"""python -m analysis figures | status [FOLDERS]: from stored runs to tables and figures."""
+"""python -m analysis figures | status | store: from stored runs to figures; care of the store."""
 
 import argparse
 import re
@@ -15,6 +15,7 @@ from rich.live import Live
 from analysis.collect import Runs, collect
 from analysis.figures import STYLE, curves_figure, density_figure
 from analysis.status import overview
+from analysis.store import add_arguments, look_after
 
 WATCH_SECONDS = 1.0
 
@@ -32,6 +33,9 @@ def main() -> int:
     status.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
     status.add_argument("--watch", action="store_true", help="until all have ended")
     status.set_defaults(command=tell)
+    store = commands.add_parser("store", help="what is in the store, whether it is sound; removal")
+    add_arguments(store)
+    store.set_defaults(command=look_after)
     arguments = parser.parse_args()
     code: int = arguments.command(arguments)
     return code

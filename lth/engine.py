@@ -70,7 +70,7 @@ class Engine:
                 for training in [node for node in waiting if self.store.exists(node)]:
                     yield training, self.outcome(training)
                     waiting.remove(training)
-                self._make_one(graph.missing(waiting, self.store.exists))
+                self._make_one(graph.missing(waiting, self.store.exists, self.store.has_weights))
             except Damaged as damage:
                 self._set_aside(damage)
 
@@ -102,7 +102,7 @@ class Engine:
         for node in pending:
             if self.stopping():
                 raise Interrupted
-            ready = all(self.store.exists(parent) for parent in graph.parents(node))
+            ready = all(map(self.store.has_weights, graph.parents(node)))
             claim = self.store.claim(node) if ready else None
             if claim is not None:
                 with claim:
@@ -112,7 +112,7 @@ class Engine:
             time.sleep(POLL_SECONDS)
 
     def _make(self, node: Stored, pending: list[Stored]) -> None:
-        if self.store.exists(node):  # published between the look and the claim
+        if self.store.has_weights(node):  # published between the look and the claim
             return
         if isinstance(node, Snapshot):  # nobody had asked for it when its training ran
             self._run(node.of, {node.iteration: node}, until=node.iteration)

@@ -25,8 +25,7 @@ class Node:
     digest: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        content = json.dumps(self.identity(), sort_keys=True, allow_nan=False)
-        object.__setattr__(self, "digest", hashlib.sha256(content.encode()).hexdigest())
+        object.__setattr__(self, "digest", digest_of(self.identity()))
 
     def identity(self) -> dict[str, Any]:
         """The canonical form: everything that decides what this is, children by digest."""
@@ -151,6 +150,12 @@ class Shuffled(Mask):
         object.__setattr__(self, "level", self.mask.level)
 
 
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """The name of a node with this canonical form."""
+    content = json.dumps(identity, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 Stored = Training | Snapshot
 """The nodes that have a folder in the store."""
 
@@ -214,17 +219,23 @@ def parents(stored: Stored) -> set[Stored]:
     return needs(stored.weights) | needs(stored.mask)
 
 
-def missing(wanted: Iterable[Stored], exists: Callable[[Stored], bool]) -> list[Stored]:
-    """What has to be made so that all of `wanted` exist: each once, parents first."""
+def missing(
+    wanted: Iterable[Stored],
+    exists: Callable[[Stored], bool],
+    has_weights: Callable[[Stored], bool] | None = None,
+) -> list[Stored]:
+    """What has to be made so that all of `wanted` exist: each once, parents first. Those need their
+    weights, which may have been dropped (`has_weights`; by default all that exist have them)."""
     order: dict[Stored, None] = {}
-    stack = [(node, False) for node in reversed(list(wanted))]
+    stack = [(node, False) for node in reversed(list(wanted)) if not exists(node)]
     while stack:
         node, expanded = stack.pop()
-        if node in order or exists(node):
+        if node in order:
             continue
         if expanded:
             order[node] = None
         else:
+            needed = [p for p in parents(node) if not (has_weights or exists)(p)]
             stack.append((node, True))
-            stack += [(parent, False) for parent in sorted(parents(node), key=lambda p: p.digest)]
+            stack += [(parent, False) for parent in sorted(needed, key=lambda p: p.digest)]
     return list(order)

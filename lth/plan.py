@@ -67,7 +67,7 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
         for level, training in lottery.levels(shrunk(spec) if spec.smoke else spec):
             reported.append(training)
             densities[training.mask] = rungs[level] / rungs[0]
-    missing = graph.missing(dict.fromkeys(reported), store.exists)
+    missing = graph.missing(dict.fromkeys(reported), store.exists, store.has_weights)
     trainings = [node for node in missing if isinstance(node, Training)]
     measured = _measured(store)
     times = [_seconds(t, densities.get(t.mask, 1.0), measured) for t in trainings]

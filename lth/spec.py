@@ -79,7 +79,7 @@ def _to_optimizer(value: object) -> object:
         number = isinstance(given, int | float) and not isinstance(given, bool)
         if not number or given < 0 or (given == 0 and name == "lr"):
             raise ValueError(f"{name}={given}: a number is wanted, {lowest}")
-    return {**target, "schedule": options.pop("schedule", None)}
+    return {"schedule": options.pop("schedule", None), **target}
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -21,6 +21,9 @@ from lth.claims import Claim, Claims
 from lth.files import sync_folder, write, write_atomically, writing
 from lth.graph import Node, describe
 
+WEIGHTS = {"final.safetensors", "state.safetensors"}
+"""The files that can be dropped from a published folder: curves and masks stay (`lth.care`)."""
+
 
 class Damaged(Exception):
     """A stored file is not what was published."""
@@ -38,7 +41,11 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._claims = Claims(root / "claims")
+        self.checkpoints = root / "checkpoints"
+        self.claims = root / "claims"
+        self.unfinished = root / "unfinished"
+        self.damaged = root / "damaged"
+        self._claims = Claims(self.claims)
         self._done: dict[Node, dict[str, str]] = {}
 
     def path(self, node: Node) -> Path:
@@ -51,14 +58,17 @@ class Store:
     def exists(self, node: Node) -> bool:
         """Whether `node` has been published. Content is checked when it is read."""
         if node not in self._done:
-            try:
-                done = json.loads((self.path(node) / "done").read_bytes())
-            except (OSError, ValueError):
-                return False
-            if not isinstance(done, dict) or "node.json" not in done:
+            done = read_done(self.path(node))
+            if done is None:
                 return False
             self._done[node] = done
         return True
+
+    def has_weights(self, node: Node) -> bool:
+        """Whether others can start from `node`: it is there, with its weights."""
+        if self.exists(node) and not WEIGHTS & self._done[node].keys():
+            del self._done[node]  # another process may have made them again
+        return self.exists(node) and bool(WEIGHTS & self._done[node].keys())
 
     def read(self, node: Node, name: str) -> bytes:
         """The content of a published file. Raises Damaged unless it is what was published."""
@@ -68,7 +78,7 @@ class Store:
             content = (self.path(node) / name).read_bytes()
         except OSError as error:
             raise Damaged(node, str(error)) from error
-        if _checksum(content) != self._done[node].get(name):
+        if checksum(content) != self._done[node].get(name):
             raise Damaged(node, f"the checksum of {name} is wrong")
         return content
 
@@ -76,8 +86,8 @@ class Store:
         """Make `node` exist, whole; a no-op where another process was faster."""
         described = json.dumps({"digest": node.digest, "nodes": describe(node)}, indent=1)
         files = {"node.json": described.encode(), **artefacts}
-        done = json.dumps({name: _checksum(content) for name, content in files.items()}, indent=1)
-        aside = self.root / "unfinished" / f"{node.digest}.{uuid.uuid4().hex[:8]}"
+        done = json.dumps({name: checksum(content) for name, content in files.items()}, indent=1)
+        aside = self.unfinished / f"{node.digest}.{uuid.uuid4().hex[:8]}"
         with self._writing():
             try:
                 aside.mkdir(parents=True)
@@ -89,8 +99,11 @@ class Store:
         self._drop_checkpoint(node)
 
     def _rename(self, aside: Path, node: Node) -> None:
+        self._done.pop(node, None)
         if not self.exists(node) and self.path(node).exists():
             self.set_aside(node)
+        elif not self.has_weights(node):  # a curve and weights have to be of one training
+            self.remove(self.path(node))
         self.path(node).parent.mkdir(exist_ok=True)
         try:
             sync_folder(aside)
@@ -118,11 +131,31 @@ class Store:
         another process may have made it again already."""
         if self.is_whole(node):
             return
-        target = self.root / "damaged" / f"{node.digest}.{uuid.uuid4().hex[:8]}"
+        target = self.damaged / f"{node.digest}.{uuid.uuid4().hex[:8]}"
         with self._writing():
             target.parent.mkdir(exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 self.path(node).rename(target)
+
+    def remove(self, path: Path) -> None:
+        """Delete a file or folder of the store; nobody ever sees half of it."""
+        aside = self.unfinished / f"{path.name}.{uuid.uuid4().hex[:8]}"
+        with self._writing(), contextlib.suppress(FileNotFoundError):
+            aside.parent.mkdir(exist_ok=True)
+            path.rename(aside)
+            if aside.is_dir():
+                shutil.rmtree(aside)
+            else:
+                aside.unlink()
+
+    def drop_weights(self, folder: Path) -> None:
+        """Delete the weights of a published folder; who needs them has to train again."""
+        done = read_done(folder) or {}
+        left = {name: content for name, content in done.items() if name not in WEIGHTS}
+        with self._writing():
+            write_atomically(folder / "done", json.dumps(left, indent=1).encode())
+            for name in WEIGHTS:
+                (folder / name).unlink(missing_ok=True)
 
     def claim(self, node: Node) -> Claim | None:
         """The exclusive right to make `node`, or None while another process has it."""
@@ -132,7 +165,7 @@ class Store:
     def write_checkpoint(self, node: Node, content: bytes) -> None:
         """Replace the saved state of a training in progress."""
         with self._writing():
-            write_atomically(self._checkpoint(node), _checksum(content).encode() + content)
+            write_atomically(self._checkpoint(node), checksum(content).encode() + content)
 
     def read_checkpoint(self, node: Node) -> bytes | None:
         """The saved state, or None where there is none or it is damaged."""
@@ -140,7 +173,7 @@ class Store:
             stored = self._checkpoint(node).read_bytes()
         except OSError:
             return None
-        return stored[64:] if _checksum(stored[64:]).encode() == stored[:64] else None
+        return stored[64:] if checksum(stored[64:]).encode() == stored[:64] else None
 
     def _drop_checkpoint(self, node: Node) -> None:
         with contextlib.suppress(OSError):
@@ -148,11 +181,21 @@ class Store:
                 file.unlink(missing_ok=True)  # with what a kill left of writing it
 
     def _checkpoint(self, node: Node) -> Path:
-        return self.root / "checkpoints" / node.digest
+        return self.checkpoints / node.digest
 
     def _writing(self) -> AbstractContextManager[None]:
         return writing(f"store={self.root}")
 
 
-def _checksum(content: bytes) -> str:
+def read_done(folder: Path) -> dict[str, str] | None:
+    """File -> checksum of a published folder; None where there is no valid `done`."""
+    try:
+        done = json.loads((folder / "done").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return done if isinstance(done, dict) and "node.json" in done else None
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()

@@ -34,9 +34,9 @@ def test_what_is_published_is_read_back(store: Store) -> None:
 
 
 def test_the_first_to_publish_wins(store: Store) -> None:
-    store.publish(NODE, {"a": b"1"})
-    Store(store.root).publish(NODE, {"a": b"2"})
-    assert Store(store.root).read(NODE, "a") == b"1"
+    store.publish(NODE, {"final.safetensors": b"1"})
+    Store(store.root).publish(NODE, {"final.safetensors": b"2"})
+    assert Store(store.root).read(NODE, "final.safetensors") == b"1"
 
 
 def test_a_folder_without_a_valid_done_does_not_exist(store: Store) -> None:

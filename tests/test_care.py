@@ -1,0 +1,180 @@
+"""Care of a store: every fault is found, and nothing that a run needs is removed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lth import care, lottery
+from lth.claims import Claims
+from lth.engine import Engine
+from lth.errors import LotteryError
+from lth.run_folder import RunFolder
+from lth.spec import Spec
+from lth.store import Store, checksum
+from run import run
+from tests.conftest import ROOT, Composer
+
+
+def record(spec: Spec, folder: Path) -> None:
+    with RunFolder(folder, {}) as of_run:
+        run(spec, of_run, lambda: False)
+
+
+@pytest.fixture
+def store(tiny: Composer, tmp_path: Path) -> Store:
+    """That of a ticket of seed 0, and of seed 1 with its control: 4 + 4 + 3 trainings."""
+    for number, arguments in enumerate((["seed=0"], ["seed=1"], ["seed=1", "rewind=reinit"])):
+        record(tiny(*arguments, f"store={tmp_path}/store"), tmp_path / "runs" / str(number))
+    return Store(tmp_path / "store")
+
+
+def needs(store: Store) -> care.Needs:
+    return care.needs_of((store.root.parent / "runs").iterdir())
+
+
+def flip(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+
+
+def damage_node(folder: Path) -> None:
+    """Another learning rate, with all checksums right."""
+    file = folder / "node.json"
+    file.write_text(file.read_text().replace('"lr": 0.0012', '"lr": 0.0013'))
+    done = json.loads((folder / "done").read_text())
+    done["node.json"] = checksum(file.read_bytes())
+    (folder / "done").write_text(json.dumps(done))
+
+
+@pytest.mark.parametrize(("damage", "says"), [
+    (lambda folder: flip(folder / "curve.csv"), "the checksum of curve.csv is wrong"),
+    (lambda folder: flip(folder / "final.safetensors"), "the checksum of final.safetensors"),
+    (lambda folder: (folder / "mask.safetensors").unlink(), "mask.safetensors: No such file"),
+    (lambda folder: (folder / "done").write_text("{}"), "no valid done file"),
+    (lambda folder: (folder / "more").touch(), "more was not published with it"),
+    (lambda folder: (folder / "node.json").write_text("{"), "does not say what it is"),
+    (damage_node, "is not the digest of its content"),
+])  # fmt: skip
+def test_every_fault_is_found(store: Store, damage: Callable[[Path], None], says: str) -> None:
+    assert not list(care.faults(store))
+    damage(care.entries(store)[3].path)
+    assert any(says in fault for fault in care.faults(store))
+
+
+def test_a_damaged_checkpoint_is_found(store: Store) -> None:
+    store.checkpoints.mkdir()
+    (store.checkpoints / "0123").write_bytes(b"0" * 100)
+    assert [fault for fault in care.faults(store) if "0123: the checksum is wrong" in fault]
+
+
+def test_what_no_run_needs_is_unused_and_nothing_else(store: Store) -> None:
+    assert care.unused(care.entries(store), needs(store)) == []
+    shutil.rmtree(store.root.parent / "runs" / "1")  # its masks are the control's
+    assert len(care.unused(care.entries(store), needs(store))) == 1  # the last level of the ticket
+    shutil.rmtree(store.root.parent / "runs" / "2")
+    assert len(care.unused(care.entries(store), needs(store))) == 7
+    assert len(care.entries(store)) == 11
+
+
+def test_a_run_that_has_not_finished_needs_what_it_would_report(
+    store: Store, tiny: Composer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "3"
+    folder.mkdir()
+    status = json.loads((tmp_path / "runs" / "0" / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(status | {"state": "failed"}))
+    shutil.rmtree(tmp_path / "runs" / "0")
+    assert needs(store).unfinished == 1
+    assert care.unused(care.entries(store), needs(store)) == []
+    digests = {training.digest for _, training in lottery.levels(tiny("seed=0"))}
+    assert digests <= needs(store).ends
+
+
+def test_settings_that_cannot_be_read_are_no_reason_to_remove(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "1" / "run.json").write_text('{"state": "killed", "spec": {"seed": 1}}')
+    with pytest.raises(LotteryError, match="not settings of this version"):
+        needs(store)
+    (tmp_path / "runs" / "1" / "run.json").write_text("{")
+    with pytest.raises(LotteryError, match=r"run\.json cannot be read"):
+        needs(store)
+
+
+def test_leftovers_are_what_the_dead_have_left(store: Store) -> None:
+    assert care.leftovers(store, needs(store)) == []
+    for folder in (store.unfinished, store.damaged, store.checkpoints):
+        (folder / "0123").mkdir(parents=True)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    held = Claims(store.claims).acquire("held")
+    assert held is not None
+    holder = (store.claims / "held").read_text().replace(str(os.getpid()), str(dead.pid))
+    (store.claims / "left").write_text(holder)
+    found = care.leftovers(store, needs(store))
+    assert {str(path.relative_to(store.root)) for path in found} == {
+        "unfinished/0123", "damaged/0123", "claims/left", "checkpoints/0123"
+    }  # fmt: skip
+    assert care.busy(store) == 1
+
+
+def drop(store: Store, keep: set[str]) -> None:
+    for folder in care.weights(care.entries(store), keep):
+        store.drop_weights(folder)
+
+
+def test_dropping_weights_leaves_the_record_and_those_of_the_ends(store: Store) -> None:
+    ends = needs(store).ends
+    assert len(ends) == 2 + 2 + 1  # the control's level 0 is the ticket's
+    drop(store, keep=ends)
+    assert {file.parent.name for file in store.root.glob("??/*/final*")} == ends
+    assert care.sizes(store)["masks"][0] == care.sizes(store)["curves"][0] == 11
+    assert not list(care.faults(store))
+
+
+def test_dropped_weights_that_are_needed_are_made_again_alike(store: Store, tiny: Composer) -> None:
+    before = {file: file.read_bytes() for file in store.root.glob("??/*/*.[cs]*")}
+    drop(store, keep=set())
+    engine = Engine(Store(store.root), torch.device("cpu"), Path("data"))
+    longer = tiny("seed=1", "rewind=reinit", "pruning.levels=4")
+    trainings = [training for _, training in lottery.levels(longer)]
+    assert {training for training, _ in engine.ensure(trainings)} == set(trainings)
+    assert engine.trained == 1 + 4  # the new level; for its mask, levels 0 to 3 of the ticket
+    assert engine.damaged == []
+    after = {file: file.read_bytes() for file in before if file.exists()}
+    assert after.items() <= before.items()
+    assert care.sizes(store)["weights"][0] == 5
+    assert not list(care.faults(store))
+
+
+def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> None:
+    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        words = [sys.executable, "-m", "analysis", "store", str(store.root), *arguments]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    runs = store.root.parent / "runs"
+    shutil.rmtree(runs / "0")
+    assert "weights" in command().stdout
+    removal = ("--runs", str(runs), "--remove", "leftovers", "unused", "--weights", "none")
+    told = command(*removal)
+    assert "folders that no run needs: 4" in told.stdout
+    assert "weights: 7" in told.stdout
+    assert "nothing was removed: add --yes" in told.stdout
+    assert len(care.entries(store)) == 11
+    nowhere = command("--runs", str(store.root), "--remove", "unused", "--yes")
+    assert nowhere.returncode == 1
+    assert "no runs in" in nowhere.stderr
+    assert command(*removal, "--yes").returncode == 0
+    assert len(care.entries(store)) == 7
+    assert "weights" not in care.sizes(store)
+    assert "sound: every file of 7 folders" in command("--verify").stdout
+    held = Claims(store.claims).acquire("0123")
+    assert held is not None
+    busy = command(*removal, "--yes")
+    assert busy.returncode == 1
+    assert "1 trainings are in progress" in busy.stderr
