@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import hydra
@@ -13,6 +14,7 @@ from lth.config import from_config
 from lth.records import early_stop
 from lth.run_folder import RunFolder
 from lth.smoke import shrunk
+from lth.tracking import check_tracker, tracked
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -22,8 +24,15 @@ def main(config: DictConfig) -> float:
     groups = {group: name for group, name in job.runtime.choices.items() if "/" not in group}
     status = {"overrides": list(job.overrides.task), "groups": groups}
     output = Path(job.runtime.output_dir)
-    with terminal.stop_on_signal() as stopping, RunFolder(output, status) as folder:
-        return run(from_config(config), folder, stopping)
+    with (
+        terminal.stop_on_signal() as stopping,
+        ExitStack() as after_the_end,
+        RunFolder(output, status) as folder,
+    ):
+        wanted = from_config(config)
+        check_tracker(wanted.tracker)
+        after_the_end.enter_context(tracked(wanted.tracker, output))
+        return run(wanted, folder, stopping)
 
 
 def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> float:

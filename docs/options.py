@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "options.md"
-SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind")
+SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind", "tracker")
 PRESETS = ("network", "experiment")
 INTRODUCTION = """# Every option
 
@@ -74,8 +74,9 @@ def _escaped(text: str) -> str:
 
 def _settings(file: Path, group: str = "") -> Iterator[tuple[str, str, str]]:
     """(dotted name, default, comment) of every leaf of a YAML file, less Hydra's own."""
-    path = base = [group] if group else []
-    for line in file.read_text().splitlines():
+    text = file.read_text()
+    path = base = [group] if group and "@package _global_" not in text else []
+    for line in text.splitlines():
         found = re.fullmatch(r"( *)(\w+):(?: +([^#]*?))?(?: *# (.*))?", line)
         if not found:
             continue

@@ -207,6 +207,8 @@ class Spec:
     threads: PositiveInt
     store: str
     checkpoint_seconds: PositiveFloat
+    tracker: AnyTarget | None
+    """Who else is told of what is recorded (`lth.tracking`)."""
     smoke: bool
     """Seconds instead of hours, on noise: to try the whole path (`lth.smoke`)."""
 
@@ -217,6 +219,7 @@ NOT_IDENTITY = {
     "device": "where it is computed; recorded in provenance.json",
     "threads": "how fast it is computed; recorded in provenance.json",
     "store": "where results lie",
+    "tracker": "who else is told",
     "checkpoint_seconds": "how much a killed process loses",
     "smoke": "the settings that it shrinks are what counts",
 }

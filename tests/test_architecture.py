@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "plan": {"checks", "errors", "graph", "inputs", "lottery", "smoke", "spec", "store"},
     "run_folder": {"claims", "errors", "files", "provenance", "records"},
     "terminal": {"analysis", "errors"},
+    "tracking": {"errors", "records", "spec"},
     "care": {"claims", "errors", "graph", "lottery", "spec", "store"},
 }  # fmt: skip
 """Module of lth -> the modules of this project that it may import."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from analysis.status import read_statuses
 from lth import lottery, terminal
@@ -126,6 +127,20 @@ def test_an_unexpected_error_keeps_its_traceback_in_the_log(tmp_path: Path) -> N
     (folder,) = run_folders(tmp_path)
     assert "broken.py" in (folder / "run.log").read_text()
     assert [row["level"] for row in table(folder / "levels.csv")] == ["0"]
+
+
+def test_optuna_searches_for_the_best_objective(tmp_path: Path) -> None:
+    search = ("hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=2")
+    settings = ("hydra.sweeper.direction=maximize", "pruning.rate=interval(10,40)")
+    done = run(tmp_path, "-m", *search, *settings, "hydra.sweep.dir=search")
+    assert done.returncode == 0, done.stderr
+    objectives = [
+        json.loads(file.read_text())["objective"] for file in tmp_path.glob("search/*/run.json")
+    ]
+    assert len(objectives) == 2
+    found = OmegaConf.load(tmp_path / "search" / "optimization_results.yaml")
+    assert found.best_value == max(objectives)
+    assert 10 <= found.best_params["pruning.rate"] <= 40
 
 
 SLOW = (*TINY, "training.iterations=600", "training.evaluate_every=50", "checkpoint_seconds=0.02")
