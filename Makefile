@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slurm-test check bench clean
+.PHONY: demo test slurm-test check bench kills clean
 
 demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 	$(BIN)/python run.py -m seed=0,1,2 rewind=init,reinit
@@ -11,7 +11,7 @@ test: .venv/test  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
 
 slurm-test: .venv/test  ## sweeps on a real SLURM, which is installed and started on this machine (as root)
-	which slurmctld slurmd munged > /dev/null || { apt-get -qq update && apt-get -qq install -y slurm-wlm munge > /dev/null; } || echo "no SLURM to be had: its tests will be skipped"
+	which slurmctld slurmd munged faketime > /dev/null || { apt-get -qq update && apt-get -qq install -y slurm-wlm munge faketime > /dev/null; } || echo "no SLURM to be had: its tests will be skipped"
 	$(BIN)/python -m pytest tests/slurm
 
 check: .venv/test  ## format, lint, types
@@ -21,6 +21,9 @@ check: .venv/test  ## format, lint, types
 
 bench: .venv/demo  ## what an iteration costs, against the usual loop
 	$(BIN)/python -m benchmarks.step
+
+kills: .venv/demo  ## a sweep killed 100 times at random moments, against an undisturbed one
+	$(BIN)/python -m benchmarks.kills
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'

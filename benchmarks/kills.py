@@ -1,0 +1,108 @@
+"""A sweep killed at random moments, again and again, against one that nobody disturbs.
+
+python -m benchmarks.kills [--kills 100]
+"""
+
+import argparse
+import csv
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.progress import track
+
+from lth.records import TIMING_COLUMNS
+
+ROOT = Path(__file__).parents[1]
+SWEEP = ("-m", "seed=0,1,2,3", "rewind=init,reinit", "pruning.levels=6", "checkpoint_seconds=1",
+         "training.iterations=16000", "training.evaluate_every=1000", "hydra.sweep.dir=sweep", "store=store")  # fmt: skip
+"""52 trainings, a minute or more of work in which to be killed."""
+LATEST_SECONDS = 12.0
+"""Of the kill after each start; a start takes some seconds until it trains."""
+RESULTS = ("curve.csv", "final.safetensors", "mask.safetensors", "node.json", "summary.json")
+Published = dict[Path, tuple[int, str]]
+"""File of the store -> inode and checksum."""
+
+
+def main() -> int:
+    """Report kills, bytes lost, trainings repeated; the exit code is 1 where the ends differ."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=100)
+    kills = parser.parse_args().kills
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("disturbed", "undisturbed"):
+            (folder / part).mkdir()
+        lost, repeated = disturb(folder / "disturbed", kills)
+        subprocess.run(command(), cwd=folder / "undisturbed", check=True, stdout=subprocess.DEVNULL)
+        differing = differences(folder / "disturbed", folder / "undisturbed")
+        total = len(list((folder / "undisturbed" / "store").glob("??/*")))
+    print(f"{kills} kills; {lost} bytes lost; {repeated} of {total} finished trainings repeated; "
+          f"{len(differing)} files differ from the undisturbed sweep")  # fmt: skip
+    for file in differing:
+        print(f"differs: {file}")
+    return int(bool(differing or lost or repeated))
+
+
+def command() -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), *SWEEP]
+
+
+def disturb(folder: Path, kills: int) -> tuple[int, int]:
+    """Start the sweep and kill all of it, `kills` times; then let it finish. Bytes of published
+    files that were lost or changed, and trainings made a second time."""
+    moment = random.Random(0)
+    seen: Published = {}
+    for _ in track(range(kills), "killing"):
+        process = subprocess.Popen(
+            command(), cwd=folder, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(moment.uniform(0.5, LATEST_SECONDS))
+        if process.poll() is not None:
+            raise SystemExit("the sweep ended before all kills: it needs more iterations")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        seen = {**published(folder), **seen}
+    subprocess.run(command(), cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    now = published(folder)
+    lost = [file for file, (_, content) in seen.items() if now.get(file, (0, ""))[1] != content]
+    repeated = {file.parent for file, (inode, _) in seen.items() if now[file][0] != inode}
+    return sum(file.stat().st_size for file in lost), len(repeated)
+
+
+def published(folder: Path) -> Published:
+    files = (folder / "store").glob("??/*/*")
+    return {f: (f.stat().st_ino, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files}
+
+
+def differences(one: Path, other: Path) -> list[Path]:
+    """Tables, timing aside, and stored results that are not the same in both."""
+    found = {path.relative_to(one) for path in results(one)}
+    expected = {path.relative_to(other) for path in results(other)}
+    both = (path for path in found & expected if content(one / path) != content(other / path))
+    return sorted({*both, *(found ^ expected)})
+
+
+def results(folder: Path) -> Iterator[Path]:
+    yield from folder.glob("sweep/*/*.csv")
+    yield from (file for file in folder.glob("store/??/*/*") if file.name in RESULTS)
+
+
+def content(file: Path) -> object:
+    if file.parent.parent.name != "sweep":
+        return file.read_bytes()
+    with file.open() as table:
+        rows = list(csv.DictReader(table))
+    return [{k: v for k, v in row.items() if k not in TIMING_COLUMNS} for row in rows]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
