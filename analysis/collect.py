@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.status import find_runs
-from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS
+from lth.files import checksum
+from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS, is_whole
 
 REPLICATE = ("seed", "rewind.draw")
 """Settings that number repetitions of the same thing."""
@@ -145,6 +146,7 @@ def in_words(counts: pd.DataFrame) -> str:
 def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataFrame]]:
     """The settings and the two tables of a run. Raises where they are missing or not whole."""
     status = json.loads((folder / "run.json").read_bytes())
+    _check_whole(folder, status)
     if "identity" not in status:
         raise ValueError(f"{status['state']} before it began: {status.get('error', 'no reason')}")
     identity = {name: _plain(value) for name, value in status["identity"].items()}
@@ -162,6 +164,15 @@ def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataF
         "setting": json.dumps({k: v for k, v in identity.items() if not _tells_arms_apart(k)}),
     }
     return {**identity, **derived}, tables
+
+
+def _check_whole(folder: Path, status: dict[str, Any]) -> None:
+    if not is_whole(status):
+        raise ValueError("run.json is not as it was written")
+    for name, written in status.get("tables", {}).items():
+        running = status["state"] == "running"  # the tables may be newer than what is said of them
+        if not running and checksum((folder / name).read_bytes()) != written:
+            raise ValueError(f"{name} is not as it was written; run it again, nothing is trained")
 
 
 def read_csv(file: Path) -> pd.DataFrame:

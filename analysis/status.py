@@ -33,12 +33,15 @@ def read_statuses(folder: Path) -> list[tuple[Path, Status]]:
 
 
 def find_runs(root: Path) -> Iterator[Path]:
-    """Folders with a run.json, not looking inside them nor inside a store."""
-    for path, names, files in os.walk(root):
+    """Folders with a run.json, not looking inside them nor inside a store; and folders that cannot
+    be looked into, as they may be such."""
+    closed: list[OSError] = []
+    for path, names, files in os.walk(root, onerror=closed.append):
         if "run.json" in files:
             yield Path(path)
         if "run.json" in files or "claims" in names:
             names.clear()
+    yield from (Path(error.filename) for error in closed if isinstance(error, PermissionError))
 
 
 def _read(file: Path) -> Status:

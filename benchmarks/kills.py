@@ -21,8 +21,11 @@ from rich.progress import track
 from lth.records import TIMING_COLUMNS
 
 ROOT = Path(__file__).parents[1]
-SWEEP = ("-m", "seed=0,1,2,3", "rewind=init,reinit", "pruning.levels=6", "checkpoint_seconds=1",
-         "training.iterations=16000", "training.evaluate_every=1000", "hydra.sweep.dir=sweep", "store=store")  # fmt: skip
+SWEEP = (
+    "-m", "seed=0,1,2,3", "rewind=init,reinit", "pruning.levels=6", "checkpoint_seconds=1",
+    "training.iterations=16000", "training.evaluate_every=1000", "hydra.sweep.dir=sweep",
+    "store=store",
+)  # fmt: skip
 """52 trainings, a minute or more of work in which to be killed."""
 LATEST_SECONDS = 12.0
 """Of the kill after each start; a start takes some seconds until it trains."""

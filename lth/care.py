@@ -16,8 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from lth import graph, lottery
 from lth.claims import is_abandoned
 from lth.errors import LotteryError
+from lth.files import checksum
 from lth.spec import Spec
-from lth.store import WEIGHTS, Store, checksum, read_done
+from lth.store import WEIGHTS, Store, read_done
 
 PARTS = {"mask.safetensors": "masks", "curve.csv": "curves"} | dict.fromkeys(WEIGHTS, "weights")
 """What the files of a published folder are called in a survey; the others are `records`."""

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -7,6 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lth.errors import LotteryError
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager

@@ -10,9 +10,12 @@ optimiser steps; an evaluation at iteration i is made before step i.
 
 import csv
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from lth.files import checksum
 
 
 class Evaluation(NamedTuple):
@@ -102,6 +105,18 @@ def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> dic
 def metric_rows(level: int, outcome: Outcome) -> list[dict[str, Any]]:
     at = {"level": level, "density": density(outcome.weights)}
     return [{**at, **evaluation._asdict()} for evaluation in outcome.curve]
+
+
+def sealed(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json holds, with the checksum of all of it: a damaged or edited one shows."""
+    rest = {name: value for name, value in status.items() if name != "checksum"}
+    content: dict[str, Any] = json.loads(json.dumps(rest))  # as it will be read
+    return content | {"checksum": checksum(json.dumps(content, sort_keys=True).encode())}
+
+
+def is_whole(status: Mapping[str, Any]) -> bool:
+    """Whether it is as it was sealed; one without a seal was written by hand."""
+    return "checksum" not in status or sealed(status)["checksum"] == status["checksum"]
 
 
 def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:

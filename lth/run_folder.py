@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from lth.claims import STALE_AFTER, TOUCH_EVERY, Claim, Claims, holder_of, is_held_here
 from lth.errors import Interrupted, LotteryError
-from lth.files import write_atomically, writing
+from lth.files import checksum, write_atomically, writing
 from lth.provenance import provenance
-from lth.records import METRIC_COLUMNS, Outcome, level_row, metric_rows, to_csv
+from lth.records import METRIC_COLUMNS, Outcome, level_row, metric_rows, sealed, to_csv
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class RunFolder:
     def update(self, **changes: Any) -> None:  # noqa: ANN401 - any JSON value
         """Change the status and write run.json."""
         self.status |= changes | {"updated": time.time()}
-        self._write("run.json", json.dumps(self.status, indent=1).encode())
+        self._write("run.json", json.dumps(sealed(self.status), indent=1).encode())
 
     def add(self, level: int, digest: str, outcome: Outcome, *, cached: bool) -> None:
         """Record a level; the tables are written anew where it has taken time to get it."""
@@ -106,8 +106,13 @@ class RunFolder:
         """levels.csv and metrics.csv of the levels that are there, in order."""
         levels = [self._levels[level] for level in sorted(self._levels)]
         metrics = [row for level in sorted(self._metrics) for row in self._metrics[level]]
-        self._write("levels.csv", to_csv(levels, list(levels[0])))
-        self._write("metrics.csv", to_csv(metrics, METRIC_COLUMNS))
+        tables = {
+            "levels.csv": to_csv(levels, list(levels[0])),
+            "metrics.csv": to_csv(metrics, METRIC_COLUMNS),
+        }
+        for name, content in tables.items():
+            self._write(name, content)
+        self.status["tables"] = {name: checksum(content) for name, content in tables.items()}
 
     def _write(self, name: str, content: bytes) -> None:
         with writing(str(self.path)):

@@ -9,7 +9,6 @@ A folder is published by renaming it into place whole; without a valid `done` it
 """
 
 import contextlib
-import hashlib
 import json
 import shutil
 import uuid
@@ -18,7 +17,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lth.claims import Claim, Claims
-from lth.files import sync_folder, write, write_atomically, writing
+from lth.files import checksum, sync_folder, write, write_atomically, writing
 from lth.graph import Node, describe
 
 WEIGHTS = {"final.safetensors", "state.safetensors"}
@@ -194,8 +193,3 @@ def read_done(folder: Path) -> dict[str, str] | None:
     except (OSError, ValueError):
         return None
     return done if isinstance(done, dict) and "node.json" in done else None
-
-
-def checksum(content: bytes) -> str:
-    """SHA-256, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()

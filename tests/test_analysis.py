@@ -182,6 +182,35 @@ def test_a_damaged_run_is_reported_and_the_rest_drawn(sweep: Path, file: str, co
     assert runs.levels["run"].nunique() == 5
 
 
+@pytest.mark.parametrize("file", ["run.json", "levels.csv", "metrics.csv"])
+def test_a_changed_digit_in_what_a_run_wrote_is_never_drawn(tmp_path: Path, file: str) -> None:
+    tables = ("levels.csv", "metrics.csv")
+    for seed in (0, 1):
+        run = tmp_path / f"{seed}"
+        write_run(run, seed=seed)
+        status = json.loads((run / "run.json").read_text())
+        status["tables"] = {name: checksum((run / name).read_bytes()) for name in tables}
+        (run / "run.json").write_text(json.dumps(sealed(status)))
+    assert collect([tmp_path]).problems == []
+    text = (tmp_path / "1" / file).read_text()
+    (tmp_path / "1" / file).write_text(text.replace("0", "1", 1))
+    runs = collect([tmp_path])
+    assert runs.levels["run"].unique() == [str(tmp_path / "0")]
+    assert f"{tmp_path / '1'}: left out ({file} is not as it was written" in runs.problems[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reading as somebody else needs root")
+def test_a_folder_that_cannot_be_read_is_told(sweep: Path) -> None:
+    (sweep / "1").chmod(0)
+    for folder in (sweep, *sweep.parents[:3]):
+        folder.chmod(0o755)
+    code = "import sys; from analysis.status import *; print(*find_runs(Path(sys.argv[1])), *overview([Path(sys.argv[1])])[1])"
+    words = [sys.executable, "-c", code, str(sweep)]
+    done = subprocess.run(words, cwd=ROOT, user="nobody", capture_output=True, text=True)
+    assert str(sweep / "1") in done.stdout, done.stderr
+    assert "unreadable" in done.stdout
+
+
 def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:
     write_run(sweep / "8", seed=0, rate=20.0)
     ((name, title, levels, _),) = experiments(collect([sweep]))

@@ -15,9 +15,10 @@ from lth import care, lottery
 from lth.claims import Claims
 from lth.engine import Engine
 from lth.errors import LotteryError
+from lth.files import checksum
 from lth.run_folder import RunFolder
 from lth.spec import Spec
-from lth.store import Store, checksum
+from lth.store import Store
 from run import run
 from tests.conftest import ROOT, Composer
 
