@@ -1,7 +1,7 @@
 """One run, or with -m a sweep of them: python run.py [-m] [KEY=VALUE ...]. See README.md."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,10 +11,14 @@ from omegaconf import DictConfig
 
 from lth import lottery, spec, terminal
 from lth.config import from_config
-from lth.records import early_stop
+from lth.graph import Training
+from lth.records import Outcome, early_stop
 from lth.run_folder import RunFolder
 from lth.smoke import shrunk
+from lth.store import Damaged, Store
 from lth.tracking import check_tracker, tracked
+
+Levels = Mapping[Training, int]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -37,20 +41,47 @@ def main(config: DictConfig) -> float:
 
 def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> float:
     """Make the trainings of a run exist, and record each level as soon as it is there."""
-    from lth.checks import check  # torch takes a second to import: not before it is needed
-    from lth.engine import Engine, find_device
-    from lth.store import Store
-
     whole, wanted = wanted, shrunk(wanted) if wanted.smoke else wanted
     levels = {training: level for level, training in lottery.levels(wanted)}
     store = Store(Path(wanted.store))
-    if not all(map(store.exists, levels)):  # what is there has been checked
+    found = all(map(store.exists, levels))
+    if not found:  # what is there has been checked
+        from lth.checks import check  # torch takes a second to import: not before it is needed
+
         check(whole)
     folder.update(
         spec=dataclasses.asdict(wanted),
         identity=spec.identity(wanted),
         levels=max(levels.values()),
     )
+    outcomes = stored(levels, store) if found else {}
+    for training, outcome in outcomes.items():
+        folder.add(levels[training], training.digest, outcome, cached=True)
+    outcomes = outcomes or make(wanted, levels, store, folder, stopping)
+    *_, last = levels
+    objective = early_stop(outcomes[last].curve).test_accuracy
+    folder.status["objective"] = objective
+    return objective
+
+
+def stored(levels: Levels, store: Store) -> dict[Training, Outcome]:
+    """What the store has of trainings that it has all of; nothing where one is damaged."""
+    try:
+        return {training: store.outcome(training) for training in levels}
+    except Damaged:
+        return {}
+
+
+def make(
+    wanted: spec.Spec,
+    levels: Levels,
+    store: Store,
+    folder: RunFolder,
+    stopping: Callable[[], bool],
+) -> dict[Training, Outcome]:
+    """Train what is missing, or wait for who does."""
+    from lth.engine import Engine, find_device
+
     engine = Engine(
         store,
         find_device(wanted.device),
@@ -69,10 +100,7 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
             folder.add(levels[training], training.digest, outcomes[training], cached=cached)
     finally:
         folder.status |= {"trained": engine.trained, "damaged": engine.damaged}
-    *_, last = levels
-    objective = early_stop(outcomes[last].curve).test_accuracy
-    folder.status["objective"] = objective
-    return objective
+    return outcomes
 
 
 if __name__ == "__main__":

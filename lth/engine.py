@@ -17,7 +17,7 @@ from lth.errors import Interrupted, LotteryError
 from lth.graph import Fresh, Snapshot, Stored, Training
 from lth.inputs import Inputs, build_model
 from lth.provenance import provenance
-from lth.records import Outcome, curve_from_csv, curve_to_csv
+from lth.records import Outcome, curve_to_csv
 from lth.store import Damaged, Store
 from lth.training import Progress, evaluate, train
 
@@ -52,6 +52,7 @@ class Engine:
     """What this engine has made."""
     damaged: list[str] = field(default_factory=list)
     """What it found damaged in the store, set aside and made again."""
+    _awaited: set[Stored] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._inputs = Inputs(self.store, self.data_root, self.device)
@@ -68,7 +69,7 @@ class Engine:
         while waiting:
             try:
                 for training in [node for node in waiting if self.store.exists(node)]:
-                    yield training, self.outcome(training)
+                    yield training, self.store.outcome(training)
                     waiting.remove(training)
                 self._make_one(graph.missing(waiting, self.store.exists, self.store.has_weights))
             except Damaged as damage:
@@ -78,17 +79,6 @@ class Engine:
     def trained(self) -> int:
         """How many trainings this engine has made."""
         return sum(isinstance(node, Training) for node in self.made)
-
-    def outcome(self, training: Training) -> Outcome:
-        """What is recorded of a stored training. Raises Damaged."""
-        summary = json.loads(self.store.read(training, "summary.json"))
-        return Outcome(
-            curve_from_csv(self.store.read(training, "curve.csv")),
-            summary["early_stop_train_accuracy"],
-            summary["final_train_accuracy"],
-            {name: (kept, total) for name, (kept, total) in summary["weights"].items()},
-            json.loads(self.store.read(training, "provenance.json"))["seconds"],
-        )
 
     def _set_aside(self, damage: Damaged) -> None:
         if str(damage) in self.damaged:
@@ -108,6 +98,9 @@ class Engine:
                 with claim:
                     self._make(node, pending)
                 return
+            if ready and node not in self._awaited:
+                self._awaited.add(node)
+                log.info("%s is being made by %s", node, self.store.holder(node))
         if pending:
             time.sleep(POLL_SECONDS)
 

@@ -12,7 +12,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lth.files import checksum
@@ -40,6 +40,18 @@ class Outcome(NamedTuple):
     final_train_accuracy: float
     weights: dict[str, tuple[int, int]]
     seconds: float
+
+
+def outcome(read: Callable[[str], bytes]) -> Outcome:
+    """That of a stored training, from the content of its files by name."""
+    summary = json.loads(read("summary.json"))
+    return Outcome(
+        curve_from_csv(read("curve.csv")),
+        summary["early_stop_train_accuracy"],
+        summary["final_train_accuracy"],
+        {name: (kept, total) for name, (kept, total) in summary["weights"].items()},
+        json.loads(read("provenance.json"))["seconds"],
+    )
 
 
 LEVEL_COLUMNS = (

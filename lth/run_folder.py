@@ -19,6 +19,7 @@ from lth.records import METRIC_COLUMNS, Outcome, level_row, metric_rows, sealed,
 
 log = logging.getLogger(__name__)
 
+WAIT_SECONDS = 5.0
 State = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -67,7 +68,8 @@ class RunFolder:
                     f"{self.path}: {holder_of(file)} is writing its run there. Wait for it, or "
                     "start again: another second is another folder."
                 )
-            time.sleep(1)
+            log.warning("waiting for %s, if it still lives, to finish here", holder_of(file))
+            time.sleep(WAIT_SECONDS)
 
     def _conclude(self, error: BaseException | None) -> None:
         self.status |= {"done": len(self._levels), "finished": time.time()}

@@ -14,11 +14,13 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
-from lth.claims import Claim, Claims
+from lth.claims import Claim, Claims, holder_of
 from lth.files import checksum, sync_folder, write, write_atomically, writing
-from lth.graph import Node, describe
+from lth.graph import Node, Training, describe
+from lth.records import Outcome, outcome
 
 WEIGHTS = {"final.safetensors", "state.safetensors"}
 """The files that can be dropped from a published folder: curves and masks stay (`lth.care`)."""
@@ -80,6 +82,10 @@ class Store:
         if checksum(content) != self._done[node].get(name):
             raise Damaged(node, f"the checksum of {name} is wrong")
         return content
+
+    def outcome(self, training: Training) -> Outcome:
+        """What is recorded of a stored training. Raises Damaged."""
+        return outcome(partial(self.read, training))
 
     def publish(self, node: Node, artefacts: Mapping[str, bytes]) -> None:
         """Make `node` exist, whole; a no-op where another process was faster."""
@@ -160,6 +166,10 @@ class Store:
         """The exclusive right to make `node`, or None while another process has it."""
         with self._writing():
             return self._claims.acquire(node.digest)
+
+    def holder(self, node: Node) -> str:
+        """Who is making `node`, for messages."""
+        return holder_of(self.claims / node.digest)
 
     def write_checkpoint(self, node: Node, content: bytes) -> None:
         """Replace the saved state of a training in progress."""

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from rich.console import Console, RenderableType
 from analysis.__main__ import experiments, main
 from analysis.collect import arm_name, collect, repetitions
 from analysis.figures import curves_figure, density_figure
-from analysis.status import read_statuses, summary
+from analysis.status import overview, read_statuses, summary
 from analysis.tables import level_tables
 from lth.claims import Claims
-from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS
+from lth.files import checksum
+from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS, sealed
 
 DENSITIES = [1.0, 0.5, 0.25]
 
@@ -200,15 +203,22 @@ def test_a_changed_digit_in_what_a_run_wrote_is_never_drawn(tmp_path: Path, file
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="reading as somebody else needs root")
-def test_a_folder_that_cannot_be_read_is_told(sweep: Path) -> None:
-    (sweep / "1").chmod(0)
-    for folder in (sweep, *sweep.parents[:3]):
+def test_a_folder_that_cannot_be_read_is_told() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for seed in (0, 1):
+            write_run(folder / f"{seed}", seed=seed)
         folder.chmod(0o755)
-    code = "import sys; from analysis.status import *; print(*find_runs(Path(sys.argv[1])), *overview([Path(sys.argv[1])])[1])"
-    words = [sys.executable, "-c", code, str(sweep)]
-    done = subprocess.run(words, cwd=ROOT, user="nobody", capture_output=True, text=True)
-    assert str(sweep / "1") in done.stdout, done.stderr
-    assert "unreadable" in done.stdout
+        (folder / "1").chmod(0)
+        try:
+            os.seteuid(65534)
+            runs, (picture, states) = collect([folder]), overview([folder])
+        finally:
+            os.seteuid(0)
+    assert runs.levels["run"].nunique() == 1
+    assert any(problem.startswith(f"{folder / '1'}: left out") for problem in runs.problems)
+    assert states == {"finished", "unreadable"}
+    assert "1 (): unreadable" in printed(picture)
 
 
 def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:

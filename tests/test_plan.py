@@ -45,7 +45,7 @@ def test_time_is_that_of_the_like_nearest_in_density(engine: Engine, tiny: Compo
     dict(engine.ensure([t for _, t in lottery.levels(tiny())]))
     made = plan(jobs(tiny, ("seed=1",), ("seed=1", "training.batch_size=30")), engine.store)
     assert made.unmeasured == 4  # other batches have another speed
-    measured = [engine.outcome(t).seconds for _, t in lottery.levels(tiny())]
+    measured = [engine.store.outcome(t).seconds for _, t in lottery.levels(tiny())]
     assert made.seconds == pytest.approx(sum(measured), rel=1e-6)
 
 

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -263,27 +264,49 @@ def sweep_statuses(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_bytes()) for file in folder.glob("*/run.json")]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A tmpfs there, of that size."""
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(words, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk needs root, and a machine that lets it")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
 def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)], check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("this machine mounts no tmpfs")
-    try:
+    with small_disk(disk, "96k"):
         full = run(tmp_path, f"store={disk}/store")
         assert full.returncode == 1
         assert "No space left on device" in full.stdout + full.stderr
         assert "Traceback" not in full.stdout + full.stderr
-        subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
+        remount(disk, "size=10m")
         again = run(tmp_path, f"store={disk}/store")
         assert again.returncode == 0
         trained = [status.get("trained", 0) for status in statuses(tmp_path)]
         assert trained[-1] < 4  # some were there already
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_store_that_is_read_only_serves_what_it_has(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, "10m"):
+        assert run(tmp_path, f"store={disk}/store").returncode == 0
+        remount(disk, "ro")
+        assert run(tmp_path, f"store={disk}/store").returncode == 0
+        more = run(tmp_path, f"store={disk}/store", "pruning.levels=4")
+        remount(disk, "rw")
+    assert more.returncode == 1
+    assert f"store={disk}/store: cannot write there (Read-only file system)" in more.stdout
+    first, cached, _ = run_folders(tmp_path)
+    assert table(first / "levels.csv") == table(cached / "levels.csv")
 
 
 def test_an_experiment_is_a_sweep_by_itself_and_its_axes_can_be_replaced(tmp_path: Path) -> None:

@@ -1,18 +1,16 @@
 """Sweeps on a real SLURM, with the faults that clusters have (make slurm-test)."""
 
-import csv
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from analysis.status import read_statuses
-from lth.records import TIMING_COLUMNS
+from benchmarks.kills import differences, results
 from tests.conftest import ROOT, TINY
 
 pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
@@ -54,30 +52,22 @@ def ended() -> bool:
     return not queue().strip()
 
 
-def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """levels.csv of each run, by what was asked of it, without timing."""
-    found = {}
-    for path, status in read_statuses(folder / "sweep"):
-        if (path / "levels.csv").is_file():
-            rows = list(csv.DictReader((path / "levels.csv").read_text().splitlines()))
-            plain = [{k: v for k, v in r.items() if k not in TIMING_COLUMNS} for r in rows]
-            found[json.dumps(status["identity"], sort_keys=True)] = plain
-    return found
-
-
-SWEEP = ("seed=0,1,2", "rewind=init,reinit", "training.iterations=4000", "pruning.levels=2")
+SWEEP = (
+    "seed=0,1,2", "rewind=init,reinit", "training.iterations=4000", "pruning.levels=2",
+    "store=store",
+)  # fmt: skip
 """Six runs, which share 3 dense networks and the tickets that give the controls their masks."""
 
 
 @pytest.fixture(scope="module")
-def done_locally(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+def done_locally(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("local")
     assert run(folder, *SWEEP, "hydra.sweep.dir=sweep").returncode == 0
-    return tables(folder)
+    return folder
 
 
 def test_a_detached_sweep_with_a_requeued_and_a_cancelled_job_ends_as_it_does_locally(
-    tmp_path: Path, done_locally: dict[str, list[dict[str, Any]]]
+    tmp_path: Path, done_locally: Path
 ) -> None:
     ids = submit(tmp_path, *SWEEP)
     assert len(ids) == 6
@@ -92,7 +82,8 @@ def test_a_detached_sweep_with_a_requeued_and_a_cancelled_job_ends_as_it_does_lo
     trained = sum(status["trained"] for _, status in read_statuses(tmp_path / "sweep"))
     assert trained <= 3 + 3 * 4  # nothing twice
     assert run(tmp_path, *SWEEP, "hydra.sweep.dir=sweep").returncode == 0
-    assert tables(tmp_path) == done_locally
+    assert len(list(results(tmp_path))) == 2 * 6 + 5 * (3 + 3 * 4)  # tables, stored results
+    assert differences(tmp_path, done_locally) == []
 
 
 def test_a_pre_empted_job_saves_and_goes_on(tmp_path: Path) -> None:
