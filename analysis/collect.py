@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.status import find_runs
+from analysis.status import find_runs, state_of
 from lth.files import checksum
 from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS, is_whole
 
@@ -170,9 +170,9 @@ def _check_whole(folder: Path, status: dict[str, Any]) -> None:
     if not is_whole(status):
         raise ValueError("run.json is not as it was written")
     for name, written in status.get("tables", {}).items():
-        running = status["state"] == "running"  # the tables may be newer than what is said of them
-        if not running and checksum((folder / name).read_bytes()) != written:
-            raise ValueError(f"{name} is not as it was written; run it again, nothing is trained")
+        # while a run writes, its tables may be newer than what run.json says of them
+        if state_of(folder) != "running" and checksum((folder / name).read_bytes()) != written:
+            raise ValueError(f"{name} is not as it was written: run it once more")
 
 
 def read_csv(file: Path) -> pd.DataFrame:

@@ -44,6 +44,11 @@ def find_runs(root: Path) -> Iterator[Path]:
     yield from (Path(error.filename) for error in closed if isinstance(error, PermissionError))
 
 
+def state_of(run: Path) -> str:
+    """That of the run in this folder."""
+    return str(_read(run / "run.json")["state"])
+
+
 def _read(file: Path) -> Status:
     status = _content(file)
     if status["state"] == "running" and is_abandoned(file.with_name("claim")):

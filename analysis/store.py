@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from analysis.status import find_runs
+from analysis.status import find_runs, state_of
 from lth import care
 from lth.errors import LotteryError
 from lth.store import Store
@@ -24,15 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", nargs="+", type=Path, metavar="FOLDER", default=[Path("multirun")],
         help="where all runs lie that use the store (multirun)",
     )  # fmt: skip
-    parser.add_argument("--verify", action="store_true", help="read every file, check every digest")
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--verify", action="store_true", help="read every file, check every digest")
+    what.add_argument(
         "--remove", nargs="+", choices=("leftovers", "unused"), default=[],
         help="leftovers of killed processes and repairs; what no run refers to",
     )  # fmt: skip
     parser.add_argument(
         "--weights", choices=("all", "ends", "none"), default="all",
-        help="drop weights, but not curves and masks: keep those of each run's first and last "
-        "level (ends), or none",
+        help="drop weights, but not curves and masks: keep those of each finished run's first and "
+        "last level (ends), or none; runs that have not finished keep theirs",
     )  # fmt: skip
     parser.add_argument("--yes", action="store_true", help="remove; else only say what would go")
 
@@ -48,30 +49,46 @@ def look_after(arguments: argparse.Namespace) -> int:
 
 def _look_after(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
-    if not store.root.is_dir():
-        raise LotteryError(f"{store.root}: there is no store. Give the folder of one, store=...")
+    if not care.is_store(store.root):
+        raise LotteryError(f"{store.root}: that is no store. Name the folder of one.")
     if arguments.verify:
         return _verify(store)
     if not arguments.remove and arguments.weights == "all":
         _print_sizes(store)
         return 0
-    _refuse_while_busy(store)
-    runs = [run for folder in arguments.runs for run in find_runs(folder)]
-    if not runs:
+    _refuse_while_busy(store, arguments.runs)
+    needs = care.needs_of(_runs_in(arguments.runs))
+    found = care.entries(store)
+    if needs.trainings.isdisjoint(entry.digest for entry in found):
         raise LotteryError(
-            f"no runs in {', '.join(map(str, arguments.runs))}, so that nothing would be needed. "
-            "Name the folders of those that use this store: --runs FOLDER ..."
+            f"{store.root}: none of these runs uses it. Name the folders of those that do: --runs"
         )
-    _remove(_removals(arguments, store, care.needs_of(runs)), yes=arguments.yes)
+    removals = list(_removals(arguments, store, found, needs))
+    _refuse_while_busy(store, arguments.runs)
+    _remove(removals, yes=arguments.yes)
     return 0
+
+
+def _runs_in(folders: Iterable[Path]) -> list[Path]:
+    runs = {folder: list(find_runs(folder)) for folder in folders}
+    if empty := [str(folder) for folder, of_folder in runs.items() if not of_folder]:
+        raise LotteryError(
+            f"no runs in {', '.join(empty)}, so that nothing there would be needed. Name the "
+            "folders of all that use this store: --runs FOLDER ..."
+        )
+    return [run for of_folder in runs.values() for run in of_folder]
 
 
 def _print_sizes(store: Store) -> None:
     table = Table("in the store", "files", "size", title=str(store.root), title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
-    for part, (count, size) in sorted(care.sizes(store).items(), key=lambda row: -row[1][1]):
+    found = care.sizes(store)
+    for part, (count, size) in sorted(found.items(), key=lambda row: -row[1][1]):
         table.add_row(part, str(count), decimal(size))
+    counts, sizes = zip(*found.values(), strict=True) if found else ((), ())
+    table.add_section()
+    table.add_row("all", str(sum(counts)), decimal(sum(sizes)))
     Console().print(table)
 
 
@@ -86,32 +103,34 @@ def _verify(store: Store) -> int:
     return int(bool(faults))
 
 
-def _refuse_while_busy(store: Store) -> None:
-    if busy := care.busy(store):
+def _refuse_while_busy(store: Store, folders: Iterable[Path]) -> None:
+    running = [run for run in _runs_in(folders) if state_of(run) == "running"]
+    if running or care.busy(store):
         raise LotteryError(
-            f"{store.root}: {busy} trainings are in progress. Nothing is removed under running "
-            "sweeps: wait for them, or stop them."
+            f"{store.root}: {len(running)} runs are running, and {care.busy(store)} trainings are "
+            "in progress. Nothing is removed under them: wait, or stop them."
         )
 
 
-def _removals(arguments: argparse.Namespace, store: Store, needs: care.Needs) -> Iterable[Removal]:
-    found = care.entries(store)
+def _removals(
+    arguments: argparse.Namespace, store: Store, found: list[care.Entry], needs: care.Needs
+) -> Iterable[Removal]:
     if "leftovers" in arguments.remove:
         yield "leftovers", care.leftovers(store, needs), care.size, store.remove
-    unused = care.unused(found, needs) if "unused" in arguments.remove else []
+    unused = set(care.unused(found, needs)) if "unused" in arguments.remove else set()
     if unused:
-        yield "folders that no run needs", unused, care.size, store.remove
+        yield "folders that no run needs", sorted(unused), care.size, store.remove
     if arguments.weights != "all":
-        keep = needs.ends if arguments.weights == "ends" else set()
+        keep = needs.going_on | (needs.ends if arguments.weights == "ends" else set())
         kept = [entry for entry in found if entry.path not in unused]
         yield "weights", care.weights(kept, keep), care.weight_size, store.drop_weights
 
 
 def _remove(removals: Iterable[Removal], *, yes: bool) -> None:
     for what, paths, size, remove in removals:
-        freed = decimal(sum(map(size, paths)))
-        print(f"{what}: {len(paths)}, {freed}{' removed' if yes else ' would go'}")
+        told = f"{what}: {len(paths)}, {decimal(sum(map(size, paths)))}"
         for path in paths if yes else ():
             remove(path)
+        print(f"{told} {'removed' if yes else 'would go'}")
     if not yes:
         print("nothing was removed: add --yes")

@@ -5,7 +5,6 @@ python -m benchmarks.kills [--kills 100]
 
 import argparse
 import csv
-import hashlib
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from rich.progress import track
 
+from lth.files import checksum
 from lth.records import TIMING_COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -30,8 +30,9 @@ SWEEP = (
 LATEST_SECONDS = 12.0
 """Of the kill after each start; a start takes some seconds until it trains."""
 RESULTS = ("curve.csv", "final.safetensors", "mask.safetensors", "node.json", "summary.json")
-Published = dict[Path, tuple[int, str]]
-"""File of the store -> inode and checksum."""
+Published = dict[Path, tuple[int, int, str]]
+"""File of the store -> inode, size and checksum."""
+GONE = (0, 0, "")
 
 
 def main() -> int:
@@ -76,14 +77,17 @@ def disturb(folder: Path, kills: int) -> tuple[int, int]:
         seen = {**published(folder), **seen}
     subprocess.run(command(), cwd=folder, check=True, stdout=subprocess.DEVNULL)
     now = published(folder)
-    lost = [file for file, (_, content) in seen.items() if now.get(file, (0, ""))[1] != content]
-    repeated = {file.parent for file, (inode, _) in seen.items() if now[file][0] != inode}
-    return sum(file.stat().st_size for file in lost), len(repeated)
+    lost = [size for file, (_, size, old) in seen.items() if now.get(file, GONE)[2] != old]
+    repeated = {f.parent for f, (inode, *_) in seen.items() if now.get(f, GONE)[0] != inode}
+    return sum(lost), len(repeated)
 
 
 def published(folder: Path) -> Published:
-    files = (folder / "store").glob("??/*/*")
-    return {f: (f.stat().st_ino, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files}
+    found = {}
+    for file in (folder / "store").glob("??/*/*"):
+        about = file.stat()
+        found[file] = (about.st_ino, about.st_size, checksum(file.read_bytes()))
+    return found
 
 
 def differences(one: Path, other: Path) -> list[Path]:

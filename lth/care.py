@@ -5,6 +5,8 @@ Experiments need nothing of this, and whatever is removed is made again when a r
 
 import csv
 import json
+import re
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,11 +19,14 @@ from lth import graph, lottery
 from lth.claims import is_abandoned
 from lth.errors import LotteryError
 from lth.files import checksum
+from lth.records import is_whole
 from lth.spec import Spec
 from lth.store import WEIGHTS, Store, read_done
 
 PARTS = {"mask.safetensors": "masks", "curve.csv": "curves"} | dict.fromkeys(WEIGHTS, "weights")
 """What the files of a published folder are called in a survey; the others are `records`."""
+
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,26 @@ class Needs:
     """What runs need of a store, by digest."""
 
     trainings: set[str]
-    """Those that they report, or that a run which has not finished will."""
+    """Those that they report, or would if they went on."""
     ends: set[str]
-    """Of finished runs the first and the last; of others all, as they go on from them."""
-    unfinished: int
-    """How many runs have not finished."""
+    """The first and the last of each finished run."""
+    going_on: set[str]
+    """Those of runs that have not finished: they go on from their weights and checkpoints."""
+
+
+def is_store(root: Path) -> bool:
+    """Whether this is a folder that trainings were stored in."""
+    return (root / "claims").is_dir()
 
 
 def entries(store: Store) -> list[Entry]:
-    """Every folder that has the place of a stored node, sound or not."""
-    return [Entry(path, _nodes(path)) for path in sorted(store.root.glob("??/*")) if path.is_dir()]
+    """Every folder that has the name and the place of a stored node, sound or not."""
+    found = (path for path in sorted(store.root.glob("??/*")) if path.is_dir())
+    return [
+        Entry(path, _nodes(path))
+        for path in found
+        if DIGEST.fullmatch(path.name) and path.parent.name == path.name[:2]
+    ]
 
 
 def _nodes(path: Path) -> dict[str, dict[str, Any]]:
@@ -70,17 +85,21 @@ def sizes(store: Store) -> dict[str, tuple[int, int]]:
     """What is in a store -> how many files, and bytes."""
     found = defaultdict[str, list[int]](list)
     for file in store.root.rglob("*"):
-        if file.is_file():
+        if not file.is_dir():
             folder = file.relative_to(store.root).parts[0]
             part = PARTS.get(file.name, "records") if len(folder) == 2 else folder
-            found[part].append(file.stat().st_size)
+            found[part].append(size(file))
     return {part: (len(of_part), sum(of_part)) for part, of_part in found.items()}
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    """Bytes of a file, or of all in a folder; 0 where there is none."""
+    if path.is_dir():
+        return sum(map(size, path.iterdir()))
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def weight_size(folder: Path) -> int:
@@ -93,7 +112,10 @@ def faults(store: Store) -> Iterator[str]:
     for entry in entries(store):
         yield from (f"{entry.path}: {fault}" for fault in _faults(entry))
     for file in sorted(store.checkpoints.glob("[!.]*")):
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:  # its training has just ended
+            continue
         if checksum(content[64:]).encode() != content[:64]:
             yield f"{file}: the checksum is wrong"
 
@@ -109,7 +131,8 @@ def _faults(entry: Entry) -> Iterator[str]:
                 yield f"the checksum of {name} is wrong"
         except OSError as error:
             yield f"{name}: {error.strerror}"
-    for name in sorted({file.name for file in entry.path.iterdir()} - {*done, "done"}):
+    others = {file.name for file in entry.path.iterdir()} - {*done, "done"}
+    for name in sorted(others):
         yield f"{name} was not published with it"
     if entry.digest not in entry.nodes:
         yield "node.json does not say what it is"
@@ -119,25 +142,31 @@ def _faults(entry: Entry) -> Iterator[str]:
 
 
 def leftovers(store: Store, needs: Needs) -> list[Path]:
-    """What killed processes and repairs have left: half-written and damaged folders, claims of
-    the dead, and checkpoints that no run will go on from."""
-    claims = [claim for claim in store.claims.glob("*") if is_abandoned(claim)]
-    checkpoints = [
-        file
-        for file in store.checkpoints.glob("*")
-        if not needs.unfinished or read_done(store.root / file.name[:2] / file.name)
-    ]
-    return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *claims, *checkpoints]
+    """What killed processes and repairs have left: half-written and damaged folders, and
+    checkpoints that no run will go on from."""
+
+    def is_left(checkpoint: Path) -> bool:
+        done = read_done(store.root / checkpoint.name[:2] / checkpoint.name) or {}
+        return checkpoint.name not in needs.going_on or bool(WEIGHTS & done.keys())
+
+    checkpoints = filter(is_left, store.checkpoints.glob("*"))
+    return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *checkpoints]
 
 
 def unused(found: Iterable[Entry], needs: Needs) -> list[Path]:
-    """The folders that no run reports, nor needs for what it reports."""
+    """The folders that no run reports, nor needs for what it reports. Raises LotteryError where
+    that cannot be told."""
     by_digest = {entry.digest: entry for entry in found}
     used, stack = set[str](), list(needs.trainings)
     while stack:
         digest = stack.pop()
         if digest in by_digest and digest not in used:
             used.add(digest)
+            if not by_digest[digest].nodes:
+                raise LotteryError(
+                    f"{by_digest[digest].path}: node.json is damaged, so that nobody knows what "
+                    "that training needs. Run the runs that report it once more first."
+                )
             stack += by_digest[digest].refers_to()
     return [entry.path for digest, entry in by_digest.items() if digest not in used]
 
@@ -147,58 +176,74 @@ def weights(found: Iterable[Entry], keep: set[str]) -> list[Path]:
     return [
         entry.path
         for entry in found
-        if entry.digest not in keep and WEIGHTS & (read_done(entry.path) or {}).keys()
+        if entry.digest not in keep and any((entry.path / name).exists() for name in WEIGHTS)
     ]
 
 
 def busy(store: Store) -> int:
-    """How many trainings are in progress."""
-    return sum(not is_abandoned(claim) for claim in store.claims.glob("*"))
+    """How many trainings are in progress, by the clock of the file server alone."""
+    with tempfile.NamedTemporaryFile(dir=store.root) as touched:
+        now = Path(touched.name).stat().st_mtime
+    return sum(not is_abandoned(claim, now) for claim in store.claims.glob("*"))
 
 
 def needs_of(runs: Iterable[Path]) -> Needs:
     """What the runs in these folders need. Raises LotteryError for one that cannot be read."""
-    trainings, ends, unfinished = set[str](), set[str](), 0
+    trainings, ends, going_on = set[str](), set[str](), set[str]()
     for run in runs:
-        reported = _reported(run)
-        finished = _status(run).get("state") == "finished"
-        wanted = set() if finished else _wanted(run)
+        status = _status(run)
+        reported, wanted = _reported(run, status), _wanted(run, status)
         trainings |= {*reported, *wanted}
-        ends |= {*reported[:1], *reported[-1:]} if finished else {*reported, *wanted}
-        unfinished += not finished
-    return Needs(trainings, ends, unfinished)
-
-
-def _reported(run: Path) -> list[str]:
-    try:
-        with (run / "levels.csv").open() as file:
-            return [row["training"] for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        return []
+        if status["state"] == "finished":
+            ends |= {*reported[:1], *reported[-1:]}
+        else:
+            going_on |= {*reported, *wanted}
+    return Needs(trainings, ends, going_on)
 
 
 def _status(run: Path) -> dict[str, Any]:
     try:
         status: dict[str, Any] = json.loads((run / "run.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise LotteryError(
-            f"{run}: run.json cannot be read ({error}), so that nobody knows what the run needs. "
-            "Delete the folder, or run it again."
-        ) from error
+        if not is_whole(status) or "state" not in status:
+            raise ValueError("it is not as it was written")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise _unreadable(run, f"run.json cannot be read ({error})") from error
     return status
 
 
-def _wanted(run: Path) -> set[str]:
-    """What a run that has not finished would make, by digest."""
-    spec = _status(run).get("spec")
-    if spec is None:  # it was refused before it began
+def _reported(run: Path, status: dict[str, Any]) -> list[str]:
+    """Digests of the trainings in a run's table, which is there if the run says so."""
+    written = status.get("tables", {}).get("levels.csv")
+    try:
+        content = (run / "levels.csv").read_bytes()
+        if status["state"] == "finished" and written not in (None, checksum(content)):
+            raise ValueError("it is not as it was written")
+        return [row["training"] for row in csv.DictReader(content.decode().splitlines())]
+    except FileNotFoundError as error:
+        if written is None and status["state"] != "finished":
+            return []
+        raise _unreadable(run, "levels.csv is not there") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(run, f"levels.csv cannot be read ({error})") from error
+
+
+def _unreadable(run: Path, why: str) -> LotteryError:
+    return LotteryError(
+        f"{run}: {why}, so that nobody knows what it needs. Run it again, or delete the folder."
+    )
+
+
+def _wanted(run: Path, status: dict[str, Any]) -> set[str]:
+    """What a run makes, by digest; of a finished run of another version, what its table says."""
+    if "spec" not in status:  # it was refused before it began
         return set()
     try:
-        wanted = TypeAdapter(Spec).validate_json(json.dumps(spec))
+        wanted = TypeAdapter(Spec).validate_json(json.dumps(status["spec"]))
     except ValidationError as error:
-        raise LotteryError(
-            f"{run}: it has not finished, and these are not settings of this version, so that "
-            "nobody knows what it needs. Delete the folder, or run it again."
+        if status["state"] == "finished":
+            return set()
+        raise _unreadable(
+            run, "it has not finished, and these are not settings of this version"
         ) from error
     trainings = (training for _, training in lottery.levels(wanted))
     return {node.digest for node in graph.missing(trainings, lambda _: False)}

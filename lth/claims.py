@@ -102,13 +102,13 @@ class Claim:
                     os.utime(self._path)
 
 
-def is_abandoned(path: Path) -> bool:
+def is_abandoned(path: Path, now: float | None = None) -> bool:
     """Whether nobody holds a claim any more, as far as one look can tell: its file is gone, its
-    holder on this host is dead, or it has long not been touched (by the clock of the file server
-    against ours: good enough to tell a person, never to take a claim)."""
+    holder on this host is dead, or it has long not been touched. By the clock of the file server
+    against ours, which is good enough to tell a person; `now` is the time by the former."""
     holder = _read(path)
     try:
-        silent = time.time() - path.stat().st_mtime
+        silent = (time.time() if now is None else now) - path.stat().st_mtime
     except FileNotFoundError:
         return True
     return holder is None or _is_dead(holder) or silent > STALE_AFTER + TOUCH_EVERY

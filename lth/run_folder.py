@@ -20,6 +20,7 @@ from lth.records import METRIC_COLUMNS, Outcome, level_row, metric_rows, sealed,
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 5.0
+NOTHING_YET: dict[str, Any] = {"done": 0, "trained": 0, "damaged": []}
 State = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -37,7 +38,7 @@ class RunFolder:
         self._claim.__enter__()
         for name in ("levels.csv", "metrics.csv"):  # of an earlier run in the same folder
             (self.path / name).unlink(missing_ok=True)
-        self.update(state="running", started=time.time(), done=0, trained=0, **provenance())
+        self.update(state="running", started=time.time(), **NOTHING_YET, **provenance())
         return self
 
     def __exit__(

@@ -10,6 +10,7 @@ A folder is published by renaming it into place whole; without a valid `done` it
 
 import contextlib
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ from lth.records import Outcome, outcome
 
 WEIGHTS = {"final.safetensors", "state.safetensors"}
 """The files that can be dropped from a published folder: curves and masks stay (`lth.care`)."""
+
+log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
@@ -92,23 +95,23 @@ class Store:
         described = json.dumps({"digest": node.digest, "nodes": describe(node)}, indent=1)
         files = {"node.json": described.encode(), **artefacts}
         done = json.dumps({name: checksum(content) for name, content in files.items()}, indent=1)
-        aside = self.unfinished / f"{node.digest}.{uuid.uuid4().hex[:8]}"
+        aside = self._aside(node.digest)
         with self._writing():
             try:
                 aside.mkdir(parents=True)
                 for name, content in {**files, "done": done.encode()}.items():
                     write(aside / name, content)
-                self._rename(aside, node)
+                self._put_in_place(aside, node)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         self._drop_checkpoint(node)
 
-    def _rename(self, aside: Path, node: Node) -> None:
+    def _put_in_place(self, aside: Path, node: Node) -> None:
         self._done.pop(node, None)
         if not self.exists(node) and self.path(node).exists():
             self.set_aside(node)
-        elif not self.has_weights(node):  # a curve and weights have to be of one training
-            self.remove(self.path(node))
+        elif self.exists(node) and not self.has_weights(node):
+            self._replace(node, aside)  # a curve and weights have to be of one training
         self.path(node).parent.mkdir(exist_ok=True)
         try:
             sync_folder(aside)
@@ -117,6 +120,17 @@ class Store:
         except OSError:
             if not self.exists(node):  # else another maker was faster
                 raise
+        finally:
+            self._done.pop(node, None)
+
+    def _replace(self, node: Node, aside: Path) -> None:
+        """Take away the folder whose weights were dropped, for the one that was made again."""
+        old, new = read_done(self.path(node)) or {}, read_done(aside) or {}
+        changed = [name for name in ("curve.csv", "mask.safetensors") if old[name] != new[name]]
+        if changed:
+            names = " and ".join(changed)
+            log.warning("%s, made again, has another %s than it had", node, names)
+        self.remove(self.path(node))
 
     def is_whole(self, node: Node) -> bool:
         """Whether every file of `node` is, just now, what was published."""
@@ -144,7 +158,7 @@ class Store:
 
     def remove(self, path: Path) -> None:
         """Delete a file or folder of the store; nobody ever sees half of it."""
-        aside = self.unfinished / f"{path.name}.{uuid.uuid4().hex[:8]}"
+        aside = self._aside(path.name)
         with self._writing(), contextlib.suppress(FileNotFoundError):
             aside.parent.mkdir(exist_ok=True)
             path.rename(aside)
@@ -155,7 +169,9 @@ class Store:
 
     def drop_weights(self, folder: Path) -> None:
         """Delete the weights of a published folder; who needs them has to train again."""
-        done = read_done(folder) or {}
+        done = read_done(folder)
+        if done is None:
+            return
         left = {name: content for name, content in done.items() if name not in WEIGHTS}
         with self._writing():
             write_atomically(folder / "done", json.dumps(left, indent=1).encode())
@@ -188,6 +204,9 @@ class Store:
         with contextlib.suppress(OSError):
             for file in self._checkpoint(node).parent.glob(f"*{node.digest}*"):
                 file.unlink(missing_ok=True)  # with what a kill left of writing it
+
+    def _aside(self, name: str) -> Path:
+        return self.unfinished / f"{name}.{uuid.uuid4().hex[:8]}"
 
     def _checkpoint(self, node: Node) -> Path:
         return self.checkpoints / node.digest

@@ -103,7 +103,7 @@ def stop_jobs(number: int, _: object) -> None:
     """What a signal does to the process that launched a sweep: its jobs are told to stop, and get
     the time to save; then it ends. A second signal ends it at once."""
     signal.signal(number, signal.default_int_handler)
-    jobs = psutil.Process().children(recursive=True)
+    jobs = [j for j in psutil.Process().children(recursive=True) if not _is_detached(j.pid)]
     for job in jobs:
         with contextlib.suppress(psutil.Error):
             job.send_signal(signal.SIGTERM)
@@ -117,6 +117,14 @@ def stop_jobs(number: int, _: object) -> None:
         with contextlib.suppress(psutil.Error):
             job.kill()
     raise KeyboardInterrupt
+
+
+def _is_detached(pid: int) -> bool:
+    """Whether a process has a session of its own, as trackers have: they end when their runs do."""
+    try:
+        return os.getsid(pid) != os.getsid(0)
+    except ProcessLookupError:
+        return True
 
 
 @contextmanager

@@ -6,6 +6,7 @@ That is a process of its own, which reads the files of the run: a tracker that i
 breaks costs the run nothing. What it says is in tracker.log.
 """
 
+import argparse
 import csv
 import json
 import logging
@@ -16,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+from lth.claims import is_abandoned
 from lth.errors import LotteryError
 from lth.records import LEVEL_COLUMNS, Evaluation
 from lth.spec import Target
@@ -29,8 +31,9 @@ from lth.spec import Target
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 """How long a run that has ended waits for its tracker to have read all."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "lth.tracking.TensorBoard": "tensorboard",
@@ -97,7 +100,9 @@ class MLflow:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        with FileLock(Path(tempfile.gettempdir()) / "lth-mlflow.lock"):  # the first makes tables
+        with FileLock(
+            Path(tempfile.gettempdir()) / f"lth-mlflow-{os.getuid()}.lock"
+        ):  # the first makes tables
             self._client = MlflowClient(self._uri)
             found = self._client.get_experiment_by_name(self._experiment)
             experiment = (
@@ -125,6 +130,8 @@ class WandB:
     """One run of Weights & Biases; `offline` writes to `folder`, for `wandb sync` later."""
 
     def __init__(self, project: str, mode: Literal["offline", "online"], folder: str) -> None:
+        if mode not in ("offline", "online"):
+            raise ValueError(f"tracker.mode={mode}: offline or online")
         self._project, self._mode, self._folder = project, mode, Path(folder)
 
     def begin(self, folder: Path, settings: Mapping[str, object]) -> None:
@@ -163,9 +170,22 @@ def tracked(tracker: Target | None, folder: Path) -> Iterator[None]:
     if tracker is None:
         yield
         return
+    try:
+        process = _start(folder)
+    except OSError:
+        log.exception("the tracker could not be started")
+        yield
+        return
+    try:
+        yield
+    finally:
+        _wait(process, folder)
+
+
+def _start(folder: Path) -> "subprocess.Popen[bytes]":
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     with (folder / "tracker.log").open("w") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "lth.tracking", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -173,10 +193,6 @@ def tracked(tracker: Target | None, folder: Path) -> Iterator[None]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             start_new_session=True,  # Ctrl-C is not for it
         )
-    try:
-        yield
-    finally:
-        _wait(process, folder)
 
 
 def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> None:
@@ -191,17 +207,21 @@ def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> None:
         log.warning("the tracker did not end well, see tracker.log; to repeat it: %s", again)
 
 
-def follow(tracker: Tracker, folder: Path, is_alone: Callable[[], bool]) -> None:
+def follow(tracker: Tracker, folder: Path) -> None:
     """Pass on what there is of a run and what comes, until it has ended, or its process has."""
     tracker.begin(folder, _status(folder)["identity"])
     passed = set[tuple[str, str]]()
+    done = -1
     while True:
-        alone, status = is_alone(), _status(folder)
-        for axis, level, points in _points(folder):
-            if (axis, level) not in passed:
-                tracker.log(axis, points)
-                passed.add((axis, level))
-        if status["state"] != "running" or alone:
+        alone, status = is_abandoned(folder / "claim"), _status(folder)
+        ended = alone or status["state"] != "running"
+        if ended or status["done"] != done:
+            done = status["done"]
+            for axis, level, points in _points(folder):
+                if (axis, level) not in passed:
+                    tracker.log(axis, points)
+                    passed.add((axis, level))
+        if ended:
             break
         time.sleep(LOOK_SECONDS)
     tracker.end("killed" if status["state"] == "running" else status["state"])
@@ -236,29 +256,46 @@ def _status(folder: Path) -> dict[str, Any]:
 
 
 def check_tracker(tracker: Target | None) -> None:
-    """Raise LotteryError unless what the tracker needs is installed."""
-    package = PACKAGES.get(tracker.path) if tracker else None
+    """Raise LotteryError unless what the tracker needs is installed, and its options are its."""
+    if tracker is None:
+        return
+    package = PACKAGES.get(tracker.path)
     if package and find_spec(package) is None:
         raise LotteryError(
             f"tracker={package}: {package} is not installed. pip install -e '.[{package}]', or "
             "tracker=none."
         )
+    try:
+        tracker()
+    except (TypeError, ValueError) as error:
+        raise LotteryError(f"tracker: {tracker.path} cannot be made ({error}).") from error
 
 
 def main(folder: Path) -> None:
     """Follow the run in `folder` with the tracker of its settings."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # it ends when its run has
-    os.nice(10)
-    parent = os.getppid()
+    if os.getsid(0) == os.getpid():  # beside a run: it ends when that has
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+            signal.SIGUSR1,
+            signal.SIGUSR2,
+        ):
+            signal.signal(number, signal.SIG_IGN)
+        os.nice(10)
     while "spec" not in _status(folder):
-        if _status(folder)["state"] != "running" or os.getppid() != parent:
+        if is_abandoned(folder / "claim"):
             return  # refused before it began
         time.sleep(LOOK_SECONDS)
     sys.path.insert(0, str(Path.cwd()))
-    tracker = Target(**_status(folder)["spec"]["tracker"])
-    follow(tracker(), folder, is_alone=lambda: os.getppid() != parent)
+    settings = _status(folder)["spec"].get("tracker")
+    if settings is None:
+        sys.exit(f"{folder}: it was run with tracker=none. Run it again with tracker=tensorboard, "
+                 "mlflow or wandb: what is stored is not trained again.")  # fmt: skip
+    follow(Target(**settings)(), folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m lth.tracking", description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    main(parser.parse_args().folder)

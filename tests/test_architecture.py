@@ -21,8 +21,8 @@ MAY_IMPORT = {
     "plan": {"checks", "errors", "graph", "inputs", "lottery", "smoke", "spec", "store"},
     "run_folder": {"claims", "errors", "files", "provenance", "records"},
     "terminal": {"analysis", "errors"},
-    "tracking": {"errors", "records", "spec"},
-    "care": {"claims", "errors", "graph", "files", "lottery", "spec", "store"},
+    "tracking": {"claims", "errors", "records", "spec"},
+    "care": {"claims", "errors", "graph", "files", "records", "lottery", "spec", "store"},
 }  # fmt: skip
 """Module of lth -> the modules of this project that it may import."""
 KNOW_HYDRA = {"config", "terminal"}

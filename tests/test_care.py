@@ -1,5 +1,6 @@
 """Care of a store: every fault is found, and nothing that a run needs is removed."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from lth.claims import Claims
 from lth.engine import Engine
 from lth.errors import LotteryError
 from lth.files import checksum
+from lth.records import sealed
 from lth.run_folder import RunFolder
 from lth.spec import Spec
 from lth.store import Store
@@ -90,16 +92,15 @@ def test_a_run_that_has_not_finished_needs_what_it_would_report(
     folder = tmp_path / "runs" / "3"
     folder.mkdir()
     status = json.loads((tmp_path / "runs" / "0" / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(status | {"state": "failed"}))
+    (folder / "run.json").write_text(json.dumps(sealed(status | {"state": "failed", "tables": {}})))
     shutil.rmtree(tmp_path / "runs" / "0")
-    assert needs(store).unfinished == 1
     assert care.unused(care.entries(store), needs(store)) == []
     digests = {training.digest for _, training in lottery.levels(tiny("seed=0"))}
-    assert digests <= needs(store).ends
+    assert digests == needs(store).going_on
 
 
 def test_settings_that_cannot_be_read_are_no_reason_to_remove(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "runs" / "1" / "run.json").write_text('{"state": "killed", "spec": {"seed": 1}}')
+    (tmp_path / "runs" / "1" / "run.json").write_text('{"state": "failed", "spec": {"seed": 1}}')
     with pytest.raises(LotteryError, match="not settings of this version"):
         needs(store)
     (tmp_path / "runs" / "1" / "run.json").write_text("{")
@@ -107,21 +108,53 @@ def test_settings_that_cannot_be_read_are_no_reason_to_remove(store: Store, tmp_
         needs(store)
 
 
-def test_leftovers_are_what_the_dead_have_left(store: Store) -> None:
+def test_leftovers_are_what_the_dead_have_left(store: Store, tiny: Composer) -> None:
     assert care.leftovers(store, needs(store)) == []
+    coming, done = (tiny(f"seed={seed}", "pruning.levels=0") for seed in (5, 0))
+    (_, in_progress), *_ = lottery.levels(coming)
+    (_, stored), *_ = lottery.levels(done)
     for folder in (store.unfinished, store.damaged, store.checkpoints):
         (folder / "0123").mkdir(parents=True)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    held = Claims(store.claims).acquire("held")
-    assert held is not None
-    holder = (store.claims / "held").read_text().replace(str(os.getpid()), str(dead.pid))
-    (store.claims / "left").write_text(holder)
-    found = care.leftovers(store, needs(store))
+    for training in (in_progress, stored):
+        store.write_checkpoint(training, b"")
+    going_on = {in_progress.digest, stored.digest}
+    found = care.leftovers(store, dataclasses.replace(needs(store), going_on=going_on))
     assert {str(path.relative_to(store.root)) for path in found} == {
-        "unfinished/0123", "damaged/0123", "claims/left", "checkpoints/0123"
+        "unfinished/0123", "damaged/0123", "checkpoints/0123", f"checkpoints/{stored.digest}"
     }  # fmt: skip
+    store.drop_weights(store.path(stored))  # it is being made again
+    found = care.leftovers(store, dataclasses.replace(needs(store), going_on=going_on))
+    assert not [path for path in found if path.name == stored.digest]
+
+
+def test_who_trains_is_known_by_the_clock_of_the_file_server(store: Store) -> None:
+    elsewhere = store.claims / "0123"
+    elsewhere.write_text('{"host": "elsewhere", "pid": 1}')
     assert care.busy(store) == 1
+    long_ago = elsewhere.stat().st_mtime - 1000
+    os.utime(elsewhere, (long_ago, long_ago))
+    assert care.busy(store) == 0
+
+
+def test_what_a_finished_run_needs_is_not_read_off_a_damaged_table(store: Store) -> None:
+    table = store.root.parent / "runs" / "1" / "levels.csv"
+    table.write_text(table.read_text().splitlines()[0])
+    with pytest.raises(LotteryError, match=r"levels\.csv cannot be read"):
+        needs(store)
+    table.unlink()
+    with pytest.raises(LotteryError, match=r"levels\.csv is not there"):
+        needs(store)
+
+
+def test_a_chain_that_is_broken_is_not_followed(store: Store) -> None:
+    (care.entries(store)[0].path / "node.json").write_text("{")
+    with pytest.raises(LotteryError, match=r"node\.json is damaged"):
+        care.unused(care.entries(store), needs(store))
+
+
+def test_other_peoples_folders_are_none_of_a_stores(store: Store) -> None:
+    (store.root / "py" / "my thesis").mkdir(parents=True)
+    assert len(care.entries(store)) == 11
 
 
 def drop(store: Store, keep: set[str]) -> None:
@@ -167,9 +200,17 @@ def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> N
     assert "weights: 7" in told.stdout
     assert "nothing was removed: add --yes" in told.stdout
     assert len(care.entries(store)) == 11
-    nowhere = command("--runs", str(store.root), "--remove", "unused", "--yes")
+    nowhere = command("--runs", str(store.root), str(runs), "--remove", "unused", "--yes")
     assert nowhere.returncode == 1
     assert "no runs in" in nowhere.stderr
+    (store.root.parent / "other" / "claims").mkdir(parents=True)
+    words = [str(store.root.parent / "other"), "--runs", str(runs), "--remove", "unused", "--yes"]
+    other = subprocess.run(
+        [sys.executable, "-m", "analysis", "store", *words],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert other.returncode == 1
+    assert "none of these runs uses it" in other.stderr
     assert command(*removal, "--yes").returncode == 0
     assert len(care.entries(store)) == 7
     assert "weights" not in care.sizes(store)

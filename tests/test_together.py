@@ -112,8 +112,10 @@ def test_claims_left_by_the_dead_are_taken_over(tmp_path: Path, specs: Specs) ->
 
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="apt-get install faketime")
 def test_a_clock_that_is_two_hours_fast_steals_nothing(tmp_path: Path, specs: Specs) -> None:
-    others = [start(spec, tmp_path / f"run{n}") for n, spec in enumerate(specs[1:])]
     shifted = start_with_a_clock_two_hours_fast(specs[0], tmp_path / "run7")
+    while not (tmp_path / "run7" / "claim").exists():
+        assert shifted.poll() is None
+    others = [start(spec, tmp_path / f"run{n}") for n, spec in enumerate(specs[1:])]
     assert shifted.wait() == 0
     for process in others:
         process.join()
