@@ -20,7 +20,7 @@ check: .venv/test  ## format, lint, types
 	$(BIN)/mypy
 
 bench: .venv/demo  ## what an iteration costs, against the usual loop
-	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.speed
 
 kills: .venv/demo  ## a sweep killed 100 times at random moments, against an undisturbed one
 	$(BIN)/python -m benchmarks.kills

@@ -78,7 +78,7 @@ def density_figure(levels: pd.DataFrame, title: str) -> Figure:
 def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
     """Test accuracy against iteration at chosen densities (figure 3): a panel for each arm and
     rate, those of a rate next to each other."""
-    chosen = _at_densities(metrics)
+    chosen = _in_all_runs(_at_densities(metrics))
     arms, rates = in_order(set(chosen["arm"])), _rates(chosen)
     across = min(len(arms), MOST_ACROSS)
     down = len(rates) * -(-len(arms) // across)
@@ -103,6 +103,15 @@ def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
     caption = _caption(chosen.drop_duplicates(["run", "level"]))
     figure.supxlabel(caption, fontsize="small", color="0.35")
     return figure
+
+
+def _in_all_runs(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The points of curves at which every run of the arm, rate and level was tested."""
+    tested = metrics.dropna(subset="test_accuracy")
+    level = ["arm", "rate", "level"]
+    runs = tested.groupby(level)["run"].transform("nunique")
+    there = tested.groupby([*level, "iteration"])["run"].transform("nunique")
+    return tested[there == runs]
 
 
 def _draw_curves(axis: Axes, rows: pd.DataFrame, shown: pd.DataFrame) -> None:

@@ -72,6 +72,8 @@ class View:
 
     def __init__(self, folder: Path, runs: int | None) -> None:
         self.folder = folder
+        self.note = ""
+        """What a launcher has to say beside what the runs do."""
         self._runs = runs
         self._started = time.monotonic()
         self._stopped = threading.Event()
@@ -104,7 +106,8 @@ class View:
         left = f", {clock(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
         count = f" of {self._runs}" if self._runs else ""
         progress = f"{share:.0%} in {clock(elapsed)}{left}"
-        return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}"
+        said = f" | {self.note}" if self.note else ""
+        return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}{said}"
 
     def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
         table = Table.grid(padding=(0, 2))

@@ -182,6 +182,8 @@ def weights(found: Iterable[Entry], keep: set[str]) -> list[Path]:
 
 def busy(store: Store) -> int:
     """How many trainings are in progress, by the clock of the file server alone."""
+    if not is_store(store.root):
+        return 0
     with tempfile.NamedTemporaryFile(dir=store.root) as touched:
         now = Path(touched.name).stat().st_mtime
     return sum(not is_abandoned(claim, now) for claim in store.claims.glob("*"))

@@ -4,22 +4,23 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from lth import graph, masks, models
+from lth import graph, masks, pack
 from lth.errors import Interrupted, LotteryError
 from lth.graph import Fresh, Snapshot, Stored, Training
 from lth.inputs import Inputs, build_model
 from lth.provenance import provenance
 from lth.records import Outcome, curve_to_csv
 from lth.store import Damaged, Store
-from lth.training import Progress, evaluate, train
+from lth.training import Progress, Task, iteration_of, loop, set_precision, train
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Engine:
     data_root: Path
     threads: int = 1
     checkpoint_seconds: float = 120.0
+    pack: int = 1
+    """How many trainings with one recipe may run as one (`lth.pack`)."""
     pulse: Callable[[Training, int, float], None] = lambda _, __, ___: None
     stopping: Callable[[], bool] = lambda: False
     made: set[Stored] = field(default_factory=set)
@@ -88,74 +91,151 @@ class Engine:
         self.store.set_aside(damage.node)
 
     def _make_one(self, pending: list[Stored]) -> None:
-        """Make the first of `pending` that is ready and nobody else's; else wait a little."""
+        """Make the first of `pending` that is ready and nobody else's, and with it those that can
+        be packed with it; else wait a little."""
         for node in pending:
             if self.stopping():
                 raise Interrupted
-            ready = all(map(self.store.has_weights, graph.parents(node)))
-            claim = self.store.claim(node) if ready else None
-            if claim is not None:
-                with claim:
-                    self._make(node, pending)
-                return
-            if ready and node not in self._awaited:
+            if not self._is_ready(node):
+                continue
+            with ExitStack() as claims:
+                if self._claim(node, claims):
+                    self._make(node, pending, claims)
+                    return
+            if node not in self._awaited:
                 self._awaited.add(node)
                 log.info("%s is being made by %s", node, self.store.holder(node))
         if pending:
             time.sleep(POLL_SECONDS)
 
-    def _make(self, node: Stored, pending: list[Stored]) -> None:
+    def _is_ready(self, node: Stored) -> bool:
+        return all(map(self.store.has_weights, graph.parents(node)))
+
+    def _claim(self, node: Stored, claims: ExitStack) -> bool:
+        claim = self.store.claim(node)
+        if claim is not None:
+            claims.enter_context(claim)
+        return claim is not None
+
+    def _make(self, node: Stored, pending: list[Stored], claims: ExitStack) -> None:
         if self.store.has_weights(node):  # published between the look and the claim
             return
         if isinstance(node, Snapshot):  # nobody had asked for it when its training ran
             self._run(node.of, {node.iteration: node}, until=node.iteration)
-        else:
-            asked = (n for n in pending if isinstance(n, Snapshot) and n.of == node)
-            self._publish(node, self._run(node, {n.iteration: n for n in asked}))
-        self.made.add(node)
+            self.made.add(node)
+            return
+        group = [node, *self._companions(node, pending, claims)]
+        asked = [
+            {n.iteration: n for n in pending if isinstance(n, Snapshot) and n.of == training}
+            for training in group
+        ]
+        try:
+            done = self._run_packed(group, asked) if len(group) > 1 else [self._run(node, asked[0])]
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+            self.pack = len(group) // 2
+            log.warning("%d networks at once need too much memory: %d", len(group), self.pack)
+            return
+        for training, progress in zip(group, done, strict=True):
+            self._publish(training, progress)
+            self.made.add(training)
+
+    def _companions(
+        self, node: Training, pending: list[Stored], claims: ExitStack
+    ) -> Iterator[Training]:
+        """Others that are ready and nobody's, and go in a pack with `node`: now ours."""
+        if self.pack == 1 or not pack.fits(self._model(node), node.recipe.optimizer):
+            return
+        left = self.pack - 1
+        for other in pending:
+            if left and other != node and self._fit_together(node, other) and self._is_ready(other):
+                claimed = self._claim(other, claims)
+                if claimed and not self.store.has_weights(other):
+                    left -= 1
+                    yield other  # type: ignore[misc]
+
+    def _fit_together(self, one: Training, other: Stored) -> bool:
+        if not isinstance(other, Training) or one.pruned != other.pruned:
+            return False
+        same = graph.canonical(one.recipe) == graph.canonical(other.recipe)
+        return same and self._beginning(one) == self._beginning(other)
+
+    def _beginning(self, training: Training) -> tuple[int, int]:
+        """The first iteration, and the one that it would go on from."""
+        saved = self.store.read_checkpoint(training)
+        return training.start, iteration_of(saved) if saved else training.start
+
+    def _model(self, training: Training) -> nn.Module:
+        return build_model(Fresh(training.recipe.network, training.seed)).to(self.device)
+
+    def _task(self, training: Training, snapshots: dict[int, Snapshot], *, saved: bool) -> Task:
+        def publish(iteration: int, state: dict[str, Tensor]) -> None:
+            self.store.publish(snapshots[iteration], {"state.safetensors": save(state)})
+
+        log.info("training %s, level %d", training, training.mask.level)
+        checkpoint = self.store.read_checkpoint(training) if saved else None
+        return Task(training.seed, snapshots, publish, checkpoint)
 
     def _run(
         self, training: Training, snapshots: dict[int, Snapshot], until: int | None = None
     ) -> Progress:
         """Train from where the last attempt was saved, to the end or `until` an iteration."""
-
-        def publish(iteration: int, state: dict[str, Tensor]) -> None:
-            self.store.publish(snapshots[iteration], {"state.safetensors": save(state)})
-
-        log.info("training %s, level %d", training, training.mask.level)
-        network = training.recipe.network
+        recipe, whole = training.recipe, until is None
         with torch.random.fork_rng(devices=[]):
             return train(
-                build_model(Fresh(network, training.seed)).to(self.device),
-                self._inputs.weights(training.weights, network),
-                self._inputs.mask(training.mask, network),
-                self._inputs.data(training.recipe),
-                training.recipe,
-                seed=training.seed,
+                self._model(training),
+                self._inputs.weights(training.weights, recipe.network),
+                self._inputs.mask(training.mask, recipe.network),
+                self._inputs.data(recipe),
+                recipe,
+                self._task(training, snapshots, saved=whole),
                 start=training.start,
                 pruned=training.pruned,
                 until=until,
-                snapshots=snapshots,
-                on_snapshot=publish,
-                checkpoint=self.store.read_checkpoint(training) if until is None else None,
-                tick=Ticker(self, training, saving=until is None),
+                tick=Ticker(self, [training], saving=whole),
             )
+
+    def _run_packed(
+        self, group: list[Training], snapshots: list[dict[int, Snapshot]]
+    ) -> list[Progress]:
+        first = group[0]
+        recipe, network = first.recipe, first.recipe.network
+        set_precision(recipe)
+        packed = pack.Pack(
+            self._model(first),
+            [self._inputs.weights(training.weights, network) for training in group],
+            [self._inputs.mask(training.mask, network) for training in group],
+            recipe.optimizer,
+            pruned=first.pruned,
+        )
+        asked = zip(group, snapshots, strict=True)
+        return loop(
+            packed.members,
+            [self._task(training, of_it, saved=True) for training, of_it in asked],
+            packed.step,
+            self._inputs.data(recipe),
+            recipe,
+            start=first.start,
+            tick=Ticker(self, group, saving=True),
+        )
 
     def _publish(self, training: Training, progress: Progress) -> None:
         mask = self._inputs.mask(training.mask, training.recipe.network)
         examples = self._inputs.data(training.recipe)
-        final = models.state(progress.model)
+        final = progress.network.state()
         final = final if training.pruned == "frozen" else masks.apply(final, mask)
-        final_accuracy = evaluate(progress.model, examples.train)[1]
-        progress.model.load_state_dict(progress.early)
+        final_accuracy = progress.network.evaluate(examples.train)[1]
+        progress.network.load(progress.early)
         summary = {
-            "early_stop_train_accuracy": evaluate(progress.model, examples.train)[1],
+            "early_stop_train_accuracy": progress.network.evaluate(examples.train)[1],
             "final_train_accuracy": final_accuracy,
             "weights": {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()},
         }
         origin = provenance() | {
             "device": str(self.device),
             "threads": self.threads,
+            "backend": type(progress.network).__name__.lower(),
             "seconds": progress.seconds,
             "input_mean": examples.mean,
             "input_std": examples.std,
@@ -174,27 +254,37 @@ class Engine:
 
 
 class Ticker:
-    """What happens between two steps: the clock, the pulse, the checkpoint, the wish to stop."""
+    """What happens between two steps of some trainings that run together: the clock, the pulse, the
+    checkpoints, the wish to stop."""
 
-    def __init__(self, engine: Engine, training: Training, *, saving: bool) -> None:
+    def __init__(self, engine: Engine, trainings: list[Training], *, saving: bool) -> None:
         self._engine = engine
-        self._training = training
+        self._trainings = trainings
         self._saving = saving
         self._last = self._saved = time.monotonic()
         self._shown, self._at = -math.inf, 0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, running: Sequence[Progress]) -> None:
         now = time.monotonic()
-        progress.seconds += now - self._last
+        for progress in running:
+            progress.seconds += (now - self._last) / len(running)
         self._last = now
         if now - self._shown > PULSE_SECONDS:
-            speed = (progress.iteration - self._at) / (now - self._shown)
-            self._engine.pulse(self._training, progress.iteration, speed)
-            self._shown, self._at = now, progress.iteration
+            self._show(running[0].iteration, now)
         stopping = self._engine.stopping()
-        due = stopping or now - self._saved > self._engine.checkpoint_seconds
-        if due and self._saving:
-            self._engine.store.write_checkpoint(self._training, progress.to_bytes())
-            self._saved = now
+        if stopping or now - self._saved > self._engine.checkpoint_seconds:
+            self._save(running, now)
         if stopping:
             raise Interrupted
+
+    def _show(self, iteration: int, now: float) -> None:
+        speed = (iteration - self._at) / (now - self._shown)
+        for training in self._trainings:
+            self._engine.pulse(training, iteration, speed)
+        self._shown, self._at = now, iteration
+
+    def _save(self, running: Sequence[Progress], now: float) -> None:
+        if self._saving:
+            for training, progress in zip(self._trainings, running, strict=True):
+                self._engine.store.write_checkpoint(training, progress.to_bytes())
+        self._saved = now

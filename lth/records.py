@@ -20,7 +20,8 @@ from lth.files import checksum
 
 class Evaluation(NamedTuple):
     """One point of a curve. `train_loss`: mean over the batches since the last evaluation, nan
-    before the first step."""
+    before the first step. Test loss and accuracy: nan where they were not measured; where the
+    validation loss is lowest so far they were."""
 
     iteration: int
     learning_rate: float

@@ -102,6 +102,13 @@ class Optimizer(Target):
     schedule: Schedule
 
 
+ELEMENTWISE = {
+    f"torch.optim.{name}"
+    for name in ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam",
+                 "RMSprop", "Rprop", "SGD")
+}  # fmt: skip
+"""Optimisers that treat each weight by itself, so that weights may be put together otherwise."""
+
 AnyTarget = Annotated[Target, BeforeValidator(_to_target)]
 Criterion = Annotated[Target, BeforeValidator(_to_criterion)]
 
@@ -141,6 +148,11 @@ class Budget:
     iterations: PositiveInt
     batch_size: PositiveInt
     evaluate_every: PositiveInt
+    evaluate_test: Literal["improvement", "every"]
+    """On the test set as well: where validation loss is lowest so far, and at fifty points of the
+    curve; or at every evaluation."""
+    precision: Literal["highest", "high", "medium"]
+    """Of float32 matrix products, as `torch.set_float32_matmul_precision` has it."""
 
 
 @dataclass(frozen=True, config=STRICT)

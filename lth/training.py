@@ -1,81 +1,145 @@
-"""One training: the optimiser's full run from given weights under a given mask."""
+"""One training, or several at once: the optimiser's full run from given weights under a mask."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
+from math import nan
+from typing import Protocol
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from lth import masks, models, streams
+from lth import sparse, streams
 from lth.data import BatchOrder, Data, Examples, augment
+from lth.eager import Eager
 from lth.masks import Mask
 from lth.records import Evaluation, early_stop
 from lth.schedule import factor
-from lth.spec import Recipe
+from lth.sparse import Sparse
+from lth.spec import Budget, Recipe
 
-EVALUATION_BATCH = 500
-"""Part of what a result is: other sizes sum in another order."""
+TEST_POINTS = 50
+"""At least so many evaluations of a training, spread evenly, are on the test set too."""
+
+
+class Network(Protocol):
+    """The weights of one network and its optimiser, wherever they lie."""
+
+    optimizer: torch.optim.Optimizer
+
+    def evaluate(self, examples: Examples) -> tuple[float, float]:
+        """Mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy, on the CPU, of all parameters and buffers."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse."""
+
+
+def backend(
+    model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, recipe: Recipe, *, pruned: str
+) -> Eager | Sparse:
+    """The fastest that can train `model` alone, from `weights` under `mask`."""
+    optimizer = recipe.optimizer
+    if sparse.fits(model, mask, optimizer, pruned=pruned):
+        return Sparse(model, weights, mask, optimizer, batch_size=recipe.training.batch_size)
+    return Eager(model, weights, mask, optimizer, pruned=pruned)
 
 
 class Progress:
     """The whole state of a training in progress: from these bytes it goes on to the same end."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, iteration: int) -> None:
-        self.model = model
-        self.optimizer = optimizer
+    def __init__(self, network: Network, device: torch.device, iteration: int) -> None:
+        self.network = network
         self.iteration = iteration
         self.seconds = 0.0
         self.curve: list[Evaluation] = []
         self.early: dict[str, Tensor] = {}
         """The state at the early stop so far."""
-        device = next(model.parameters()).device
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         """Of the batches since the last evaluation."""
 
     def to_bytes(self) -> bytes:
         groups = {
-            "model": self.model.state_dict(),
+            "model": self.network.state(),
             "early": self.early,
             "own": {
                 "iteration": torch.tensor(self.iteration),
                 "seconds": torch.tensor(self.seconds, dtype=torch.float64),
                 "curve": torch.tensor(self.curve, dtype=torch.float64),
                 "loss_sum": self.loss_sum,
+                "layout": torch.tensor(self._layout()),
             },
         } | {
             f"optimizer {index}": {k: v for k, v in state.items() if isinstance(v, Tensor)}
-            for index, state in self.optimizer.state_dict()["state"].items()
+            for index, state in self.network.optimizer.state_dict()["state"].items()
         }
         return save({f"{group}/{k}": v for group, part in groups.items() for k, v in part.items()})
 
+    def _layout(self) -> list[int]:
+        """How the optimiser's weights are put together."""
+        return [parameter.numel() for parameter in self.network.optimizer.param_groups[0]["params"]]
+
     def restore(self, content: bytes) -> None:
+        """Go on from what `to_bytes` gave, unless weights were put together otherwise there (on
+        another device, or by another version): then from the start."""
         groups: dict[str, dict[str, Tensor]] = {}
         for key, value in load(content).items():
             group, _, name = key.partition("/")
             groups.setdefault(group, {})[name] = value
-        self.model.load_state_dict(groups["model"])
+        if groups["own"]["layout"].tolist() != self._layout():
+            return
+        self.network.load(groups["model"])
         self.early = groups["early"]
         own = groups["own"]
         self.iteration, self.seconds = int(own["iteration"]), float(own["seconds"])
         self.curve = [Evaluation(int(i), *rest) for i, *rest in own["curve"].tolist()]
         self.loss_sum.copy_(own["loss_sum"])
-        indices = range(len(self.optimizer.param_groups[0]["params"]))
+        optimizer = self.network.optimizer
+        indices = range(len(self._layout()))
         state = {i: groups[f"optimizer {i}"] for i in indices if f"optimizer {i}" in groups}
-        fresh = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**fresh, "state": state})
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
-    def evaluate(self, data: Data) -> None:
-        """Add a point to the curve, and keep the state if it is the early stop so far."""
+    def is_due(self, budget: Budget, *, first: int, last: int) -> bool:
+        """Whether the network is to be evaluated before its next step."""
+        evaluated = bool(self.curve) and self.curve[-1].iteration == self.iteration
+        regular = self.iteration % budget.evaluate_every == 0
+        return not evaluated and (regular or self.iteration in (first, last))
+
+    def evaluate(self, data: Data, *, test: bool) -> None:
+        """Add a point to the curve, and keep the state if it is the early stop so far; then, or if
+        `test`, it has the losses and accuracies on the test set as well."""
         since = self.iteration - self.curve[-1].iteration if self.curve else 0
-        rate = float(self.optimizer.param_groups[0]["lr"])
+        rate = float(self.network.optimizer.param_groups[0]["lr"])
         train_loss = float(self.loss_sum) / since if since else float("nan")
         self.loss_sum.zero_()
-        scores = (*evaluate(self.model, data.validation), *evaluate(self.model, data.test))
-        self.curve.append(Evaluation(self.iteration, rate, train_loss, *scores))
-        if early_stop(self.curve) is self.curve[-1]:
-            self.early = models.state(self.model)
+        validated = self.network.evaluate(data.validation)
+        point = Evaluation(self.iteration, rate, train_loss, *validated, nan, nan)
+        improved = early_stop([*self.curve, point]) is point
+        if improved:
+            self.early = self.network.state()
+        if improved or test:
+            loss, accuracy = self.network.evaluate(data.test)
+            point = point._replace(test_loss=loss, test_accuracy=accuracy)
+        self.curve.append(point)
+
+
+def iteration_of(checkpoint: bytes) -> int:
+    """The iteration that `Progress.to_bytes` was called before."""
+    return int(load(checkpoint)["own/iteration"])
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of one training. `snapshots`: before which iterations `on_snapshot` is to get
+    the state; `checkpoint`: what `Progress.to_bytes` gave when it was stopped."""
+
+    seed: int
+    snapshots: Collection[int] = ()
+    on_snapshot: Callable[[int, dict[str, Tensor]], None] = lambda _, __: None
+    checkpoint: bytes | None = None
 
 
 def train(
@@ -84,68 +148,92 @@ def train(
     mask: Mask,
     data: Data,
     recipe: Recipe,
+    task: Task,
     *,
-    seed: int,
     start: int = 0,
     pruned: str = "zero",
     until: int | None = None,
-    snapshots: Collection[int] = (),
-    on_snapshot: Callable[[int, dict[str, Tensor]], None] = lambda _, __: None,
-    checkpoint: bytes | None = None,
-    tick: Callable[[Progress], None] = lambda _: None,
+    tick: Callable[[Sequence[Progress]], None] = lambda _: None,
 ) -> Progress:
     """Train `model` from `weights` under `mask`, from iteration `start` to the end of the budget.
 
     Pruned weights are 0.0 throughout: they start so, and their gradients are zeroed by the mask
     (never by value), so that no optimiser moves them. With `pruned="frozen"` they keep the values
     of `weights` instead, put back after every step, as weight decay would move them.
+    """
+    set_precision(recipe)
+    alone = backend(model, weights, mask, recipe, pruned=pruned)
+
+    def step(batches: Sequence[Examples]) -> Sequence[Tensor]:
+        return [alone.step(batch) for batch in batches]
+
+    (progress,) = loop([alone], [task], step, data, recipe, start=start, until=until, tick=tick)
+    return progress
+
+
+def set_precision(recipe: Recipe) -> None:
+    """Of matrix products and convolutions, from now on in this process."""
+    torch.set_float32_matmul_precision(recipe.training.precision)
+    torch.backends.cudnn.allow_tf32 = recipe.training.precision != "highest"
+
+
+def loop(
+    networks: Sequence[Network],
+    tasks: Sequence[Task],
+    step: Callable[[Sequence[Examples]], Iterable[Tensor]],
+    data: Data,
+    recipe: Recipe,
+    *,
+    start: int,
+    until: int | None = None,
+    tick: Callable[[Sequence[Progress]], None],
+) -> list[Progress]:
+    """Train networks with one recipe and one optimiser, at the same iteration, each with its
+    task. `step` takes a batch for each, and gives their losses.
 
     torch's global generator, from which dropout and the like draw, is seeded anew for every step: a
-    step depends on its number alone. `tick` is called before every step and may raise to stop;
-    `checkpoint` is what `Progress.to_bytes` gave then. `until` ends it sooner, for the sake of a
-    snapshot; nothing else does: the early stop is recorded, never acted on.
+    step depends on its number alone. `tick` is called before every step and may raise to stop.
+    `until` ends it sooner, for the sake of a snapshot; nothing else does: the early stop is
+    recorded, never acted on.
     """
-    budget = recipe.training
+    budget, device = recipe.training, data.train.labels.device
     end = budget.iterations if until is None else until
-    model.load_state_dict(weights if pruned == "frozen" else masks.apply(weights, mask))
-    device = next(model.parameters()).device
-    progress = Progress(model, recipe.optimizer(model.parameters()), start)
     lr = recipe.optimizer.options["lr"]
-    if checkpoint is not None:
-        progress.restore(checkpoint)
-    order = BatchOrder(seed, len(data.train.labels), budget.batch_size, device)
-    holes = [
-        (parameter, mask[name].to(device, parameter.dtype))
-        for name, parameter in model.named_parameters()
-        if name in mask and not mask[name].all()
-    ]
-    frozen = [(p, ~kept.bool(), p.detach().clone()) for p, kept in holes if pruned == "frozen"]
+    running = [Progress(network, device, start) for network in networks]
+    for progress, task in zip(running, tasks, strict=True):
+        if task.checkpoint is not None:
+            progress.restore(task.checkpoint)
+    total, size = len(data.train.labels), budget.batch_size
+    orders = [BatchOrder(task.seed, total, size, device) for task in tasks]
     drawn_from = streams.global_generator(device)
-    for iteration in count(progress.iteration):
-        for group in progress.optimizer.param_groups:
+    for iteration in count(running[0].iteration):
+        for group in networks[0].optimizer.param_groups:
             group["lr"] = lr * factor(recipe.optimizer.schedule, iteration, budget.iterations)
-        if iteration in snapshots:
-            on_snapshot(iteration, models.state(model))
-        evaluated = bool(progress.curve) and progress.curve[-1].iteration == iteration
-        if not evaluated and (iteration % budget.evaluate_every == 0 or iteration in (start, end)):
-            progress.evaluate(data)
+        for progress, task in zip(running, tasks, strict=True):
+            if iteration in task.snapshots:
+                task.on_snapshot(iteration, progress.network.state())
+            if progress.is_due(budget, first=start, last=end):
+                tested = iteration == end or _is_tested(budget, iteration)
+                progress.evaluate(data, test=tested)
         if iteration == end:
-            return progress
-        tick(progress)
-        inputs, labels = _batch(data.train, order, recipe, seed, iteration)
-        drawn_from.manual_seed(streams.stream_seed(seed, "dropout", iteration))
-        loss = cross_entropy(model(inputs), labels)
-        progress.optimizer.zero_grad()
-        loss.backward()
-        for parameter, kept in holes:
-            if parameter.grad is not None:
-                parameter.grad.mul_(kept)
-        progress.optimizer.step()
-        if frozen:
-            _put_back(frozen)
-        progress.loss_sum += loss.detach()
-        progress.iteration = iteration + 1
+            return running
+        tick(running)
+        drawn_from.manual_seed(streams.stream_seed(tasks[0].seed, "dropout", iteration))
+        losses = step([
+            _batch(data.train, order, recipe, task.seed, iteration)
+            for order, task in zip(orders, tasks, strict=True)
+        ])  # fmt: skip
+        for progress, loss in zip(running, losses, strict=True):
+            progress.loss_sum += loss
+            progress.iteration = iteration + 1
     raise AssertionError("a training ends at the end of its budget")
+
+
+def _is_tested(budget: Budget, iteration: int) -> bool:
+    """Whether the evaluation at an iteration is on the test set, whatever the validation loss."""
+    evaluations = budget.iterations // budget.evaluate_every
+    between = 1 if budget.evaluate_test == "every" else max(1, evaluations // TEST_POINTS)
+    return iteration // budget.evaluate_every % between == 0
 
 
 def _batch(
@@ -159,24 +247,3 @@ def _batch(
         random = streams.generator(seed, "augment", iteration)
         inputs = augment(inputs, flip=flip, crop=crop, random=random)
     return Examples(inputs, labels)
-
-
-@torch.no_grad()
-def _put_back(frozen: list[tuple[nn.Parameter, Tensor, Tensor]]) -> None:
-    """Of each (parameter, which entries, values), those entries to those values."""
-    for parameter, gone, value in frozen:
-        parameter.copy_(torch.where(gone, value, parameter))
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, examples: Examples) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy in [0, 1] over all examples, in evaluation mode."""
-    loss = torch.zeros((), dtype=torch.float64, device=examples.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=examples.labels.device)
-    model.eval()
-    for inputs, labels in zip(*(part.split(EVALUATION_BATCH) for part in examples), strict=True):
-        outputs = model(inputs)
-        loss += cross_entropy(outputs, labels, reduction="sum")
-        correct += (outputs.argmax(1) == labels).sum()
-    model.train()
-    return float(loss) / len(examples.labels), int(correct) / len(examples.labels)

@@ -11,7 +11,7 @@ import pytest
 
 from lth import lottery
 from lth.graph import Final, Snapshot, canonical, describe, missing, parents
-from lth.spec import NOT_IDENTITY, Spec
+from lth.spec import NOT_IDENTITY, Spec, Target
 from tests.conftest import ROOT, Composer
 
 
@@ -33,9 +33,11 @@ def get(spec: Any, path: str) -> Any:  # noqa: ANN401
 CHOICES: dict[object, object] = {
     "cpu": "cuda", "auto": "cpu", "stratified": "random", "standardize": "unit", "end": "init",
     "init": "lr", "rewind": "reinit", "zero": "frozen", "iterative": "one_shot",
-    "layerwise": "global", "constant": "cosine", "reinit": "rewind",
+    "layerwise": "global", "improvement": "every", "highest": "medium", "constant": "cosine", "reinit": "rewind",
 }  # fmt: skip
-NULLS = {"pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5}
+NULLS = {
+    "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5, "tracker": Target("mine.Tracker", {})
+}  # fmt: skip
 
 
 def other(path: str, value: Any) -> Any:  # noqa: ANN401
@@ -66,7 +68,9 @@ def paths(spec: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
     return found
 
 
-ALL = ["seed", "split_seed", "device", "threads", "store", "checkpoint_seconds", "smoke"] + [
+ALL = [
+    "seed", "split_seed", "device", "threads", "store", "checkpoint_seconds", "tracker", "smoke"
+] + [
     f"{group}.{name}"
     for group, names in {
         "model": "path options",
@@ -75,7 +79,7 @@ ALL = ["seed", "split_seed", "device", "threads", "store", "checkpoint_seconds",
         "rewind": "kind iteration survivors pruned shuffle draw",
         "dataset": "loader.path loader.options root shape classes examples validation test split "
                    "preprocessing flip crop",
-        "training": "iterations batch_size evaluate_every",
+        "training": "iterations batch_size evaluate_every evaluate_test precision",
         "pruning": "criterion.path criterion.options at mode scope rounds levels rate rates "
                    "final_density conv_rate linear_rate output_rate shortcut_rate",
     }.items()

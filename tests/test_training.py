@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lth import training
+from lth import eager
 from lth.data import BatchOrder, Data, Examples
+from lth.eager import evaluate
 from lth.models import LeNet, fresh, prunable, state
 from lth.records import Evaluation, early_stop
 from lth.spec import Budget, Dataset, Optimizer, Recipe, Schedule, Target
 from lth.streams import generator
-from lth.training import Progress, evaluate, train
+from lth.training import Progress, Task, train
 
 OPTIMIZERS = {
     "sgd": ("torch.optim.SGD", {"lr": 0.1}),
@@ -41,7 +42,10 @@ def recipe(optimizer: str = "adam", *, iterations: int = STEPS, evaluate_every: 
         loader=Target(path="none", options={}), root="", shape=(1, 2, 3), classes=4, validation=1,
         test=0, split="random", preprocessing="raw", examples=46, flip=False, crop=0,
     )  # fmt: skip
-    budget = Budget(iterations=iterations, batch_size=10, evaluate_every=evaluate_every)
+    budget = Budget(
+        iterations=iterations, batch_size=10, evaluate_every=evaluate_every,
+        evaluate_test="improvement", precision="highest",
+    )  # fmt: skip
     how = Optimizer(path, options, Schedule("constant", (), 0.1, 0))
     return Recipe(Target(path="none", options={}), dataset, how, budget, 0)
 
@@ -77,7 +81,15 @@ def run(mask: dict[str, Tensor] | None = None, optimizer: str = "adam", **option
     network = model()
     how = options.pop("recipe", None) or recipe(optimizer)
     mask = full_mask(network) if mask is None else mask
-    return train(network, state(model()), mask, DATA, how, seed=3, **options)
+    tick = options.pop("tick", lambda _: None)
+    options["tick"] = lambda running: tick(*running)
+    return train(network, state(model()), mask, DATA, how, task(options), **options)
+
+
+def task(options: dict[str, Any]) -> Task:
+    """That of seed 3, with those of the options that are a task's."""
+    own = ("snapshots", "on_snapshot", "checkpoint")
+    return Task(3, **{name: options.pop(name) for name in own if name in options})
 
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -101,7 +113,7 @@ def reference(optimizer: str, network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_dense_training_is_plain_training_bit_for_bit(optimizer: str) -> None:
-    ours, plain = state(run(optimizer=optimizer).model), state(reference(optimizer, model()))
+    ours, plain = run(optimizer=optimizer).network.state(), state(reference(optimizer, model()))
     assert_equal(ours, plain)
 
 
@@ -111,9 +123,9 @@ def test_pruned_weights_are_zero_after_every_step_and_survivors_move(optimizer: 
 
     def pruned_are_zero(progress: Progress) -> None:
         for name, kept in mask.items():
-            assert not progress.model.get_parameter(name)[~kept].any()
+            assert not progress.network.state()[name][~kept].any()
 
-    start, end = state(model()), state(run(mask, optimizer, tick=pruned_are_zero).model)
+    start, end = state(model()), run(mask, optimizer, tick=pruned_are_zero).network.state()
     for name, kept in mask.items():
         assert not end[name][~kept].any()
         fed = start[name].ne(end[name])[kept].float().mean()
@@ -136,7 +148,7 @@ def test_survivors_train_as_in_a_physically_smaller_network(optimizer: str) -> N
     values["1.weight"], values["1.bias"] = values["1.weight"][alive], values["1.bias"][alive]
     values["3.weight"] = values["3.weight"][:, alive]
     small.load_state_dict(values)
-    ours, other = state(run(mask, optimizer).model), state(reference(optimizer, small))
+    ours, other = run(mask, optimizer).network.state(), state(reference(optimizer, small))
     torch.testing.assert_close(ours["1.weight"][alive], other["1.weight"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(ours["3.weight"][:, alive], other["3.weight"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(ours["5.weight"], other["5.weight"], atol=1e-5, rtol=1e-4)
@@ -144,16 +156,16 @@ def test_survivors_train_as_in_a_physically_smaller_network(optimizer: str) -> N
 
 def test_each_training_has_a_fresh_optimizer() -> None:
     one_step = recipe(iterations=1)
-    first = state(run(recipe=one_step).model)
+    first = run(recipe=one_step).network.state()
     run()
-    again = state(run(recipe=one_step).model)
+    again = run(recipe=one_step).network.state()
     assert_equal(first, again)
 
 
 def test_starting_weights_are_not_edited() -> None:
     weights = state(model())
     before = {name: value.clone() for name, value in weights.items()}
-    train(model(), weights, full_mask(model()), DATA, recipe(), seed=3)
+    train(model(), weights, full_mask(model()), DATA, recipe(), Task(3))
     assert_equal(before, weights)
 
 
@@ -186,7 +198,7 @@ def test_the_state_at_the_early_stop_is_kept() -> None:
     progress = run(recipe=how)
     stop = early_stop(progress.curve).iteration
     until_there = run(recipe=how, until=stop)
-    assert_equal(progress.early, state(until_there.model))
+    assert_equal(progress.early, until_there.network.state())
 
 
 def curve(*val_and_test: tuple[float, float]) -> list[Evaluation]:
@@ -230,7 +242,7 @@ def test_loss_and_accuracy_weigh_every_example_the_same(monkeypatch: pytest.Monk
         outputs = network(DATA.test.inputs)
     expected = float(cross_entropy(outputs, DATA.test.labels))
     right = int((outputs.argmax(1) == DATA.test.labels).sum())
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 10)
+    monkeypatch.setattr(eager, "EVALUATION_BATCH", 10)
     loss, accuracy = evaluate(network, DATA.test)
     assert loss == pytest.approx(expected)
     assert accuracy == right / 35
@@ -265,7 +277,7 @@ def test_a_resumed_training_ends_with_the_same_bytes(optimizer: str, iteration: 
         run(mask, optimizer, tick=stop_at(iteration, saved))
     resumed = run(mask, optimizer, checkpoint=saved[0])
     assert str(resumed.curve) == str(whole.curve)
-    assert_equal(state(resumed.model), state(whole.model))
+    assert_equal(resumed.network.state(), whole.network.state())
     assert_equal(resumed.early, whole.early)
 
 
@@ -278,8 +290,8 @@ def snapshots_of(**options: Any) -> Iterator[tuple[int, dict[str, Tensor]]]:  # 
 def test_snapshots_are_the_state_before_their_step() -> None:
     found = dict(snapshots_of(snapshots={0, 5, STEPS}))
     assert_equal(found[0], state(model()))
-    assert_equal(found[5], state(run(until=5).model))
-    assert_equal(found[STEPS], state(run().model))
+    assert_equal(found[5], run(until=5).network.state())
+    assert_equal(found[STEPS], run().network.state())
 
 
 def test_a_layer_without_weights_runs_to_the_end() -> None:
@@ -329,7 +341,7 @@ def batches_of(
             seen.append(inputs[0])
 
     network.register_forward_pre_hook(note)
-    return seen, train(network, weights, full_mask(network), DATA, how, seed=3, start=start)
+    return seen, train(network, weights, full_mask(network), DATA, how, Task(3), start=start)
 
 
 def test_a_start_at_k_sees_the_batch_and_the_rate_of_iteration_k() -> None:
@@ -345,7 +357,7 @@ def test_a_start_at_k_sees_the_batch_and_the_rate_of_iteration_k() -> None:
     rates = [e.learning_rate for e in whole.curve]
     assert [e.learning_rate for e in late.curve] == rates[6:]
     assert rates[6] == pytest.approx(0.1 * (1 + math.cos(0.3 * math.pi)) / 2)
-    assert_equal(state(late.model), state(whole.model))
+    assert_equal(late.network.state(), whole.network.state())
 
 
 def test_a_resumed_training_goes_on_with_schedule_and_augmentation() -> None:
@@ -356,14 +368,14 @@ def test_a_resumed_training_goes_on_with_schedule_and_augmentation() -> None:
         run(recipe=how, tick=stop_at(9, saved))
     resumed = run(recipe=how, checkpoint=saved[0])
     assert str(resumed.curve) == str(whole.curve)
-    assert_equal(state(resumed.model), state(whole.model))
+    assert_equal(resumed.network.state(), whole.network.state())
     assert str(run(recipe=scheduled(COSINE)).curve) != str(whole.curve)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_frozen_weights_stay_at_their_start_and_survivors_move(optimizer: str) -> None:
     mask, start = half_mask(model()), state(model())
-    end = state(run(mask, optimizer, pruned="frozen").model)
+    end = run(mask, optimizer, pruned="frozen").network.state()
     for name, kept in mask.items():
         assert torch.equal(end[name][~kept], start[name][~kept])
         assert start[name][~kept].all()

@@ -103,18 +103,25 @@ def _work(pickled: bytes, answer: Connection) -> None:
     Thread(target=_stop_with_the_launcher, args=(terminal.STOP.set,), daemon=True).start()
     setup_globals()
     Singleton.set_state(state)
-    run = hydra_context.config_loader.load_sweep_config(config, overrides)
-    with open_dict(run):
-        run.hydra.job.id = f"{run.hydra.job.name}_{number}"
-        run.hydra.job.num = number
     returned = run_job(
         hydra_context=hydra_context,
-        config=run,
+        config=of_job(hydra_context, config, number, overrides),
         task_function=task_function,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
     answer.send_bytes(cloudpickle.dumps(returned))
+
+
+def of_job(
+    context: HydraContext, config: DictConfig, number: int, overrides: Sequence[str]
+) -> DictConfig:
+    """The configuration of one run of a sweep."""
+    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = f"{composed.hydra.job.name}_{number}"
+        composed.hydra.job.num = number
+    return composed
 
 
 def _stop_with_the_launcher(stop: Callable[[], None]) -> None:

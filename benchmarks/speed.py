@@ -1,0 +1,279 @@
+"""What an iteration, an evaluation, a lineage and a sweep cost, beside the usual loop.
+
+python -m benchmarks.speed    takes about ten minutes of a quiet machine; needs MNIST (LTH_DATA)
+
+Rounds alternate between the things compared, so that all see the same machine. Prints tables, and
+writes them with the machine to benchmarks/results/.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.usual import UsualLoop, mnist_for_torchvision
+from lth import lottery, spec
+from lth.config import from_config
+from lth.data import BatchOrder, Data, Examples
+from lth.engine import Engine
+from lth.graph import Fresh
+from lth.inputs import Inputs, build_model
+from lth.masks import Mask
+from lth.store import Store
+from lth.training import backend
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+DENSITIES = (1.0, 0.51, 0.21, 0.07, 0.036, 0.012)
+ROUNDS, STEPS = 5, 200
+EVALUATE_EVERY = 100
+LEVELS, ITERATIONS = 21, 3000
+CORES = os.cpu_count() or 1
+SWEEP = ("-m", "network=lenet", "pruning.rate=20,40", "seed=0,1,2", "rewind=init,reinit")
+SWEEP_LEVELS, SWEEP_ITERATIONS = 4, 1000
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of several rounds."""
+
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    def in_ms(self) -> str:
+        low, high = 1e3 * min(self.rounds), 1e3 * max(self.rounds)
+        return f"{1e3 * self.median:.3g} ({low:.3g} to {high:.3g})"
+
+
+def alternating(
+    things: Mapping[str, Callable[[], float]], rounds: int = ROUNDS
+) -> dict[str, Times]:
+    """Each measured once for warming up, then in turn."""
+    for measure in things.values():
+        measure()
+    found: dict[str, list[float]] = {name: [] for name in things}
+    for _ in range(rounds):
+        for name, measure in things.items():
+            found[name].append(measure())
+    return {name: Times(times) for name, times in found.items()}
+
+
+def composed(*overrides: str) -> spec.Spec:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return from_config(compose("config", overrides=["network=lenet", *overrides]))
+
+
+class Ours:
+    """Dense or under a random mask of a density, as `lth.training` computes it."""
+
+    def __init__(self, recipe: spec.Recipe, data: Data, density: float) -> None:
+        model = build_model(Fresh(recipe.network, seed=0))
+        random = torch.Generator().manual_seed(0)
+        self._mask: Mask = {
+            name: torch.rand(parameter.shape, generator=random) < density
+            for name, parameter in model.named_parameters()
+            if name.endswith("weight")
+        }
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        self._backend = backend(model, weights, self._mask, recipe, pruned="zero")
+        self._data = data
+        self._order = BatchOrder(0, len(data.train.labels), 60, torch.device("cpu"))
+
+    def seconds_per_step(self) -> float:
+        started = time.perf_counter()
+        for iteration in range(STEPS):
+            chosen = self._order.batch(iteration)
+            batch = Examples(*(part.index_select(0, chosen) for part in self._data.train))
+            self._backend.step(batch)
+        return (time.perf_counter() - started) / STEPS
+
+    def seconds_per_evaluation(self, part: Examples) -> float:
+        started = time.perf_counter()
+        self._backend.evaluate(part)
+        return time.perf_counter() - started
+
+
+def steps(usual: UsualLoop, ours: Mapping[float, Ours]) -> dict[str, Times]:
+    return alternating({"usual": lambda: usual.seconds_per_step(STEPS)} | {
+        f"{density:.1%}": of_density.seconds_per_step for density, of_density in ours.items()
+    })  # fmt: skip
+
+
+def evaluations(usual: UsualLoop, ours: Mapping[float, Ours], data: Data) -> dict[str, Times]:
+    """Of validation and test for the usual loop; of each part for ours."""
+    things: dict[str, Callable[[], float]] = {"usual": usual.seconds_per_evaluation}
+    for density, of_density in ours.items():
+        for name, part in (("validation", data.validation), ("test", data.test)):
+            things[f"{density:.1%} {name}"] = lambda o=of_density, p=part: o.seconds_per_evaluation(
+                p
+            )  # type: ignore[misc]
+    return alternating(things, rounds=3)
+
+
+def lineage() -> list[float]:
+    """Seconds per iteration of each level of a real lineage: steps, evaluations, checkpoints."""
+    wanted = composed(
+        f"training.iterations={ITERATIONS}", f"training.evaluate_every={EVALUATE_EVERY}",
+        f"pruning.levels={LEVELS}",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(Store(Path(folder)), torch.device("cpu"), Path(wanted.dataset.root))
+        trainings = [training for _, training in lottery.levels(wanted)]
+        return [outcome.seconds / ITERATIONS for _, outcome in engine.ensure(trainings)]
+
+
+def command(*overrides: str) -> tuple[float, int]:
+    """Seconds of a run.py on all cores, and the most memory that a process of it had, in MB."""
+    words = [sys.executable, str(ROOT / "run.py"), *overrides]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {process.returncode}")
+    return time.perf_counter() - started, usage.ru_maxrss // 1024
+
+
+def sweep() -> dict[str, float]:
+    """Seconds of the same sweep with the work shared and each run on a store of its own."""
+    budget = (f"training.iterations={SWEEP_ITERATIONS}", f"pruning.levels={SWEEP_LEVELS}")
+    words = (*SWEEP, *budget, f"training.evaluate_every={EVALUATE_EVERY}")
+    own = "store=multirun/${hydra:job.num}"
+    return {"shared": command(*words)[0], "not shared": command(*words, own)[0]}
+
+
+def usual_on_all_cores(root: Path) -> float:
+    """Seconds per iteration, evaluation included, of one usual loop on each core at once."""
+    code = (
+        "import sys; from benchmarks.speed import *; torch.set_num_threads(1);"
+        "loop = UsualLoop(spec.recipe(composed()).network, Path(sys.argv[1]));"
+        "loop.seconds_per_step(50);"
+        "print(loop.seconds_per_step(200) + loop.seconds_per_evaluation() / EVALUATE_EVERY)"
+    )
+    words = [sys.executable, "-c", code, str(root)]
+    loops = [
+        subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(CORES)
+    ]
+    return statistics.mean(float(loop.communicate()[0]) for loop in loops)
+
+
+def floor() -> dict[str, float]:
+    """What this machine does at best, one thread: matrix products and copies."""
+    a, big = torch.randn(1024, 1024), torch.randn(64 * 2**20 // 4)
+    other = torch.empty_like(big)
+
+    def timed(work: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    times = alternating({"product": lambda: timed(lambda: a @ a),
+                         "copy": lambda: timed(lambda: other.copy_(big))}, rounds=15)  # fmt: skip
+    return {
+        "product, GFLOP/s": 2 * 1024**3 / times["product"].median / 1e9,
+        "copy, GB/s": 2 * 64 * 2**20 / times["copy"].median / 1e9,
+    }
+
+
+def machine() -> dict[str, str]:
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in _lines("/proc/cpuinfo")
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    return {
+        "cpu": cpu, "cores": str(CORES), "torch": torch.__version__,
+        "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
+    drawn = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        drawn.add_row(*map(str, row))
+    return drawn
+
+
+def measure(threads: int, root: Path) -> dict[str, Any]:
+    """Steps and evaluations with so many threads, in seconds; printed on the way."""
+    torch.set_num_threads(threads)
+    wanted = composed(f"training.evaluate_every={EVALUATE_EVERY}")
+    recipe = spec.recipe(wanted)
+    data = Inputs(Store(root / "store"), Path(wanted.dataset.root), torch.device("cpu")).data(
+        recipe
+    )
+    usual = UsualLoop(recipe.network, root)
+    ours = {density: Ours(recipe, data, density) for density in DENSITIES}
+    of_step, of_evaluation = steps(usual, ours), evaluations(usual, ours, data)
+    console = Console()
+    rows = [(n, t.in_ms(), f"{of_step['usual'].median / t.median:.1f}") for n, t in of_step.items()]
+    console.print(table(f"a step, {threads} threads", ("", "ms", "times faster"), rows))
+    rows = [(name, times.in_ms(), "") for name, times in of_evaluation.items()]
+    console.print(table(f"an evaluation, {threads} threads", ("", "ms", ""), rows))
+    return {
+        "step": {name: times.rounds for name, times in of_step.items()},
+        "evaluation": {name: times.rounds for name, times in of_evaluation.items()},
+    }
+
+
+def main() -> None:
+    torch.set_flush_denormal(True)
+    console, found = Console(), dict[str, Any](machine=machine(), floor=floor())
+    console.print(found)
+    with mnist_for_torchvision(Path(composed().dataset.root)) as root:
+        for threads in sorted({1, CORES}):
+            found[f"threads={threads}"] = measure(threads, root)
+        found["usual, all cores"] = usual_on_all_cores(root)
+    one = found["threads=1"]
+    usual = statistics.median(one["step"]["usual"])
+    usual += statistics.median(one["evaluation"]["usual"]) / EVALUATE_EVERY
+    torch.set_num_threads(1)
+    found["lineage"] = levels = lineage()
+    ours = statistics.mean(levels)
+    rows = [
+        ("usual loop", f"{1e3 * usual:.3g}", ""),
+        (f"ours, {len(levels)} levels", f"{1e3 * ours:.3g}", f"{usual / ours:.1f}"),
+    ]
+    header = ("", "ms an iteration", "times faster")
+    console.print(table("a lineage with its evaluations, 1 thread", header, rows))
+    found["sweep"] = times = sweep()
+    alone = 12 * (SWEEP_LEVELS + 1) * SWEEP_ITERATIONS * found["usual, all cores"] / CORES
+    rows = [("usual loop, every run alone", f"{alone:.0f}", "")]
+    rows += [(name, f"{seconds:.0f}", f"{alone / seconds:.1f}") for name, seconds in times.items()]
+    console.print(table("a sweep of 12 runs, all cores", ("", "s", "times faster"), rows))
+    found["run"] = command("network=lenet", "training.iterations=500", "pruning.levels=2")
+    console.print(f"memory of a run: {found['run'][1]} MB at most")
+    RESULTS.mkdir(exist_ok=True)
+    name = "-".join(found["machine"]["cpu"].split()[:3]).lower()
+    (RESULTS / f"{name}-{CORES}-cores.json").write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

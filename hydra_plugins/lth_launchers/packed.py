@@ -1,0 +1,136 @@
+"""hydra/launcher=packed: a whole sweep in one process, networks with one recipe trained as one.
+
+For a GPU, which one small network leaves idle. Every run is recorded as soon as all that it reports
+is stored.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from hydra_plugins.lth_launchers.local import of_job
+from hydra_plugins.lth_launchers.sweeper import Composer
+
+if TYPE_CHECKING:
+    from lth.engine import Engine
+    from lth.graph import Training
+    from lth.spec import Spec
+
+ON_A_GPU = 64
+"""Networks at once, to begin with: halved whenever they do not fit."""
+
+
+class PackedLauncher(Launcher):
+    """Trains what all runs want, then lets each find it in the store."""
+
+    def __init__(self, pack: int | None) -> None:
+        if pack is not None and pack < 1:
+            raise ValueError(f"hydra.launcher.pack={pack}: 1 or more, or null")
+        self._pack = pack
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run all of them; what each returned or raised, in their order."""
+        from lth import terminal
+        from lth.errors import Interrupted, LotteryError
+
+        setup_globals()
+        Path(self._config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        jobs = dict(enumerate(job_overrides, start=initial_job_idx))
+        returned: dict[int, JobReturn] = {}
+        with terminal.stop_on_signal():
+            for specs in self._together(jobs):
+                try:
+                    self._train(specs, jobs, returned)
+                except (Interrupted, LotteryError):
+                    continue  # those that are concerned say so below
+            for number in jobs.keys() - returned.keys():
+                returned[number] = self._run(number, jobs[number])
+        return [returned[number] for number in sorted(returned)]
+
+    def _together(self, jobs: dict[int, Sequence[str]]) -> list[dict[int, "Spec"]]:
+        """The runs that one engine can serve; without those that are refused."""
+        from lth.checks import check
+        from lth.config import from_config
+        from lth.errors import LotteryError
+
+        compose = Composer(self._context.config_loader, self._config)
+        groups: dict[tuple[Any, ...], dict[int, Spec]] = {}
+        for number, overrides in jobs.items():
+            try:
+                spec = from_config(compose(overrides))
+                check(spec)
+            except LotteryError:
+                continue
+            engine = (spec.store, spec.device, spec.dataset.root, spec.threads, spec.smoke)
+            groups.setdefault(engine, {})[number] = spec
+        return list(groups.values())
+
+    def _train(
+        self,
+        specs: dict[int, "Spec"],
+        jobs: dict[int, Sequence[str]],
+        returned: dict[int, JobReturn],
+    ) -> None:
+        """Make all that some runs want, and run each once it is there."""
+        from lth import lottery
+        from lth.smoke import shrunk
+
+        wanted = {
+            number: {t for _, t in lottery.levels(shrunk(spec) if spec.smoke else spec)}
+            for number, spec in specs.items()
+        }
+        every = dict.fromkeys(training for of_run in wanted.values() for training in of_run)
+        for training, _ in self._engine(next(iter(specs.values()))).ensure(every):
+            for number, of_run in wanted.items():
+                of_run.discard(training)
+                if not of_run and number not in returned:
+                    returned[number] = self._run(number, jobs[number])
+
+    def _engine(self, spec: "Spec") -> "Engine":
+        from lth import terminal
+        from lth.engine import Engine, find_device
+        from lth.store import Store
+
+        device = find_device(spec.device)
+        return Engine(
+            Store(Path(spec.store)),
+            device,
+            Path(spec.dataset.root),
+            threads=spec.threads,
+            checkpoint_seconds=spec.checkpoint_seconds,
+            pack=self._pack or (ON_A_GPU if device.type == "cuda" else 1),
+            pulse=_say,
+            stopping=terminal.STOP.is_set,
+        )
+
+    def _run(self, number: int, overrides: Sequence[str]) -> JobReturn:
+        returned = run_job(
+            hydra_context=self._context,
+            config=of_job(self._context, self._config, number, overrides),
+            task_function=self._task,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        return returned
+
+
+def _say(training: "Training", iteration: int, speed: float) -> None:
+    """What is being trained, in the view of the sweep."""
+    from lth.terminal import Terminal
+
+    if Terminal.view is not None:
+        where = f"iteration {iteration:,} of {training.recipe.training.iterations:,}"
+        Terminal.view.note = f"level {training.mask.level}, {where}, {speed:,.0f} a second"

@@ -1,0 +1,83 @@
+"""Steps and evaluations by torch's autograd: any module, any optimiser, any device."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lth import masks, models
+from lth.data import Examples
+from lth.masks import Mask
+from lth.spec import Optimizer
+
+EVALUATION_BATCH = 500
+"""Part of what a result is: other sizes sum in another order."""
+
+
+class Eager:
+    """A model under a mask, and its optimiser."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, Tensor],
+        mask: Mask,
+        optimizer: Optimizer,
+        *,
+        pruned: str,
+    ) -> None:
+        self._model = model
+        self.load(weights if pruned == "frozen" else masks.apply(weights, mask))
+        self.optimizer: torch.optim.Optimizer = optimizer(model.parameters())
+        self._holes = [
+            (parameter, mask[name].to(parameter.device, parameter.dtype))
+            for name, parameter in model.named_parameters()
+            if name in mask and not mask[name].all()
+        ]
+        self._frozen = [
+            (parameter, ~kept.bool(), parameter.detach().clone())
+            for parameter, kept in self._holes
+            if pruned == "frozen"
+        ]
+
+    def step(self, batch: Examples) -> Tensor:
+        """One step of the optimiser; the loss before it."""
+        loss = cross_entropy(self._model(batch.inputs), batch.labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for parameter, kept in self._holes:
+            if parameter.grad is not None:
+                parameter.grad.mul_(kept)
+        self.optimizer.step()
+        if self._frozen:
+            self._put_back()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        for parameter, gone, value in self._frozen:
+            parameter.copy_(torch.where(gone, value, parameter))
+
+    def evaluate(self, examples: Examples) -> tuple[float, float]:
+        return evaluate(self._model, examples)
+
+    def state(self) -> dict[str, Tensor]:
+        return models.state(self._model)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self._model.load_state_dict(state)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, examples: Examples) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy in [0, 1] over all examples, in evaluation mode."""
+    loss = torch.zeros((), dtype=torch.float64, device=examples.labels.device)
+    correct = torch.zeros((), dtype=torch.int64, device=examples.labels.device)
+    model.eval()
+    for inputs, labels in zip(*(part.split(EVALUATION_BATCH) for part in examples), strict=True):
+        outputs = model(inputs)
+        loss += cross_entropy(outputs, labels, reduction="sum")
+        correct += (outputs.argmax(1) == labels).sum()
+    model.train()
+    return float(loss) / len(examples.labels), int(correct) / len(examples.labels)

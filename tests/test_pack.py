@@ -1,0 +1,216 @@
+"""Networks trained as one against each of them alone: the same, up to rounding."""
+
+import dataclasses
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lth import eager, lottery, pack, sparse
+from lth.data import Examples
+from lth.engine import Engine
+from lth.errors import Interrupted
+from lth.masks import Mask
+from lth.models import ResNet, fresh, prunable, state
+from lth.pack import Pack
+from lth.store import Store
+from lth.streams import generator
+from lth.training import Progress, Task, loop, train
+from tests.conftest import TINY, Composer, NormNet
+from tests.test_run import command, run, table
+from tests.test_training import DATA, OPTIMIZERS, assert_equal, model, recipe
+
+SEEDS = (3, 4, 5)
+
+
+def starts() -> list[dict[str, Tensor]]:
+    def drawn(seed: int) -> dict[str, Tensor]:
+        random = generator(seed, "weights")
+        return {
+            n: v + 0.1 * torch.randn(v.shape, generator=random) for n, v in state(model()).items()
+        }
+
+    return [drawn(seed) for seed in SEEDS]
+
+
+def masks() -> list[Mask]:
+    """All of it, two thirds, and a third."""
+    random = generator(0, "mask")
+    return [
+        {n: torch.rand(model().get_parameter(n).shape, generator=random) < density
+         for n in prunable(model())}
+        for density in (1.1, 0.66, 0.33)
+    ]  # fmt: skip
+
+
+def packed(optimizer: str, *, pruned: str = "zero", tasks: Sequence[Task] | None = None,
+           stop: int | None = None) -> list[Progress]:  # fmt: skip
+    how = recipe(optimizer, iterations=60)
+    several = Pack(model(), starts(), masks(), how.optimizer, pruned=pruned)
+    tasks = tasks or [Task(seed) for seed in SEEDS]
+
+    def tick(running: Sequence[Progress]) -> None:
+        if running[0].iteration == stop:
+            raise Interrupted(*(progress.to_bytes() for progress in running))
+
+    return loop(several.members, tasks, several.step, DATA, how, start=0, tick=tick)
+
+
+def alone(optimizer: str, pruned: str = "zero") -> Iterator[Progress]:
+    how = recipe(optimizer, iterations=60)
+    for weights, mask, seed in zip(starts(), masks(), SEEDS, strict=True):
+        yield train(model(), weights, mask, DATA, how, Task(seed), pruned=pruned)
+
+
+@pytest.fixture(autouse=True)
+def _no_sparse_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "fits", lambda *_, **__: False)
+
+
+def assert_close(one: Progress, other: Progress) -> None:
+    ours, theirs = one.network.state(), other.network.state()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=2e-2, atol=1e-4)
+    for ours_at, theirs_at in zip(one.curve, other.curve, strict=True):
+        assert ours_at == pytest.approx(theirs_at, rel=2e-2, nan_ok=True)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("pruned", ["zero", "frozen"])
+def test_each_member_ends_where_it_does_alone(optimizer: str, pruned: str) -> None:
+    for ours, theirs in zip(
+        packed(optimizer, pruned=pruned), alone(optimizer, pruned), strict=True
+    ):
+        assert_close(ours, theirs)
+
+
+def test_pruned_weights_of_each_member_are_zero() -> None:
+    for progress, mask in zip(packed("momentum"), masks(), strict=True):
+        assert all(not progress.network.state()[n][~kept].any() for n, kept in mask.items())
+
+
+def test_members_go_on_to_the_same_bytes_and_one_can_go_on_alone() -> None:
+    whole = packed("adam")
+    with pytest.raises(Interrupted) as stopped:
+        packed("adam", stop=23)
+    tasks = [Task(s, checkpoint=c) for s, c in zip(SEEDS, stopped.value.args, strict=True)]
+    for ours, theirs in zip(packed("adam", tasks=tasks), whole, strict=True):
+        assert_equal(ours.network.state(), theirs.network.state())
+        assert repr(ours.curve) == repr(theirs.curve)
+    how = recipe("adam", iterations=60)
+    second = train(model(), starts()[1], masks()[1], DATA, how, tasks[1])
+    assert_close(second, whole[1])
+
+
+@pytest.mark.parametrize("network", [
+    lambda: ResNet((1, 8, 8), 4, 8),
+    lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(108, 4)),
+])  # fmt: skip
+def test_running_statistics_are_each_members_own(network: type[nn.Module]) -> None:
+    models = [fresh(network, generator(seed, "init")) for seed in SEEDS]
+    weights = [state(one) for one in models]
+    full = {n: torch.ones_like(models[0].get_parameter(n)).bool() for n in prunable(models[0])}
+    how = recipe("momentum").optimizer
+    several = Pack(fresh(network, generator(0, "init")), weights, [full] * 3, how, pruned="zero")
+    random = generator(0, "inputs")
+    batches = [
+        Examples(torch.randn(6, 1, 8, 8, generator=random), torch.arange(6) % 4) for _ in SEEDS
+    ]
+    for _ in range(3):
+        several.step(batches)
+    for one, start, batch, member in zip(models, weights, batches, several.members, strict=True):
+        single = eager.Eager(one, start, full, how, pruned="zero")
+        for _ in range(3):
+            single.step(batch)
+        ours, theirs = member.state(), single.state()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.allclose(ours[n], theirs[n], rtol=1e-3, atol=1e-5) for n in ours)
+        assert member.evaluate(batch) == pytest.approx(single.evaluate(batch), rel=1e-3)
+
+
+def test_what_draws_or_is_unknown_is_not_packed() -> None:
+    how = recipe("adam").optimizer
+    assert pack.fits(model(), how)
+    assert not pack.fits(nn.Sequential(*model(), nn.Dropout(0.5)), how)
+    assert not pack.fits(NormNet((1, 4, 4), 4), how)
+    assert not pack.fits(model(), dataclasses.replace(how, path="mine.Optimizer"))
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    assert not pack.fits(tied, how)
+
+
+def test_packs_that_do_not_fit_into_memory_are_halved(
+    tiny: Composer, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def make(model: nn.Module, weights: list[dict[str, Tensor]], *rest: Any, pruned: str) -> Pack:  # noqa: ANN401
+        sizes.append(len(weights))
+        if len(weights) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Pack(model, weights, *rest, pruned=pruned)
+
+    monkeypatch.setattr(pack, "Pack", make)
+    specs = [tiny(f"seed={seed}", "pruning.levels=0") for seed in range(5)]
+    engine.pack = 5
+    dict(engine.ensure([t for spec in specs for _, t in lottery.levels(spec)]))
+    assert sizes == [5, 2, 2]
+    assert engine.trained == 5
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_sweep_through_the_launcher_ends_as_any_other(tmp_path: Path, size: int) -> None:
+    words = ("-m", "hydra/launcher=packed", f"hydra.launcher.pack={size}", "seed=0,1")
+    done = run(tmp_path, *words, "pruning.rate=20,101", "hydra.sweep.dir=sweep")
+    assert done.returncode == 1
+    assert "2 failed, 2 finished" in done.stdout
+    assert "pruning.rate=101" in done.stdout
+    again = run(tmp_path, "-m", "seed=0,1", "hydra.sweep.dir=again")
+    assert again.returncode == 0, again.stderr
+    assert "0 networks trained" in again.stdout
+    for number, other in (("0", "0"), ("2", "1")):
+        packed = table(tmp_path / "sweep" / number / "levels.csv")
+        assert packed == table(tmp_path / "again" / other / "levels.csv")
+
+
+def test_a_packed_sweep_told_to_stop_saves_and_goes_on(tmp_path: Path) -> None:
+    launcher = ("hydra/launcher=packed", "hydra.launcher.pack=2")
+    words = (*launcher, "seed=0,1", "hydra.sweep.dir=sweep", "training.iterations=3000")
+    process = subprocess.Popen(
+        command("-m", *TINY, *words), cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    store = tmp_path / "multirun" / "store"
+    while len(list(store.glob("claims/*"))) < 2:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    process.terminate()
+    assert process.wait() == 130
+    assert len(list(store.glob("checkpoints/*"))) in (0, 2)
+    assert not list(store.glob("claims/*"))
+    assert run(tmp_path, "-m", *words).returncode == 0
+
+
+def test_a_sweep_in_packs_makes_the_same_trainings(tmp_path: Path, composed: Composer) -> None:
+    wide = ("model.widths=[20,10]", "training.iterations=40", "pruning.levels=2", "threads=1")
+    arms = [
+        composed(*wide, f"seed={seed}", f"rewind={arm}")
+        for seed in (0, 1)
+        for arm in ("init", "reinit")
+    ]
+    wanted = list(dict.fromkeys(t for arm in arms for _, t in lottery.levels(arm)))
+    singly = Engine(Store(tmp_path / "singly"), torch.device("cpu"), Path("data"))
+    at_once = Engine(Store(tmp_path / "at once"), torch.device("cpu"), Path("data"), pack=3)
+    plain, together = dict(singly.ensure(wanted)), dict(at_once.ensure(wanted))
+    assert at_once.trained == singly.trained == 2 * (1 + 2 + 2)
+    backends = [file.read_text() for file in at_once.store.root.glob("??/*/provenance.json")]
+    assert sum('"member"' in backend for backend in backends) >= 6
+    for training, outcome in plain.items():
+        assert together[training].weights == outcome.weights
+        assert together[training].curve[-1] == pytest.approx(
+            outcome.curve[-1], rel=0.05, nan_ok=True
+        )

@@ -1,0 +1,188 @@
+"""Sparse steps against those of autograd on the dense network: the same, up to rounding."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lth import eager, sparse
+from lth.data import Data, Examples
+from lth.eager import Eager
+from lth.masks import Mask
+from lth.models import LeNet, fresh, prunable, state
+from lth.sparse import Sparse
+from lth.spec import Recipe
+from lth.streams import generator
+from lth.training import Progress, Task, train
+from tests.test_training import OPTIMIZERS, assert_equal, recipe
+
+SIZES = ((5,), (20, 7), (16, 12, 9))
+
+
+def examples(name: str, size: int) -> Examples:
+    random = generator(0, name)
+    inputs = torch.randn(size, 2, 3, 4, generator=random)
+    return Examples(inputs, torch.randint(4, (size,), generator=random))
+
+
+DATA = Data(examples("train", 75), examples("val", 43), examples("test", 66), [0.0], [1.0], {})
+BATCH = Examples(*(part[:10] for part in DATA.train))
+
+
+def model(widths: tuple[int, ...] = (20, 7)) -> LeNet:
+    return fresh(lambda: LeNet((2, 3, 4), 4, widths), generator(0, "init"))  # type: ignore[return-value]
+
+
+def mask(network: nn.Module, density: float = 0.3) -> Mask:
+    random = generator(0, "mask")
+    return {
+        name: torch.rand(network.get_parameter(name).shape, generator=random) < density
+        for name in prunable(network)
+    }
+
+
+def both(network: nn.Module, under: Mask, how: Recipe) -> tuple[Eager, Sparse]:
+    weights = state(network)
+    return (
+        Eager(network, weights, under, how.optimizer, pruned="zero"),
+        Sparse(network, weights, under, how.optimizer, batch_size=how.training.batch_size),
+    )
+
+
+def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], rtol: float = 1e-4) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=rtol, atol=1e-6)
+
+
+@pytest.mark.parametrize("widths", SIZES)
+@pytest.mark.parametrize("batch_size", [1, 10, 16, 37])
+def test_loss_gradients_and_scores_are_those_of_autograd(
+    widths: tuple[int, ...], batch_size: int
+) -> None:
+    how = recipe("sgd")
+    how = dataclasses.replace(
+        how, training=dataclasses.replace(how.training, batch_size=batch_size)
+    )
+    network = model(widths)
+    dense, ours = both(network, mask(network), how)
+    torch.testing.assert_close(ours.evaluate(DATA.test), dense.evaluate(DATA.test))
+    batch = Examples(*(part[:batch_size] for part in DATA.train))
+    torch.testing.assert_close(ours.step(batch).float(), dense.step(batch))
+    assert_close(ours.state(), dense.state())  # one step of plain SGD: the gradients
+    torch.testing.assert_close(ours.evaluate(DATA.test), dense.evaluate(DATA.test))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_two_hundred_steps_end_where_those_of_the_dense_network_do(
+    optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how, network = recipe(optimizer, iterations=200), model()
+    under, weights = mask(network), state(network)
+    ours = train(model(), weights, under, DATA, how, Task(3))
+    assert isinstance(ours.network, Sparse)
+    monkeypatch.setattr(sparse, "fits", lambda *_, **__: False)
+    dense = train(model(), weights, under, DATA, how, Task(3))
+    assert isinstance(dense.network, Eager)
+    assert_close(ours.network.state(), dense.network.state(), rtol=2e-2)
+    for one, other in zip(ours.curve, dense.curve, strict=True):
+        assert one == pytest.approx(other, rel=2e-2, nan_ok=True)
+
+
+def test_empty_neurons_and_an_empty_layer_are_no_trouble() -> None:
+    network = model()
+    under = mask(network)
+    under["1.weight"][3] = False
+    under["5.weight"][:] = False
+    dense, ours = both(network, under, recipe("adam"))
+    for _ in range(5):
+        torch.testing.assert_close(ours.step(BATCH).float(), dense.step(BATCH))
+    assert_close(ours.state(), dense.state())
+
+
+def test_pruned_weights_are_zero_and_what_is_loaded_comes_back() -> None:
+    network = model()
+    under = mask(network)
+    _, ours = both(network, under, recipe("adam"))
+    ours.step(BATCH)
+    assert all(not ours.state()[name][~kept].any() for name, kept in under.items())
+    random = {name: torch.randn_like(value) for name, value in state(network).items()}
+    ours.load(random)
+    expected = {n: v * under[n] if n in under else v for n, v in random.items()}
+    assert_equal(ours.state(), {name: value + 0.0 for name, value in expected.items()})
+
+
+def test_a_network_that_diverges_says_nan() -> None:
+    network = model()
+    _, ours = both(network, mask(network), recipe("sgd"))
+    ours.load({n: torch.full_like(v, torch.inf) for n, v in state(network).items()})
+    assert ours.step(BATCH).isnan()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes() -> None:
+    saved: list[bytes] = []
+    network, how = model(), recipe("adam")
+    under, weights = mask(network), state(network)
+
+    def save_once(running: Sequence[Progress]) -> None:
+        (progress,) = running
+        if progress.iteration == 11:
+            saved.append(progress.to_bytes())
+
+    def go(task: Task, **options: Any) -> Progress:  # noqa: ANN401
+        return train(model(), weights, under, DATA, how, task, **options)
+
+    whole = go(Task(3), tick=save_once)
+    assert isinstance(whole.network, Sparse)
+    resumed = go(Task(3, checkpoint=saved[0]))
+    assert_equal(resumed.network.state(), whole.network.state())
+    assert repr(resumed.curve) == repr(whole.curve)
+
+
+def with_dropout() -> nn.Module:
+    return LeNet((2, 3, 4), 4, (20, 7), dropout=0.5)
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(8, 4))
+
+
+class Residual(nn.Sequential):
+    """A sequence that is more than one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        output: Tensor = super().forward(input)
+        return output * 2
+
+
+@pytest.mark.parametrize("other", [with_dropout, convolutional, lambda: Residual(*model())])
+def test_other_networks_are_left_to_autograd(other: Callable[[], nn.Module]) -> None:
+    network = other()
+    assert not sparse.fits(network, mask(network), recipe().optimizer, pruned="zero")
+
+
+def test_only_what_is_faster_and_the_same_is_done_sparsely() -> None:
+    network, how = model(), recipe().optimizer
+    assert sparse.fits(network, mask(network), how, pruned="zero")
+    assert not sparse.fits(network, mask(network), how, pruned="frozen")
+    assert not sparse.fits(network, mask(network, 0.5), how, pruned="zero")
+    own = dataclasses.replace(how, path="mine.Optimizer")
+    assert not sparse.fits(network, mask(network), own, pruned="zero")
+
+
+def test_blocks_of_an_evaluation_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = model()
+    _, ours = both(network, mask(network), recipe("adam"))
+    monkeypatch.setattr(eager, "EVALUATION_BATCH", 7)
+    expected = eager.evaluate(_masked(network), DATA.test)
+    torch.testing.assert_close(ours.evaluate(DATA.test), expected)
+
+
+def _masked(network: nn.Module) -> nn.Module:
+    copy = model()
+    under = mask(network)
+    copy.load_state_dict({n: v * under[n] if n in under else v for n, v in state(copy).items()})
+    return copy
