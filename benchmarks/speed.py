@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.usual import UsualLoop, mnist_for_torchvision
 from lth import lottery, spec
 from lth.config import from_config
-from lth.data import BatchOrder, Data, Examples
+from lth.data import BatchOrder, Data, Part
 from lth.engine import Engine
 from lth.graph import Fresh
 from lth.inputs import Inputs, build_model
@@ -40,7 +40,7 @@ RESULTS = Path(__file__).parent / "results"
 DENSITIES = (1.0, 0.51, 0.21, 0.07, 0.036, 0.012)
 ROUNDS, STEPS = 5, 200
 EVALUATE_EVERY = 100
-LEVELS, ITERATIONS = 21, 3000
+LEVELS, ITERATIONS = 21, 10_000
 CORES = os.cpu_count() or 1
 SWEEP = ("-m", "network=lenet", "pruning.rate=20,40", "seed=0,1,2", "rewind=init,reinit")
 SWEEP_LEVELS, SWEEP_ITERATIONS = 4, 1000
@@ -93,17 +93,15 @@ class Ours:
         weights = {name: value.clone() for name, value in model.state_dict().items()}
         self._backend = backend(model, weights, self._mask, recipe, pruned="zero")
         self._data = data
-        self._order = BatchOrder(0, len(data.train.labels), 60, torch.device("cpu"))
+        self._order = BatchOrder(0, len(data.train), 60, torch.device("cpu"))
 
     def seconds_per_step(self) -> float:
         started = time.perf_counter()
         for iteration in range(STEPS):
-            chosen = self._order.batch(iteration)
-            batch = Examples(*(part.index_select(0, chosen) for part in self._data.train))
-            self._backend.step(batch)
+            self._backend.step(self._data.train.at(self._order.batch(iteration)))
         return (time.perf_counter() - started) / STEPS
 
-    def seconds_per_evaluation(self, part: Examples) -> float:
+    def seconds_per_evaluation(self, part: Part) -> float:
         started = time.perf_counter()
         self._backend.evaluate(part)
         return time.perf_counter() - started

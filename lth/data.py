@@ -1,9 +1,9 @@
-"""Examples as tensors on the device: split, preprocess, order of batches, augmentation.
+"""Examples as tensors on the device: split, preprocessing, order of batches, augmentation.
 
 Where they come from is `lth.datasets`; what happens to them is here and the same for all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -34,16 +34,42 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some examples on a device, as they were stored (a quarter of the memory), and preprocessed to
+    float32 when they are asked for."""
+
+    stored: Examples
+    scale: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def labels(self) -> Tensor:
+        return self.stored.labels
+
+    def at(self, indices: Tensor) -> Examples:
+        """Those with these indices, in their order."""
+        inputs, labels = (tensor.index_select(0, indices) for tensor in self.stored)
+        return Examples(self.scale(inputs), labels)
+
+    def blocks(self, size: int) -> Iterator[Examples]:
+        """All of them, so many at a time."""
+        for inputs, labels in zip(*(tensor.split(size) for tensor in self.stored), strict=True):
+            yield Examples(self.scale(inputs), labels)
+
+
+@dataclass(frozen=True)
 class Data:
-    """The three parts, preprocessed to float32, on one device.
+    """The three parts, on one device.
 
     `mean`, `std`: per channel, of the training part divided by the source's maximum.
     `indices`: where the parts lie in the source's training examples.
     """
 
-    train: Examples
-    validation: Examples
-    test: Examples
+    train: Part
+    validation: Part
+    test: Part
     mean: list[float]
     std: list[float]
     indices: dict[str, Tensor]
@@ -78,11 +104,12 @@ def prepare(
     indices = {name: part.sort().values for name, part in indices.items()}
     mean, std = _statistics(source.train.inputs[indices["train"]], source.maximum)
 
-    def part(examples: Examples) -> Examples:
-        scaled = _scale(examples.inputs, source.maximum, mean, std, preprocessing)
-        return Examples(scaled.to(device), examples.labels.to(device))
+    scale = _scaling(source.maximum, mean, std, preprocessing, device)
 
-    def picked(name: str) -> Examples:
+    def part(stored: Examples) -> Part:
+        return Part(Examples(*(tensor.to(device) for tensor in stored)), scale)
+
+    def picked(name: str) -> Part:
         return part(Examples(*(tensor[indices[name]] for tensor in source.train)))
 
     tested = picked("test") if source.test is None else part(source.test)
@@ -121,16 +148,24 @@ def _histogram(values: Tensor, maximum: int) -> Tensor:
     return torch.stack([torch.bincount(piece, minlength=maximum + 1) for piece in pieces]).sum(0)
 
 
-def _scale(
-    inputs: Tensor, maximum: int, mean: list[float], std: list[float], preprocessing: Preprocessing
-) -> Tensor:
-    if preprocessing == "raw":
-        return inputs.float()
-    unit = inputs.float().div_(maximum)
-    if preprocessing == "unit":
-        return unit
+def _scaling(
+    maximum: int,
+    mean: list[float],
+    std: list[float],
+    preprocessing: Preprocessing,
+    device: torch.device,
+) -> Callable[[Tensor], Tensor]:
+    """From inputs as stored to what a network sees."""
     channel = (1, -1, 1, 1)
-    return unit.sub_(torch.tensor(mean).view(channel)).div_(torch.tensor(std).view(channel))
+    shift, width = (torch.tensor(v).view(channel).to(device) for v in (mean, std))
+
+    def standardized(inputs: Tensor) -> Tensor:
+        return unit(inputs).sub_(shift).div_(width)
+
+    def unit(inputs: Tensor) -> Tensor:
+        return inputs.float().div_(maximum)
+
+    return {"standardize": standardized, "unit": unit, "raw": Tensor.float}[preprocessing]
 
 
 class BatchOrder:

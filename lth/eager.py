@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth import masks, models
-from lth.data import Examples
+from lth.data import Examples, Part
 from lth.masks import Mask
 from lth.spec import Optimizer
 
@@ -59,8 +59,8 @@ class Eager:
         for parameter, gone, value in self._frozen:
             parameter.copy_(torch.where(gone, value, parameter))
 
-    def evaluate(self, examples: Examples) -> tuple[float, float]:
-        return evaluate(self._model, examples)
+    def evaluate(self, part: Part) -> tuple[float, float]:
+        return evaluate(self._model, part)
 
     def state(self) -> dict[str, Tensor]:
         return models.state(self._model)
@@ -70,14 +70,14 @@ class Eager:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, examples: Examples) -> tuple[float, float]:
+def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy in [0, 1] over all examples, in evaluation mode."""
-    loss = torch.zeros((), dtype=torch.float64, device=examples.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=examples.labels.device)
+    loss = torch.zeros((), dtype=torch.float64, device=part.labels.device)
+    correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
     model.eval()
-    for inputs, labels in zip(*(part.split(EVALUATION_BATCH) for part in examples), strict=True):
+    for inputs, labels in part.blocks(EVALUATION_BATCH):
         outputs = model(inputs)
         loss += cross_entropy(outputs, labels, reduction="sum")
         correct += (outputs.argmax(1) == labels).sum()
     model.train()
-    return float(loss) / len(examples.labels), int(correct) / len(examples.labels)
+    return float(loss) / len(part), int(correct) / len(part)

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
 from lth import masks
-from lth.data import Examples
+from lth.data import Examples, Part
 from lth.eager import EVALUATION_BATCH
 from lth.masks import Mask
 from lth.spec import ELEMENTWISE, Optimizer
@@ -97,26 +97,24 @@ class Pack:
         losses = cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
         return losses.view(labels.shape).mean(1)
 
-    def scores(self, examples: Examples) -> list[tuple[float, float]]:
+    def scores(self, part: Part) -> list[tuple[float, float]]:
         """Mean cross-entropy and accuracy of every member; asked once for all of them."""
-        key = examples.inputs.data_ptr()
-        if key not in self._scores:
-            self._scores[key] = self._evaluate(examples)
-        return self._scores[key]
+        if id(part) not in self._scores:
+            self._scores[id(part)] = self._evaluate(part)
+        return self._scores[id(part)]
 
     @torch.no_grad()
-    def _evaluate(self, examples: Examples) -> list[tuple[float, float]]:
-        loss = torch.zeros(len(self.members), dtype=torch.float64, device=examples.labels.device)
+    def _evaluate(self, part: Part) -> list[tuple[float, float]]:
+        loss = torch.zeros(len(self.members), dtype=torch.float64, device=part.labels.device)
         correct = torch.zeros_like(loss)
         self._model.eval()
-        parts = zip(*(part.split(EVALUATION_BATCH) for part in examples), strict=True)
-        for inputs, labels in parts:
+        for inputs, labels in part.blocks(EVALUATION_BATCH):
             outputs = vmap(self._outputs, (0, 0, None))(self._parameters, self._buffers, inputs)
             loss += self._losses(outputs, labels.expand(len(outputs), -1)) * len(labels)
             correct += (outputs.argmax(2) == labels).sum(1)
         self._model.train()
-        count = len(examples.labels)
-        return list(zip((loss / count).tolist(), (correct / count).tolist(), strict=True))
+        means = (loss / len(part)).tolist(), (correct / len(part)).tolist()
+        return list(zip(*means, strict=True))
 
     def slots(self, member: int) -> Iterator[tuple[str, Tensor]]:
         """Name and place in the stacks of each parameter and buffer of one member."""
@@ -135,8 +133,8 @@ class Member:
         self._pack, self._index = pack, index
         self.optimizer: Any = MemberOptimizer(pack.optimizer, index)
 
-    def evaluate(self, examples: Examples) -> tuple[float, float]:
-        return self._pack.scores(examples)[self._index]
+    def evaluate(self, part: Part) -> tuple[float, float]:
+        return self._pack.scores(part)[self._index]
 
     def state(self) -> dict[str, Tensor]:
         return {name: place.cpu().clone() for name, place in self._pack.slots(self._index)}

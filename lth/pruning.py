@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lth.data import Examples
+from lth.data import Examples, Part
 from lth.errors import LotteryError
 from lth.masks import Mask
 
@@ -33,7 +33,7 @@ class Evidence:
     """The source of any randomness, of this seed and level."""
     model: Callable[[], nn.Module]
     """A network of one's own with the weights to be scored, those pruned so far being 0."""
-    examples: Callable[[], Examples]
+    examples: Callable[[], Part]
     """The training part, on the device of the model."""
 
 
@@ -125,7 +125,7 @@ def synflow(evidence: Evidence) -> Scores:
         for parameter in model.parameters():
             parameter.abs_()
     weights = _prunable(model, evidence)
-    ones = torch.ones_like(evidence.examples().inputs[:1], dtype=torch.float64)
+    ones = torch.ones_like(evidence.examples().stored.inputs[:1], dtype=torch.float64)
     gradients = torch.autograd.grad(model(ones).sum(), list(weights.values()))
     return _times(weights, gradients, Tensor.abs)
 
@@ -149,12 +149,12 @@ def _sample(evidence: Evidence, per_class: int) -> Examples:
     """So many training examples of each class (all where there are fewer), drawn at random."""
     if per_class < 1:
         raise LotteryError(f"pruning.criterion.per_class={per_class}: 1 or more are wanted.")
-    inputs, labels = evidence.examples()
+    part = evidence.examples()
+    labels = part.labels
     order = torch.randperm(len(labels), generator=evidence.generator)
     drawn = labels.cpu()[order]
     picked = [order[drawn == label][:per_class] for label in drawn.unique()]
-    chosen = torch.cat(picked).to(labels.device)
-    return Examples(inputs[chosen], labels[chosen])
+    return part.at(torch.cat(picked).to(labels.device))
 
 
 CHANGES = (movement, magnitude_increase)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lth import models
-from lth.data import Examples
+from lth.data import Examples, Part
 from lth.masks import Mask
 from lth.spec import ELEMENTWISE, Optimizer
 
@@ -101,15 +101,14 @@ class Sparse:
             self._hidden, self._outputs,
         )  # fmt: skip
 
-    def evaluate(self, examples: Examples) -> tuple[float, float]:
+    def evaluate(self, part: Part) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
         loss, right = 0.0, 0
-        width = self._inputs.shape[1]
-        for inputs, labels in zip(*(part.split(width) for part in examples), strict=True):
+        for inputs, labels in part.blocks(self._inputs.shape[1]):
             self._forward(inputs)
             of_block = self._kernels.scores(self._outputs[self._hidden :], labels.numpy())
             loss, right = loss + of_block[0], right + of_block[1]
-        return loss / len(examples.labels), right / len(examples.labels)
+        return loss / len(part), right / len(part)
 
     def state(self) -> dict[str, Tensor]:
         """All parameters, those that were pruned as 0.0."""

@@ -54,7 +54,9 @@ def dismiss() -> None:
 def count_runs(config: DictConfig) -> int | None:
     """The number of points of a sweep; None where only Hydra's sweeper can know (globs)."""
     parameters = OmegaConf.select(config, "hydra.sweeper.params") or {}
-    typed = [*(f"{key}={value}" for key, value in parameters.items()), *config.hydra.overrides.task]
+    task = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    assert isinstance(task, list)
+    typed = [*(f"{key}={value}" for key, value in parameters.items()), *map(str, task)]
     overrides = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(typed)}
     swept = [override for override in overrides.values() if override.is_sweep_override()]
     if not all(override.is_discrete_sweep() for override in swept):

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lth import sparse, streams
-from lth.data import BatchOrder, Data, Examples, augment
+from lth.data import BatchOrder, Data, Examples, Part, augment
 from lth.eager import Eager
 from lth.masks import Mask
 from lth.records import Evaluation, early_stop
@@ -28,7 +28,7 @@ class Network(Protocol):
 
     optimizer: torch.optim.Optimizer
 
-    def evaluate(self, examples: Examples) -> tuple[float, float]:
+    def evaluate(self, part: Part) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
 
     def state(self) -> dict[str, Tensor]:
@@ -203,7 +203,7 @@ def loop(
     for progress, task in zip(running, tasks, strict=True):
         if task.checkpoint is not None:
             progress.restore(task.checkpoint)
-    total, size = len(data.train.labels), budget.batch_size
+    total, size = len(data.train), budget.batch_size
     orders = [BatchOrder(task.seed, total, size, device) for task in tasks]
     drawn_from = streams.global_generator(device)
     for iteration in count(running[0].iteration):
@@ -236,12 +236,9 @@ def _is_tested(budget: Budget, iteration: int) -> bool:
     return iteration // budget.evaluate_every % between == 0
 
 
-def _batch(
-    train: Examples, order: BatchOrder, recipe: Recipe, seed: int, iteration: int
-) -> Examples:
+def _batch(train: Part, order: BatchOrder, recipe: Recipe, seed: int, iteration: int) -> Examples:
     """That of an iteration, augmented as the recipe says."""
-    chosen = order.batch(iteration)
-    inputs, labels = (part.index_select(0, chosen) for part in train)
+    inputs, labels = train.at(order.batch(iteration))
     flip, crop = recipe.dataset.flip, recipe.dataset.crop
     if flip or crop:
         random = streams.generator(seed, "augment", iteration)

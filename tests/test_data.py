@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import Tensor
 
-from lth.data import BatchOrder, Data, Examples, Source, augment, prepare
+from lth.data import BatchOrder, Data, Examples, Part, Source, augment, prepare
 from lth.errors import LotteryError
 from lth.streams import generator
 
@@ -22,6 +23,11 @@ def parts(made: Source, **changes: object) -> Data:
         "preprocessing": "standardize", "device": CPU,
     }  # fmt: skip
     return prepare(made, **(options | changes))  # type: ignore[arg-type]
+
+
+def inputs_of(part: Part) -> Tensor:
+    """All of them, as a network sees them."""
+    return torch.cat([inputs for inputs, _ in part.blocks(7)])
 
 
 @pytest.mark.parametrize("split", ["stratified", "random"])
@@ -46,21 +52,24 @@ def test_the_split_depends_on_its_own_seed_alone() -> None:
 
 def test_inputs_and_labels_stay_together() -> None:
     made = parts(source(), preprocessing="raw")
-    for examples in (made.train, made.validation, made.test):
-        assert torch.equal(examples.inputs[:, 0, 0, 0].long() % 10, examples.labels)
+    for part in (made.train, made.validation, made.test):
+        assert torch.equal(inputs_of(part)[:, 0, 0, 0].long() % 10, part.labels)
+        inputs, labels = part.at(torch.tensor([5, 2, 5]))
+        assert torch.equal(inputs, inputs_of(part)[[5, 2, 5]])
+        assert torch.equal(labels, part.labels[[5, 2, 5]])
 
 
 def test_standardize_uses_the_training_part_of_this_dataset_per_channel() -> None:
     made = parts(source(), split="random")
-    values = made.train.inputs.double().transpose(0, 1).flatten(1)
+    values = inputs_of(made.train).double().transpose(0, 1).flatten(1)
     assert values.mean(1).tolist() == pytest.approx([0, 0], abs=1e-5)
     assert values.std(1, correction=0).tolist() == pytest.approx([1, 1], abs=1e-5)
-    assert made.validation.inputs.mean() != 0
+    assert inputs_of(made.validation).mean() != 0
 
 
 def test_unit_and_raw() -> None:
-    assert parts(source(), preprocessing="raw").test.inputs.max() > 200
-    unit = parts(source(), preprocessing="unit").train.inputs
+    assert parts(source(), preprocessing="raw").test.stored.inputs.max() > 200
+    unit = inputs_of(parts(source(), preprocessing="unit").train)
     assert 0 <= unit.min() < unit.max() <= 1
 
 
@@ -77,8 +86,8 @@ def test_a_test_set_of_its_own_is_used_and_not_split_again() -> None:
     with pytest.raises(LotteryError, match="its own test set"):
         parts(source(with_test=True))
     made = parts(source(with_test=True), test=0)
-    assert len(made.test.labels) == 100
-    assert len(made.train.labels) == 80
+    assert len(made.test) == 100
+    assert len(made.train) == 80
 
 
 def test_each_epoch_is_a_new_permutation_in_whole_batches() -> None:

@@ -33,10 +33,12 @@ def get(spec: Any, path: str) -> Any:  # noqa: ANN401
 CHOICES: dict[object, object] = {
     "cpu": "cuda", "auto": "cpu", "stratified": "random", "standardize": "unit", "end": "init",
     "init": "lr", "rewind": "reinit", "zero": "frozen", "iterative": "one_shot",
-    "layerwise": "global", "improvement": "every", "highest": "medium", "constant": "cosine", "reinit": "rewind",
+    "layerwise": "global", "improvement": "every", "highest": "medium", "constant": "cosine",
+    "reinit": "rewind",
 }  # fmt: skip
 NULLS = {
-    "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5, "tracker": Target("mine.Tracker", {})
+    "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5,
+    "tracker": Target("mine.Tracker", {}),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lth import eager, lottery, pack, sparse
-from lth.data import Examples
+from lth.data import Examples, Part
 from lth.engine import Engine
 from lth.errors import Interrupted
 from lth.masks import Mask
@@ -130,7 +130,8 @@ def test_running_statistics_are_each_members_own(network: type[nn.Module]) -> No
         ours, theirs = member.state(), single.state()
         assert ours.keys() == theirs.keys()
         assert all(torch.allclose(ours[n], theirs[n], rtol=1e-3, atol=1e-5) for n in ours)
-        assert member.evaluate(batch) == pytest.approx(single.evaluate(batch), rel=1e-3)
+        part = Part(batch, Tensor.clone)
+        assert member.evaluate(part) == pytest.approx(single.evaluate(part), rel=1e-3)
 
 
 def test_what_draws_or_is_unknown_is_not_packed() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth import pruning
-from lth.data import Examples
+from lth.data import Examples, Part
 from lth.errors import LotteryError
 from lth.masks import Mask, pack, shuffled, unpack
 from lth.pruning import Evidence, Scores, between, counts, keep, pools, removed, survivors
@@ -97,7 +97,8 @@ def of_network(mask: Mask | None = None) -> Evidence:
         return built
 
     random = generator(0, "prune", 1)
-    return Evidence(weights, weights, kept, random, model, lambda: Examples(INPUTS, LABELS))
+    part = Part(Examples(INPUTS, LABELS), Tensor.clone)
+    return Evidence(weights, weights, kept, random, model, lambda: part)
 
 
 def parameters() -> dict[str, Tensor]:
@@ -174,8 +175,8 @@ def test_synflow_is_the_sum_over_paths_through_a_weight() -> None:
 
 def test_samples_hold_as_many_of_each_class_and_depend_on_the_generator() -> None:
     labels = torch.arange(100) % 5
-    examples = Examples(torch.arange(100.0).view(-1, 1, 1, 1), labels)
-    made = Evidence({}, {}, {}, generator(0, "prune", 1), network, lambda: examples)
+    part = Part(Examples(torch.arange(100.0).view(-1, 1, 1, 1), labels), Tensor.clone)
+    made = Evidence({}, {}, {}, generator(0, "prune", 1), network, lambda: part)
     first, second = pruning._sample(made, 3), pruning._sample(made, 3)
     assert first.labels.bincount().tolist() == [3] * 5
     assert torch.equal(first.inputs.flatten().long() % 5, first.labels)

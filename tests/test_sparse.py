@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lth import eager, sparse
-from lth.data import Data, Examples
+from lth.data import Data, Examples, Part
 from lth.eager import Eager
 from lth.masks import Mask
 from lth.models import LeNet, fresh, prunable, state
@@ -22,14 +22,14 @@ from tests.test_training import OPTIMIZERS, assert_equal, recipe
 SIZES = ((5,), (20, 7), (16, 12, 9))
 
 
-def examples(name: str, size: int) -> Examples:
+def examples(name: str, size: int) -> Part:
     random = generator(0, name)
     inputs = torch.randn(size, 2, 3, 4, generator=random)
-    return Examples(inputs, torch.randint(4, (size,), generator=random))
+    return Part(Examples(inputs, torch.randint(4, (size,), generator=random)), Tensor.clone)
 
 
 DATA = Data(examples("train", 75), examples("val", 43), examples("test", 66), [0.0], [1.0], {})
-BATCH = Examples(*(part[:10] for part in DATA.train))
+BATCH = DATA.train.at(torch.arange(10))
 
 
 def model(widths: tuple[int, ...] = (20, 7)) -> LeNet:
@@ -70,7 +70,7 @@ def test_loss_gradients_and_scores_are_those_of_autograd(
     network = model(widths)
     dense, ours = both(network, mask(network), how)
     torch.testing.assert_close(ours.evaluate(DATA.test), dense.evaluate(DATA.test))
-    batch = Examples(*(part[:batch_size] for part in DATA.train))
+    batch = DATA.train.at(torch.arange(batch_size))
     torch.testing.assert_close(ours.step(batch).float(), dense.step(batch))
     assert_close(ours.state(), dense.state())  # one step of plain SGD: the gradients
     torch.testing.assert_close(ours.evaluate(DATA.test), dense.evaluate(DATA.test))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth import eager
-from lth.data import BatchOrder, Data, Examples
+from lth.data import BatchOrder, Data, Examples, Part
 from lth.eager import evaluate
 from lth.models import LeNet, fresh, prunable, state
 from lth.records import Evaluation, early_stop
@@ -50,10 +50,10 @@ def recipe(optimizer: str = "adam", *, iterations: int = STEPS, evaluate_every: 
     return Recipe(Target(path="none", options={}), dataset, how, budget, 0)
 
 
-def examples(name: str, size: int) -> Examples:
+def examples(name: str, size: int) -> Part:
     random = generator(0, name)
     inputs = torch.randn(size, 1, 2, 3, generator=random)
-    return Examples(inputs, torch.randint(4, (size,), generator=random))
+    return Part(Examples(inputs, torch.randint(4, (size,), generator=random)), Tensor.clone)
 
 
 DATA = Data(examples("train", 45), examples("val", 25), examples("test", 35), [0.0], [1.0], {})
@@ -104,7 +104,7 @@ def reference(optimizer: str, network: nn.Module) -> nn.Module:
     order = BatchOrder(3, 45, 10, torch.device("cpu"))
     for iteration in range(STEPS):
         batch = order.batch(iteration)
-        loss = cross_entropy(network(DATA.train.inputs[batch]), DATA.train.labels[batch])
+        loss = cross_entropy(network(DATA.train.stored.inputs[batch]), DATA.train.labels[batch])
         steps.zero_grad()
         loss.backward()
         steps.step()
@@ -183,7 +183,7 @@ def test_train_loss_is_the_mean_since_the_last_evaluation() -> None:
     steps = torch.optim.SGD(network.parameters(), lr=0.1)
     for iteration in range(4):
         batch = order.batch(iteration)
-        loss = cross_entropy(network(DATA.train.inputs[batch]), DATA.train.labels[batch])
+        loss = cross_entropy(network(DATA.train.stored.inputs[batch]), DATA.train.labels[batch])
         steps.zero_grad()
         loss.backward()
         steps.step()
@@ -230,7 +230,9 @@ class Lookup(nn.Module):
 def test_a_perfect_model_scores_one_on_any_number_of_examples(size: int) -> None:
     labels = torch.arange(size) % 10
     network = Lookup().train()
-    loss, accuracy = evaluate(network, Examples(labels.view(-1, 1, 1, 1).float(), labels))
+    loss, accuracy = evaluate(
+        network, Part(Examples(labels.view(-1, 1, 1, 1), labels), Tensor.float)
+    )
     assert accuracy == 1.0
     assert loss < 1e-6
     assert network.training
@@ -239,7 +241,7 @@ def test_a_perfect_model_scores_one_on_any_number_of_examples(size: int) -> None
 def test_loss_and_accuracy_weigh_every_example_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network = model()
     with torch.no_grad():
-        outputs = network(DATA.test.inputs)
+        outputs = network(DATA.test.stored.inputs)
     expected = float(cross_entropy(outputs, DATA.test.labels))
     right = int((outputs.argmax(1) == DATA.test.labels).sum())
     monkeypatch.setattr(eager, "EVALUATION_BATCH", 10)
@@ -323,7 +325,7 @@ def test_each_step_has_the_rate_of_its_iteration() -> None:
         network = model()
         network.load_state_dict(states[iteration])
         batch = BatchOrder(3, 45, 10, torch.device("cpu")).batch(iteration)
-        cross_entropy(network(DATA.train.inputs[batch]), DATA.train.labels[batch]).backward()
+        cross_entropy(network(DATA.train.stored.inputs[batch]), DATA.train.labels[batch]).backward()
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None
             after = parameter.detach() - expected[iteration] * parameter.grad
