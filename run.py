@@ -87,6 +87,7 @@ def make(
         find_device(wanted.device),
         Path(wanted.dataset.root),
         threads=wanted.threads,
+        backend=wanted.backend,
         checkpoint_seconds=wanted.checkpoint_seconds,
         pulse=lambda training, at, speed: folder.update(
             level=levels.get(training, training.mask.level), iteration=at, speed=speed

@@ -20,7 +20,7 @@ from lth.inputs import Inputs, build_model
 from lth.provenance import provenance
 from lth.records import Outcome, curve_to_csv
 from lth.store import Damaged, Store
-from lth.training import Progress, Task, iteration_of, loop, set_precision, train
+from lth.training import Progress, Task, loop, position_of, set_precision, train
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class Engine:
     data_root: Path
     threads: int = 1
     checkpoint_seconds: float = 120.0
+    backend: str = "auto"
+    """`eager`: autograd alone (`lth.training.backend`)."""
     pack: int = 1
     """How many trainings with one recipe may run as one (`lth.pack`)."""
     pulse: Callable[[Training, int, float], None] = lambda _, __, ___: None
@@ -98,7 +100,7 @@ class Engine:
                 raise Interrupted
             if not self._is_ready(node):
                 continue
-            with ExitStack() as claims:
+            with ExitStack() as claims, torch.random.fork_rng(devices=[]):
                 if self._claim(node, claims):
                     self._make(node, pending, claims)
                     return
@@ -137,9 +139,8 @@ class Engine:
             self.pack = len(group) // 2
             log.warning("%d networks at once need too much memory: %d", len(group), self.pack)
             return
-        for training, progress in zip(group, done, strict=True):
-            self._publish(training, progress)
-            self.made.add(training)
+        self._publish(group, done)
+        self.made.update(group)
 
     def _companions(
         self, node: Training, pending: list[Stored], claims: ExitStack
@@ -161,10 +162,10 @@ class Engine:
         same = graph.canonical(one.recipe) == graph.canonical(other.recipe)
         return same and self._beginning(one) == self._beginning(other)
 
-    def _beginning(self, training: Training) -> tuple[int, int]:
-        """The first iteration, and the one that it would go on from."""
+    def _beginning(self, training: Training) -> tuple[int, object]:
+        """The first iteration, and what it would go on from."""
         saved = self.store.read_checkpoint(training)
-        return training.start, iteration_of(saved) if saved else training.start
+        return training.start, position_of(saved) if saved else None
 
     def _model(self, training: Training) -> nn.Module:
         return build_model(Fresh(training.recipe.network, training.seed)).to(self.device)
@@ -182,19 +183,19 @@ class Engine:
     ) -> Progress:
         """Train from where the last attempt was saved, to the end or `until` an iteration."""
         recipe, whole = training.recipe, until is None
-        with torch.random.fork_rng(devices=[]):
-            return train(
-                self._model(training),
-                self._inputs.weights(training.weights, recipe.network),
-                self._inputs.mask(training.mask, recipe.network),
-                self._inputs.data(recipe),
-                recipe,
-                self._task(training, snapshots, saved=whole),
-                start=training.start,
-                pruned=training.pruned,
-                until=until,
-                tick=Ticker(self, [training], saving=whole),
-            )
+        return train(
+            self._model(training),
+            self._inputs.weights(training.weights, recipe.network),
+            self._inputs.mask(training.mask, recipe.network),
+            self._inputs.data(recipe),
+            recipe,
+            self._task(training, snapshots, saved=whole),
+            start=training.start,
+            pruned=training.pruned,
+            until=until,
+            only_eager=self.backend == "eager",
+            tick=Ticker(self, [training], saving=whole),
+        )
 
     def _run_packed(
         self, group: list[Training], snapshots: list[dict[int, Snapshot]]
@@ -220,18 +221,31 @@ class Engine:
             tick=Ticker(self, group, saving=True),
         )
 
-    def _publish(self, training: Training, progress: Progress) -> None:
+    def _publish(self, group: list[Training], done: list[Progress]) -> None:
+        """Store what trainings that ran together came to."""
+        examples = self._inputs.data(group[0].recipe)
+        final = [(p.network.state(), p.network.evaluate(examples.train)[1]) for p in done]
+        for progress in done:
+            progress.network.load(progress.early)
+        early = [progress.network.evaluate(examples.train)[1] for progress in done]
+        for training, progress, (state, at_end), at_stop in zip(
+            group, done, final, early, strict=True
+        ):
+            accuracies = {"early_stop_train_accuracy": at_stop, "final_train_accuracy": at_end}
+            self._publish_one(training, progress, state, accuracies)
+
+    def _publish_one(
+        self,
+        training: Training,
+        progress: Progress,
+        final: dict[str, Tensor],
+        accuracies: dict[str, float],
+    ) -> None:
         mask = self._inputs.mask(training.mask, training.recipe.network)
         examples = self._inputs.data(training.recipe)
-        final = progress.network.state()
         final = final if training.pruned == "frozen" else masks.apply(final, mask)
-        final_accuracy = progress.network.evaluate(examples.train)[1]
-        progress.network.load(progress.early)
-        summary = {
-            "early_stop_train_accuracy": progress.network.evaluate(examples.train)[1],
-            "final_train_accuracy": final_accuracy,
-            "weights": {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()},
-        }
+        weights = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
+        summary = {**accuracies, "weights": weights}
         origin = provenance() | {
             "device": str(self.device),
             "threads": self.threads,

@@ -13,7 +13,7 @@ from lth.errors import LotteryError
 from lth.graph import Fresh, Mask, Stored, Training, canonical
 from lth.inputs import build_model
 from lth.smoke import shrunk
-from lth.spec import Network, Spec, recipe
+from lth.spec import Budget, Network, Spec, recipe
 from lth.store import Store
 
 CURVE_ROW_BYTES = 150
@@ -112,18 +112,20 @@ def _measured(store: Store) -> list[Measured]:
             training = node["nodes"][node["digest"]]
             weights = json.loads((folder / "summary.json").read_bytes())["weights"].values()
             seconds = json.loads((folder / "provenance.json").read_bytes())["seconds"]
+            like = _like(training["recipe"])
         except (OSError, ValueError, KeyError):
-            continue  # a snapshot, or damaged: whoever needs it will see to that
+            continue  # a snapshot, damaged (whoever needs it will see to that), or another version
         steps = training["recipe"]["training"]["iterations"] - training["start"]
         density = sum(kept for kept, _ in weights) / sum(total for _, total in weights)
-        found.append(Measured(_like(training["recipe"]), density, seconds / steps))
+        found.append(Measured(like, density, seconds / steps))
     return found
 
 
 def _like(recipe: dict[str, Any]) -> str:
     """Of a canonical recipe, what decides the speed of an iteration."""
-    training = {key: recipe["training"][key] for key in ("batch_size", "evaluate_every")}
-    parts = [recipe["model"], training, recipe["optimizer"]["path"], recipe["dataset"]["loader"]]
+    budget = Budget(**recipe["training"])
+    of_budget = [budget.batch_size, budget.evaluate_every, budget.test_every, budget.precision]
+    parts = [recipe["model"], of_budget, recipe["optimizer"]["path"], recipe["dataset"]["loader"]]
     return json.dumps(parts, sort_keys=True)
 
 

@@ -141,6 +141,10 @@ class Dataset:
         return self.examples - self.validation - self.test
 
 
+TEST_POINTS = 50
+"""At least so many evaluations of a training, spread evenly, are on the test set too."""
+
+
 @dataclass(frozen=True, config=STRICT)
 class Budget:
     """The budget of every training; always run to its end."""
@@ -153,6 +157,12 @@ class Budget:
     curve; or at every evaluation."""
     precision: Literal["highest", "high", "medium"]
     """Of float32 matrix products, as `torch.set_float32_matmul_precision` has it."""
+
+    @property
+    def test_every(self) -> int:
+        """How many evaluations there are from one on the test set to the next, at most."""
+        evaluations = self.iterations // self.evaluate_every
+        return 1 if self.evaluate_test == "every" else max(1, evaluations // TEST_POINTS)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -217,6 +227,8 @@ class Spec:
     rewind: Rewind
     device: Literal["auto", "cpu", "cuda"]
     threads: PositiveInt
+    backend: Literal["auto", "eager"]
+    """Steps by whatever is fastest, or by autograd alone (`lth.training.backend`)."""
     store: str
     checkpoint_seconds: PositiveFloat
     tracker: AnyTarget | None
@@ -230,6 +242,7 @@ NOT_IDENTITY = {
     "pruning.levels": "how far a run goes; each training knows only what came before it",
     "device": "where it is computed; recorded in provenance.json",
     "threads": "how fast it is computed; recorded in provenance.json",
+    "backend": "how fast it is computed; recorded in provenance.json",
     "store": "where results lie",
     "tracker": "who else is told",
     "checkpoint_seconds": "how much a killed process loses",

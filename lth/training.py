@@ -19,9 +19,6 @@ from lth.schedule import factor
 from lth.sparse import Sparse
 from lth.spec import Budget, Recipe
 
-TEST_POINTS = 50
-"""At least so many evaluations of a training, spread evenly, are on the test set too."""
-
 
 class Network(Protocol):
     """The weights of one network and its optimiser, wherever they lie."""
@@ -39,11 +36,17 @@ class Network(Protocol):
 
 
 def backend(
-    model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, recipe: Recipe, *, pruned: str
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    mask: Mask,
+    recipe: Recipe,
+    *,
+    pruned: str,
+    only_eager: bool = False,
 ) -> Eager | Sparse:
     """The fastest that can train `model` alone, from `weights` under `mask`."""
     optimizer = recipe.optimizer
-    if sparse.fits(model, mask, optimizer, pruned=pruned):
+    if not only_eager and sparse.fits(model, mask, optimizer, pruned=pruned):
         return Sparse(model, weights, mask, optimizer, batch_size=recipe.training.batch_size)
     return Eager(model, weights, mask, optimizer, pruned=pruned)
 
@@ -126,9 +129,11 @@ class Progress:
         self.curve.append(point)
 
 
-def iteration_of(checkpoint: bytes) -> int:
-    """The iteration that `Progress.to_bytes` was called before."""
-    return int(load(checkpoint)["own/iteration"])
+def position_of(checkpoint: bytes) -> tuple[int, list[int]]:
+    """The iteration that `Progress.to_bytes` was called before, and how the weights lay there.
+    Trainings can go on together where these are the same."""
+    saved = load(checkpoint)
+    return int(saved["own/iteration"]), saved["own/layout"].tolist()
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,7 @@ def train(
     start: int = 0,
     pruned: str = "zero",
     until: int | None = None,
+    only_eager: bool = False,
     tick: Callable[[Sequence[Progress]], None] = lambda _: None,
 ) -> Progress:
     """Train `model` from `weights` under `mask`, from iteration `start` to the end of the budget.
@@ -162,7 +168,7 @@ def train(
     of `weights` instead, put back after every step, as weight decay would move them.
     """
     set_precision(recipe)
-    alone = backend(model, weights, mask, recipe, pruned=pruned)
+    alone = backend(model, weights, mask, recipe, pruned=pruned, only_eager=only_eager)
 
     def step(batches: Sequence[Examples]) -> Sequence[Tensor]:
         return [alone.step(batch) for batch in batches]
@@ -204,6 +210,7 @@ def loop(
         if task.checkpoint is not None:
             progress.restore(task.checkpoint)
     total, size = len(data.train), budget.batch_size
+    assert len({progress.iteration for progress in running}) == 1
     orders = [BatchOrder(task.seed, total, size, device) for task in tasks]
     drawn_from = streams.global_generator(device)
     for iteration in count(running[0].iteration):
@@ -213,8 +220,8 @@ def loop(
             if iteration in task.snapshots:
                 task.on_snapshot(iteration, progress.network.state())
             if progress.is_due(budget, first=start, last=end):
-                tested = iteration == end or _is_tested(budget, iteration)
-                progress.evaluate(data, test=tested)
+                regular = iteration // budget.evaluate_every % budget.test_every == 0
+                progress.evaluate(data, test=regular or iteration == end)
         if iteration == end:
             return running
         tick(running)
@@ -227,13 +234,6 @@ def loop(
             progress.loss_sum += loss
             progress.iteration = iteration + 1
     raise AssertionError("a training ends at the end of its budget")
-
-
-def _is_tested(budget: Budget, iteration: int) -> bool:
-    """Whether the evaluation at an iteration is on the test set, whatever the validation loss."""
-    evaluations = budget.iterations // budget.evaluate_every
-    between = 1 if budget.evaluate_test == "every" else max(1, evaluations // TEST_POINTS)
-    return iteration // budget.evaluate_every % between == 0
 
 
 def _batch(train: Part, order: BatchOrder, recipe: Recipe, seed: int, iteration: int) -> Examples:

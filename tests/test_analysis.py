@@ -159,6 +159,15 @@ def test_curves_are_drawn_at_the_papers_densities(sweep: Path) -> None:
     assert ends[:2] == [pytest.approx((500, 0.94)), pytest.approx((500, 0.93))]
 
 
+def test_curves_have_the_points_at_which_every_run_was_tested(sweep: Path) -> None:
+    runs = collect([sweep])
+    metrics = runs.metrics
+    first = (metrics["run"] == str(sweep / "0")) & (metrics["iteration"] == 0)
+    metrics.loc[first, "test_accuracy"] = float("nan")
+    panel = curves_figure(metrics, "LeNet").axes[0]
+    assert {x for xy in lines(panel).values() for x, _ in xy} == {500.0}
+
+
 def test_a_repeated_run_counts_once(sweep: Path) -> None:
     before = collect([sweep])
     write_run(sweep / "9", seed=0)

@@ -36,16 +36,18 @@ CHOICES: dict[object, object] = {
     "layerwise": "global", "improvement": "every", "highest": "medium", "constant": "cosine",
     "reinit": "rewind",
 }  # fmt: skip
-NULLS = {
+BY_PATH = {
     "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5,
-    "tracker": Target("mine.Tracker", {}),
+    "tracker": Target("mine.Tracker", {}), "backend": "eager",
 }  # fmt: skip
 
 
 def other(path: str, value: Any) -> Any:  # noqa: ANN401
+    if path in BY_PATH:
+        return BY_PATH[path]
     match value:
         case None:
-            return NULLS.get(path, 50.0)
+            return 50.0
         case bool():
             return not value
         case dict():
@@ -71,7 +73,8 @@ def paths(spec: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
 
 
 ALL = [
-    "seed", "split_seed", "device", "threads", "store", "checkpoint_seconds", "tracker", "smoke"
+    "seed", "split_seed", "device", "threads", "backend", "store", "checkpoint_seconds", "tracker",
+    "smoke",
 ] + [
     f"{group}.{name}"
     for group, names in {

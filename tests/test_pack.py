@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lth import eager, lottery, pack, sparse
+from lth import eager, lottery, pack
 from lth.data import Examples, Part
 from lth.engine import Engine
 from lth.errors import Interrupted
@@ -63,12 +63,8 @@ def packed(optimizer: str, *, pruned: str = "zero", tasks: Sequence[Task] | None
 def alone(optimizer: str, pruned: str = "zero") -> Iterator[Progress]:
     how = recipe(optimizer, iterations=60)
     for weights, mask, seed in zip(starts(), masks(), SEEDS, strict=True):
-        yield train(model(), weights, mask, DATA, how, Task(seed), pruned=pruned)
-
-
-@pytest.fixture(autouse=True)
-def _no_sparse_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse, "fits", lambda *_, **__: False)
+        task = Task(seed)
+        yield train(model(), weights, mask, DATA, how, task, pruned=pruned, only_eager=True)
 
 
 def assert_close(one: Progress, other: Progress) -> None:
@@ -103,7 +99,7 @@ def test_members_go_on_to_the_same_bytes_and_one_can_go_on_alone() -> None:
         assert_equal(ours.network.state(), theirs.network.state())
         assert repr(ours.curve) == repr(theirs.curve)
     how = recipe("adam", iterations=60)
-    second = train(model(), starts()[1], masks()[1], DATA, how, tasks[1])
+    second = train(model(), starts()[1], masks()[1], DATA, how, tasks[1], only_eager=True)
     assert_close(second, whole[1])
 
 
@@ -204,7 +200,8 @@ def test_a_sweep_in_packs_makes_the_same_trainings(tmp_path: Path, composed: Com
         for arm in ("init", "reinit")
     ]
     wanted = list(dict.fromkeys(t for arm in arms for _, t in lottery.levels(arm)))
-    singly = Engine(Store(tmp_path / "singly"), torch.device("cpu"), Path("data"))
+    plainly = Store(tmp_path / "singly")
+    singly = Engine(plainly, torch.device("cpu"), Path("data"), backend="eager")
     at_once = Engine(Store(tmp_path / "at once"), torch.device("cpu"), Path("data"), pack=3)
     plain, together = dict(singly.ensure(wanted)), dict(at_once.ensure(wanted))
     assert at_once.trained == singly.trained == 2 * (1 + 2 + 2)

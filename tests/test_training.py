@@ -256,6 +256,26 @@ def test_validation_and_test_are_not_swapped() -> None:
     assert (point.test_loss, point.test_accuracy) == evaluate(model(), DATA.test)
 
 
+def test_the_test_set_is_looked_at_where_it_is_reported_and_changes_nothing() -> None:
+    how = recipe("adam", iterations=220, evaluate_every=2)
+    every = dataclasses.replace(
+        how, training=dataclasses.replace(how.training, evaluate_test="every")
+    )
+    some, all_of_them = run(recipe=how).curve, run(recipe=every).curve
+    assert len(some) == len(all_of_them) == 111
+    lowest = math.inf
+    for one, other in zip(some, all_of_them, strict=True):
+        assert not math.isnan(other.test_accuracy)
+        if one.val_loss < lowest or one.iteration % 4 == 0 or one.iteration == 220:
+            assert repr(one) == repr(other)
+        else:
+            unseen = other._replace(test_loss=math.nan, test_accuracy=math.nan)
+            assert repr(one) == repr(unseen)
+        lowest = min(lowest, one.val_loss)
+    assert repr(early_stop(some)) == repr(early_stop(all_of_them))
+    assert any(math.isnan(point.test_accuracy) for point in some)
+
+
 class Stop(Exception):
     pass
 

@@ -109,6 +109,7 @@ class PackedLauncher(Launcher):
             device,
             Path(spec.dataset.root),
             threads=spec.threads,
+            backend=spec.backend,
             checkpoint_seconds=spec.checkpoint_seconds,
             pack=self._pack or (ON_A_GPU if device.type == "cuda" else 1),
             pulse=_say,
