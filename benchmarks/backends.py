@@ -1,9 +1,10 @@
-"""Do fast backends give the results of the plain one? Ten seeds of a winning ticket on the digits,
-by autograd alone and by whatever is fastest: accuracies and early stops, paired by seed.
+"""Do fast backends give the results of the plain one? Winning tickets on the digits, by autograd
+alone and by whatever is fastest: accuracies and early stops, paired by seed.
 
-python -m benchmarks.backends [KEY=VALUE ...]    e.g. training.precision=medium, for its effect
+python -m benchmarks.backends [--seeds 10] [KEY=VALUE ...]    e.g. training.precision=medium
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -16,34 +17,41 @@ from rich.table import Table
 from scipy.stats import t
 
 ROOT = Path(__file__).parents[1]
-SEEDS = 10
 COMPARED = ("early_stop_test_accuracy", "final_test_accuracy", "early_stop_iteration")
 
 
 def main() -> None:
-    overrides = sys.argv[1:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=10)
+    arguments, overrides = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        plain = sweep(Path(folder, "plain"), "backend=eager")
-        fast = sweep(Path(folder, "fast"), *overrides)
-    table = Table("level", "density", *COMPARED, title=f"fast less plain, n = {SEEDS}, ± 95 %")
-    for level, rows in fast.groupby("level"):
-        pairs = rows.merge(plain[plain["level"] == level], on="seed", suffixes=("", " plain"))
-        differences = [pairs[name] - pairs[f"{name} plain"] for name in COMPARED]
-        table.add_row(str(level), f"{rows['density'].mean():.1%}", *map(in_words, differences))
-    Console().print(table)
+        plain = sweep(Path(folder, "plain"), arguments.seeds, "backend=eager")
+        fast = sweep(Path(folder, "fast"), arguments.seeds, *overrides)
+    differences = fast[list(COMPARED)] - plain[list(COMPARED)]
+    console = Console()
+    table = Table("level", "density", *COMPARED)
+    table.title = f"fast less plain, n = {arguments.seeds} seeds, mean ± 95 %"
+    for level, rows in differences.groupby("level"):
+        density = fast.loc[rows.index, "density"].mean()
+        table.add_row(str(level), f"{density:.1%}", *(in_words(rows[name]) for name in COMPARED))
+    of_seed = differences[differences.ne(0).any(axis=1).groupby("level").transform("any")]
+    means = of_seed.groupby("seed").mean()
+    table.add_section()
+    table.add_row("mean", "where any differ", *(in_words(means[name]) for name in COMPARED))
+    console.print(table)
 
 
-def sweep(folder: Path, *overrides: str) -> pd.DataFrame:
-    """levels.csv of ten seeds."""
-    words = [sys.executable, str(ROOT / "run.py"), "-m", f"seed=range({SEEDS})", *overrides]
+def sweep(folder: Path, seeds: int, *overrides: str) -> pd.DataFrame:
+    """levels.csv of all seeds, by level and seed."""
+    words = [sys.executable, str(ROOT / "run.py"), "-m", f"seed=range({seeds})", *overrides]
     folder.mkdir()
     command = [*words, "hydra.sweep.dir=sweep"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     tables = [
         pd.read_csv(folder / "sweep" / f"{seed}" / "levels.csv").assign(seed=seed)
-        for seed in range(SEEDS)
+        for seed in range(seeds)
     ]
-    return pd.concat(tables)
+    return pd.concat(tables).set_index(["level", "seed"])
 
 
 def in_words(differences: "pd.Series[float]") -> str:
