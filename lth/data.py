@@ -5,6 +5,7 @@ Where they come from is `lth.datasets`; what happens to them is here and the sam
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -53,10 +54,36 @@ class Part:
         inputs, labels = (tensor.index_select(0, indices) for tensor in self.stored)
         return Examples(self.scale(inputs), labels)
 
-    def blocks(self, size: int) -> Iterator[Examples]:
+    def blocks(self, size: int) -> Iterator["Batch"]:
         """All of them, so many at a time."""
-        for inputs, labels in zip(*(tensor.split(size) for tensor in self.stored), strict=True):
-            yield Examples(self.scale(inputs), labels)
+        every = torch.arange(len(self), device=self.labels.device)
+        return (Batch(self, indices) for indices in every.split(size))
+
+    @cached_property
+    def table(self) -> Tensor:
+        """What each byte becomes, (channels, 256), for inputs that are stored as bytes."""
+        channels = self.stored.inputs.shape[1]
+        every = torch.arange(256, dtype=torch.uint8, device=self.labels.device)
+        scaled = self.scale(every.view(-1, 1, 1, 1).expand(-1, channels, 1, 1))
+        return scaled.flatten(1).t().contiguous()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples of a part, by index, and how their inputs are to be augmented."""
+
+    part: Part
+    indices: Tensor
+    augment: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def labels(self) -> Tensor:
+        return self.part.labels.index_select(0, self.indices)
+
+    def examples(self) -> Examples:
+        """As a network sees them."""
+        inputs, labels = self.part.at(self.indices)
+        return Examples(self.augment(inputs) if self.augment else inputs, labels)
 
 
 @dataclass(frozen=True)

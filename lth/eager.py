@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth import masks, models
-from lth.data import Examples, Part
+from lth.data import Batch, Part
 from lth.masks import Mask
 from lth.spec import Optimizer
 
@@ -41,9 +41,10 @@ class Eager:
             if pruned == "frozen"
         ]
 
-    def step(self, batch: Examples) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         """One step of the optimiser; the loss before it."""
-        loss = cross_entropy(self._model(batch.inputs), batch.labels)
+        inputs, labels = batch.examples()
+        loss = cross_entropy(self._model(inputs), labels)
         self.optimizer.zero_grad()
         loss.backward()
         for parameter, kept in self._holes:
@@ -75,7 +76,8 @@ def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
     loss = torch.zeros((), dtype=torch.float64, device=part.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
     model.eval()
-    for inputs, labels in part.blocks(EVALUATION_BATCH):
+    for block in part.blocks(EVALUATION_BATCH):
+        inputs, labels = block.examples()
         outputs = model(inputs)
         loss += cross_entropy(outputs, labels, reduction="sum")
         correct += (outputs.argmax(1) == labels).sum()

@@ -23,6 +23,19 @@ compiled = njit(cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, err
 
 
 @compiled
+def gather(
+    stored: NDArray[np.uint8], indices: NDArray[np.int64], table: Floats, inputs: Floats
+) -> None:
+    """Fill the first columns of `inputs` with some rows of `stored` (examples, pixels): what
+    `table` (channels, 256) says of each byte."""
+    per_channel = stored.shape[1] // len(table)
+    for pixel in range(stored.shape[1]):
+        of_channel, mine = table[pixel // per_channel], inputs[pixel]
+        for b in range(len(indices)):
+            mine[b] = of_channel[stored[indices[b], pixel]]
+
+
+@compiled
 def forward(
     inputs: Floats,
     starts: Integers,

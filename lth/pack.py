@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
 from lth import masks
-from lth.data import Examples, Part
+from lth.data import Batch, Part
 from lth.eager import EVALUATION_BATCH
 from lth.masks import Mask
 from lth.spec import ELEMENTWISE, Optimizer
@@ -69,9 +69,11 @@ class Pack:
         self._scores: dict[int, list[tuple[float, float]]] = {}
         self.members = [Member(self, index) for index in range(len(starts))]
 
-    def step(self, batches: Sequence[Examples]) -> Tensor:
+    def step(self, batches: Sequence[Batch]) -> Tensor:
         """One step of every member with its own batch; their losses before it."""
-        inputs, labels = (torch.stack(parts) for parts in zip(*batches, strict=True))
+        inputs, labels = map(
+            torch.stack, zip(*(batch.examples() for batch in batches), strict=True)
+        )
         losses = self._losses(vmap(self._outputs)(self._parameters, self._buffers, inputs), labels)
         self.optimizer.zero_grad()
         losses.sum().backward()
@@ -108,7 +110,8 @@ class Pack:
         loss = torch.zeros(len(self.members), dtype=torch.float64, device=part.labels.device)
         correct = torch.zeros_like(loss)
         self._model.eval()
-        for inputs, labels in part.blocks(EVALUATION_BATCH):
+        for block in part.blocks(EVALUATION_BATCH):
+            inputs, labels = block.examples()
             outputs = vmap(self._outputs, (0, 0, None))(self._parameters, self._buffers, inputs)
             loss += self._losses(outputs, labels.expand(len(outputs), -1)) * len(labels)
             correct += (outputs.argmax(2) == labels).sum(1)

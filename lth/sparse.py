@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lth import models
-from lth.data import Examples, Part
+from lth.data import Batch, Part
 from lth.masks import Mask
 from lth.spec import ELEMENTWISE, Optimizer
 
@@ -74,39 +74,48 @@ class Sparse:
         self._structure = _structure(masks, kept)
         self._first, self._hidden = sizes[0], sum(sizes[:-1])
         width = LANES * -(-batch_size // LANES)
-        self._inputs = torch.zeros(masks[0].shape[1], width)
+        self._inputs = np.zeros((masks[0].shape[1], width), np.float32)
         self._outputs, self._gradients = np.zeros((2, sum(sizes), width), np.float32)
         split = sum(self._parts[: len(masks)])
         vector, gradient = self._vector.detach().numpy(), self._vector.grad.numpy()
         self._values, self._biases = vector[:split], vector[split:]
         self._of_values, self._of_biases = gradient[:split], gradient[split:]
 
-    def step(self, batch: Examples) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         """One step of the optimiser; the loss before it."""
-        self._forward(batch.inputs)
+        labels = self._forward(batch)
         loss = self._kernels.cross_entropy(
-            self._outputs[self._hidden :], batch.labels.numpy(), self._gradients[self._hidden :]
+            self._outputs[self._hidden :], labels, self._gradients[self._hidden :]
         )
         self._kernels.backward(
-            self._inputs.numpy(), self._outputs, *self._structure, self._values, self._first,
-            self._hidden, self._gradients, self._of_values, self._of_biases,
+            self._inputs, self._outputs, *self._structure, self._values, self._first, self._hidden,
+            self._gradients, self._of_values, self._of_biases,
         )  # fmt: skip
         self.optimizer.step()
         return torch.tensor(loss, dtype=torch.float64)
 
-    def _forward(self, inputs: Tensor) -> None:
-        self._inputs[:, : len(inputs)].copy_(inputs.flatten(1).t())
+    def _forward(self, batch: Batch) -> "np.ndarray":
+        """Fill the outputs; the labels."""
+        stored = batch.part.stored.inputs
+        if stored.dtype == torch.uint8 and batch.augment is None:
+            pixels = stored.flatten(1).numpy()
+            table, indices = batch.part.table.numpy(), batch.indices.numpy()
+            self._kernels.gather(pixels, indices, table, self._inputs)
+        else:
+            inputs = batch.examples().inputs
+            self._inputs[:, : len(inputs)] = inputs.flatten(1).t().numpy()
         self._kernels.forward(
-            self._inputs.numpy(), *self._structure, self._values, self._biases, self._first,
-            self._hidden, self._outputs,
+            self._inputs, *self._structure, self._values, self._biases, self._first, self._hidden,
+            self._outputs,
         )  # fmt: skip
+        return batch.labels.numpy()
 
     def evaluate(self, part: Part) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
         loss, right = 0.0, 0
-        for inputs, labels in part.blocks(self._inputs.shape[1]):
-            self._forward(inputs)
-            of_block = self._kernels.scores(self._outputs[self._hidden :], labels.numpy())
+        for block in part.blocks(self._inputs.shape[1]):
+            labels = self._forward(block)
+            of_block = self._kernels.scores(self._outputs[self._hidden :], labels)
             loss, right = loss + of_block[0], right + of_block[1]
         return loss / len(part), right / len(part)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from math import nan
 from typing import Protocol
@@ -11,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lth import sparse, streams
-from lth.data import BatchOrder, Data, Examples, Part, augment
+from lth.data import Batch, BatchOrder, Data, Part, augment
 from lth.eager import Eager
 from lth.masks import Mask
 from lth.records import Evaluation, early_stop
@@ -170,7 +171,7 @@ def train(
     set_precision(recipe)
     alone = backend(model, weights, mask, recipe, pruned=pruned, only_eager=only_eager)
 
-    def step(batches: Sequence[Examples]) -> Sequence[Tensor]:
+    def step(batches: Sequence[Batch]) -> Sequence[Tensor]:
         return [alone.step(batch) for batch in batches]
 
     (progress,) = loop([alone], [task], step, data, recipe, start=start, until=until, tick=tick)
@@ -186,7 +187,7 @@ def set_precision(recipe: Recipe) -> None:
 def loop(
     networks: Sequence[Network],
     tasks: Sequence[Task],
-    step: Callable[[Sequence[Examples]], Iterable[Tensor]],
+    step: Callable[[Sequence[Batch]], Iterable[Tensor]],
     data: Data,
     recipe: Recipe,
     *,
@@ -236,11 +237,11 @@ def loop(
     raise AssertionError("a training ends at the end of its budget")
 
 
-def _batch(train: Part, order: BatchOrder, recipe: Recipe, seed: int, iteration: int) -> Examples:
+def _batch(train: Part, order: BatchOrder, recipe: Recipe, seed: int, iteration: int) -> Batch:
     """That of an iteration, augmented as the recipe says."""
-    inputs, labels = train.at(order.batch(iteration))
     flip, crop = recipe.dataset.flip, recipe.dataset.crop
-    if flip or crop:
-        random = streams.generator(seed, "augment", iteration)
-        inputs = augment(inputs, flip=flip, crop=crop, random=random)
-    return Examples(inputs, labels)
+    if not (flip or crop):
+        return Batch(train, order.batch(iteration))
+    random = streams.generator(seed, "augment", iteration)
+    augmented = partial(augment, flip=flip, crop=crop, random=random)
+    return Batch(train, order.batch(iteration), augmented)

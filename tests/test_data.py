@@ -27,7 +27,7 @@ def parts(made: Source, **changes: object) -> Data:
 
 def inputs_of(part: Part) -> Tensor:
     """All of them, as a network sees them."""
-    return torch.cat([inputs for inputs, _ in part.blocks(7)])
+    return torch.cat([block.examples().inputs for block in part.blocks(7)])
 
 
 @pytest.mark.parametrize("split", ["stratified", "random"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lth import eager, lottery, pack
-from lth.data import Examples, Part
+from lth.data import Batch, Examples, Part
 from lth.engine import Engine
 from lth.errors import Interrupted
 from lth.masks import Mask
@@ -114,9 +114,11 @@ def test_running_statistics_are_each_members_own(network: type[nn.Module]) -> No
     how = recipe("momentum").optimizer
     several = Pack(fresh(network, generator(0, "init")), weights, [full] * 3, how, pruned="zero")
     random = generator(0, "inputs")
-    batches = [
-        Examples(torch.randn(6, 1, 8, 8, generator=random), torch.arange(6) % 4) for _ in SEEDS
+    parts = [
+        Part(Examples(torch.randn(6, 1, 8, 8, generator=random), torch.arange(6) % 4), Tensor.clone)
+        for _ in SEEDS
     ]
+    batches = [Batch(part, torch.arange(6)) for part in parts]
     for _ in range(3):
         several.step(batches)
     for one, start, batch, member in zip(models, weights, batches, several.members, strict=True):
@@ -126,8 +128,7 @@ def test_running_statistics_are_each_members_own(network: type[nn.Module]) -> No
         ours, theirs = member.state(), single.state()
         assert ours.keys() == theirs.keys()
         assert all(torch.allclose(ours[n], theirs[n], rtol=1e-3, atol=1e-5) for n in ours)
-        part = Part(batch, Tensor.clone)
-        assert member.evaluate(part) == pytest.approx(single.evaluate(part), rel=1e-3)
+        assert member.evaluate(batch.part) == pytest.approx(single.evaluate(batch.part), rel=1e-3)
 
 
 def test_what_draws_or_is_unknown_is_not_packed() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lth import eager, sparse
-from lth.data import Data, Examples, Part
+from lth.data import Batch, Data, Examples, Part
 from lth.eager import Eager
 from lth.masks import Mask
 from lth.models import LeNet, fresh, prunable, state
@@ -29,7 +29,7 @@ def examples(name: str, size: int) -> Part:
 
 
 DATA = Data(examples("train", 75), examples("val", 43), examples("test", 66), [0.0], [1.0], {})
-BATCH = DATA.train.at(torch.arange(10))
+BATCH = Batch(DATA.train, torch.arange(10))
 
 
 def model(widths: tuple[int, ...] = (20, 7)) -> LeNet:
@@ -70,10 +70,28 @@ def test_loss_gradients_and_scores_are_those_of_autograd(
     network = model(widths)
     dense, ours = both(network, mask(network), how)
     torch.testing.assert_close(ours.evaluate(DATA.test), dense.evaluate(DATA.test))
-    batch = DATA.train.at(torch.arange(batch_size))
+    batch = Batch(DATA.train, torch.arange(batch_size))
     torch.testing.assert_close(ours.step(batch).float(), dense.step(batch))
     assert_close(ours.state(), dense.state())  # one step of plain SGD: the gradients
     torch.testing.assert_close(ours.evaluate(DATA.test), dense.evaluate(DATA.test))
+
+
+def test_bytes_are_looked_up_and_other_inputs_and_augmented_ones_are_not() -> None:
+    random = generator(0, "bytes")
+    stored = torch.randint(256, (75, 2, 3, 4), generator=random)
+    labels, scale = DATA.train.labels, torch.tensor([3.0, 40.0]).view(1, 2, 1, 1)
+    as_bytes, as_numbers = (
+        Part(Examples(inputs, labels), lambda x: x.float().div_(255).mul_(scale))
+        for inputs in (stored.byte(), stored)
+    )
+    chosen = torch.tensor([7, 0, 74, 7])
+    for augment in (None, lambda x: x.flip(3)):
+        _, ours = both(model(), mask(model()), recipe("sgd"))
+        ours._forward(Batch(as_bytes, chosen, augment))
+        looked_up = ours._outputs[:, :4].copy()
+        ours._forward(Batch(as_numbers, chosen, augment))
+        assert (looked_up == ours._outputs[:, :4]).all()
+    assert torch.equal(as_bytes.table[1], torch.arange(256) / 255 * 40)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
