@@ -21,7 +21,7 @@ from lth.sparse import Sparse
 from lth.spec import Budget, Recipe
 
 
-class Network(Protocol):
+class Trainable(Protocol):
     """The weights of one network and its optimiser, wherever they lie."""
 
     optimizer: torch.optim.Optimizer
@@ -55,7 +55,7 @@ def backend(
 class Progress:
     """The whole state of a training in progress: from these bytes it goes on to the same end."""
 
-    def __init__(self, network: Network, device: torch.device, iteration: int) -> None:
+    def __init__(self, network: Trainable, device: torch.device, iteration: int) -> None:
         self.network = network
         self.iteration = iteration
         self.seconds = 0.0
@@ -185,7 +185,7 @@ def set_precision(recipe: Recipe) -> None:
 
 
 def loop(
-    networks: Sequence[Network],
+    networks: Sequence[Trainable],
     tasks: Sequence[Task],
     step: Callable[[Sequence[Batch]], Iterable[Tensor]],
     data: Data,
