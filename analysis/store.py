@@ -105,9 +105,10 @@ def _verify(store: Store) -> int:
 
 def _refuse_while_busy(store: Store, folders: Iterable[Path]) -> None:
     running = [run for run in _runs_in(folders) if state_of(run) == "running"]
-    if running or care.busy(store):
+    busy = care.busy(store)
+    if running or busy:
         raise LotteryError(
-            f"{store.root}: {len(running)} runs are running, and {care.busy(store)} trainings are "
+            f"{store.root}: {len(running)} runs are running, and {busy} trainings are "
             "in progress. Nothing is removed under them: wait, or stop them."
         )
 

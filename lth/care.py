@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from lth import graph, lottery
 from lth.claims import is_abandoned
 from lth.errors import LotteryError
-from lth.files import checksum
+from lth.files import checksum, writing
 from lth.records import is_whole
 from lth.spec import Spec
 from lth.store import WEIGHTS, Store, read_done
@@ -184,7 +184,7 @@ def busy(store: Store) -> int:
     """How many trainings are in progress, by the clock of the file server alone."""
     if not is_store(store.root):
         return 0
-    with tempfile.NamedTemporaryFile(dir=store.root) as touched:
+    with writing(str(store.root)), tempfile.NamedTemporaryFile(dir=store.root) as touched:
         now = Path(touched.name).stat().st_mtime
     return sum(not is_abandoned(claim, now) for claim in store.claims.glob("*"))
 

@@ -166,15 +166,13 @@ class MemberOptimizer:
         return {"state": state}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        for parameter, own in zip(self._parameters(), saved["state"].values(), strict=False):
+        (group,) = self._whole.param_groups
+        for place, own in saved["state"].items():
+            parameter = group["params"][place]
             whole = self._whole.state[parameter]
             for name, value in own.items():
-                if not value.dim():
-                    whole[name] = value.clone()
-                    continue
-                empty = torch.zeros_like(parameter, requires_grad=False)
-                whole.setdefault(name, empty)[self._index].copy_(value)
-
-    def _parameters(self) -> list[nn.Parameter]:
-        parameters: list[nn.Parameter] = self._whole.param_groups[0]["params"]
-        return parameters
+                if value.dim():
+                    empty = torch.zeros_like(parameter, requires_grad=False)
+                    whole.setdefault(name, empty)[self._index].copy_(value)
+                else:  # the count of steps: fused optimisers want it beside the weights
+                    whole[name] = value.to(parameter.device if group.get("fused") else "cpu")

@@ -26,6 +26,9 @@ from lth.records import Outcome, outcome
 WEIGHTS = {"final.safetensors", "state.safetensors"}
 """The files that can be dropped from a published folder: curves and masks stay (`lth.care`)."""
 
+RESULTS = {"curve.csv", "mask.safetensors"}
+"""What stays when weights are dropped, and is to be the same when they are made again."""
+
 log = logging.getLogger(__name__)
 
 
@@ -126,7 +129,7 @@ class Store:
     def _replace(self, node: Node, aside: Path) -> None:
         """Take away the folder whose weights were dropped, for the one that was made again."""
         old, new = read_done(self.path(node)) or {}, read_done(aside) or {}
-        changed = [name for name in ("curve.csv", "mask.safetensors") if old[name] != new[name]]
+        changed = [name for name in old if name in RESULTS and old[name] != new.get(name)]
         if changed:
             names = " and ".join(changed)
             log.warning("%s, made again, has another %s than it had", node, names)

@@ -274,13 +274,7 @@ def check_tracker(tracker: Target | None) -> None:
 def main(folder: Path) -> None:
     """Follow the run in `folder` with the tracker of its settings."""
     if os.getsid(0) == os.getpid():  # beside a run: it ends when that has
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGHUP,
-            signal.SIGUSR1,
-            signal.SIGUSR2,
-        ):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         os.nice(10)
     while "spec" not in _status(folder):

@@ -186,6 +186,19 @@ def test_dropped_weights_that_are_needed_are_made_again_alike(store: Store, tiny
     assert not list(care.faults(store))
 
 
+def test_a_dropped_snapshot_is_made_again(tiny: Composer, tmp_path: Path) -> None:
+    late = ("rewind=late", "rewind.iteration=3")
+    store = Store(tmp_path / "store")
+    short, longer = (tiny(*late, f"pruning.levels={levels}") for levels in (1, 2))
+    for spec in (short, longer):
+        drop(store, keep=set())
+        engine = Engine(Store(store.root), torch.device("cpu"), Path("data"))
+        dict(engine.ensure([training for _, training in lottery.levels(spec)]))
+        assert engine.damaged == []
+    assert engine.trained == 3
+    assert not list(care.faults(store))
+
+
 def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> None:
     def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
         words = [sys.executable, "-m", "analysis", "store", str(store.root), *arguments]
