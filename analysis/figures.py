@@ -87,15 +87,15 @@ def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
     for rate, rows in zip(rates, np.split(panels, len(rates)), strict=True):
         of_rate = chosen[chosen["rate"] == rate]
         shown = of_rate.drop_duplicates("shown").sort_values("density", ascending=False)
-        for axis, arm in zip(rows.flat, arms, strict=False):
+        own = in_order(set(of_rate["arm"]))
+        for axis in rows.flat[len(own) :]:
+            axis.remove()
+        for place, (axis, arm) in enumerate(zip(rows.flat, own, strict=False)):
             _draw_curves(axis, of_rate[of_rate["arm"] == arm], shown)
             axis.set(title=f"{arm}\n{rate} per level", xlabel="Iteration", ylabel="Test accuracy")
-        for axis in rows.flat[len(arms) :]:
-            axis.remove()
-        for place, axis in enumerate(rows.flat[: len(arms)]):
             axis.tick_params(labelbottom=True)
-            if place != across - 1:  # one legend a rate, whose arms share densities
-                axis.legend().remove()
+            if place != min(across, len(own)) - 1:  # one legend a rate, whose arms share densities
+                axis.get_legend().remove()
     dense = chosen[chosen["level"] == 0]
     last = dense.loc[dense["iteration"] == dense["iteration"].max(), "test_accuracy"].mean()
     _accuracy_axis(panels[0][0], last, chosen["test_accuracy"])

@@ -32,7 +32,7 @@ class Inputs:
     data_root: Path
     device: torch.device
     _data: dict[str, Data] = field(default_factory=dict)
-    _masks: dict[graph.Mask, Mask] = field(default_factory=dict)
+    _masks: dict[tuple[graph.Mask, str], Mask] = field(default_factory=dict)
     _layers: dict[str, dict[str, tuple[models.LayerType, torch.Size]]] = field(default_factory=dict)
 
     def data(self, recipe: spec.Recipe) -> Data:
@@ -73,9 +73,10 @@ class Inputs:
 
     def mask(self, node: graph.Mask, network: spec.Network) -> Mask:
         """Name of each prunable tensor -> bool tensor, on the CPU."""
-        if node not in self._masks:
-            self._masks[node] = self._make_mask(node, network)
-        return self._masks[node]
+        key = (node, str(graph.canonical(network)))  # the dense mask is one node for all networks
+        if key not in self._masks:
+            self._masks[key] = self._make_mask(node, network)
+        return self._masks[key]
 
     def layers(self, network: spec.Network) -> dict[str, tuple[models.LayerType, torch.Size]]:
         """The type and the shape of each prunable tensor."""

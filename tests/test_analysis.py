@@ -168,6 +168,17 @@ def test_curves_have_the_points_at_which_every_run_was_tested(sweep: Path) -> No
     assert {x for xy in lines(panel).values() for x, _ in xy} == {500.0}
 
 
+def test_a_rate_has_panels_for_its_own_arms_and_one_legend(sweep: Path) -> None:
+    write_run(sweep / "8", seed=0, rate=20.0)
+    panels = curves_figure(collect([sweep]).metrics, "LeNet").axes
+    assert [axis.get_title() for axis in panels] == [
+        "winning ticket\n20 % per level",
+        "winning ticket\n50 % per level", "random reinit\n50 % per level",
+    ]  # fmt: skip
+    assert [axis.get_legend() is not None for axis in panels] == [True, False, True]
+    assert all(axis.get_lines() for axis in panels)
+
+
 def test_a_repeated_run_counts_once(sweep: Path) -> None:
     before = collect([sweep])
     write_run(sweep / "9", seed=0)

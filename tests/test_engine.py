@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -144,6 +145,17 @@ def test_every_arm_and_level_has_the_same_split(engine: Engine, tiny: Composer) 
     recipes = [t.recipe for s in (tiny(), tiny("rewind=reinit")) for t in trainings(s)]
     first, *others = [inputs(engine).data(recipe).indices for recipe in recipes]
     assert all(torch.equal(first[part], o[part]) for o in others for part in first)
+
+
+def test_an_engine_serves_networks_of_several_shapes(engine: Engine, tiny: Composer) -> None:
+    shapes = ("[6,5]", "[7]", "[9,8,7]")
+    wanted = [t for shape in shapes for t in trainings(tiny(f"model.widths={shape}"))]
+    for training, outcome in engine.ensure(wanted):
+        widths = (64, *training.recipe.model.options["widths"], 10)
+        assert [total for _, total in outcome.weights.values()] == [
+            inside * outside for inside, outside in pairwise(widths)
+        ]
+    assert engine.trained == len(wanted)
 
 
 def test_a_layer_may_lose_its_last_weight(engine: Engine, tiny: Composer) -> None:
