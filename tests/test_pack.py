@@ -168,6 +168,7 @@ def test_a_sweep_through_the_launcher_ends_as_any_other(tmp_path: Path, size: in
     assert done.returncode == 1
     assert "2 failed, 2 finished" in done.stdout
     assert "pruning.rate=101" in done.stdout
+    assert "8 networks trained for these runs" in done.stdout  # 2 seeds of 4 levels
     again = run(tmp_path, "-m", "seed=0,1", "hydra.sweep.dir=again")
     assert again.returncode == 0, again.stderr
     assert "0 networks trained" in again.stdout

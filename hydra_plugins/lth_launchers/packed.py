@@ -92,11 +92,15 @@ class PackedLauncher(Launcher):
             for number, spec in specs.items()
         }
         every = dict.fromkeys(training for of_run in wanted.values() for training in of_run)
-        for training, _ in self._engine(next(iter(specs.values()))).ensure(every):
-            for number, of_run in wanted.items():
-                of_run.discard(training)
-                if not of_run and number not in returned:
-                    returned[number] = self._run(number, jobs[number])
+        engine = self._engine(next(iter(specs.values())))
+        try:
+            for training, _ in engine.ensure(every):
+                for number, of_run in wanted.items():
+                    of_run.discard(training)
+                    if not of_run and number not in returned:
+                        returned[number] = self._run(number, jobs[number])
+        finally:
+            print(f"{engine.trained} networks trained for these runs, which then find them stored")
 
     def _engine(self, spec: "Spec") -> "Engine":
         from lth import terminal
