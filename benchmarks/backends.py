@@ -1,7 +1,8 @@
 """Do fast backends give the results of the plain one? Winning tickets on the digits, by autograd
 alone and by whatever is fastest: accuracies and early stops, paired by seed.
 
-python -m benchmarks.backends [--seeds 10] [KEY=VALUE ...]    e.g. training.precision=medium
+python -m benchmarks.backends [--seeds 10] [--first 0] [KEY=VALUE ...]
+e.g. training.precision=medium
 """
 
 import argparse
@@ -23,10 +24,12 @@ COMPARED = ("early_stop_test_accuracy", "final_test_accuracy", "early_stop_itera
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     arguments, overrides = parser.parse_known_args()
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        plain = sweep(Path(folder, "plain"), arguments.seeds, "backend=eager")
-        fast = sweep(Path(folder, "fast"), arguments.seeds, *overrides)
+        plain = sweep(Path(folder, "plain"), seeds, "backend=eager")
+        fast = sweep(Path(folder, "fast"), seeds, *overrides)
     differences = fast[list(COMPARED)] - plain[list(COMPARED)]
     console = Console()
     table = Table("level", "density", *COMPARED)
@@ -41,15 +44,16 @@ def main() -> None:
     console.print(table)
 
 
-def sweep(folder: Path, seeds: int, *overrides: str) -> pd.DataFrame:
+def sweep(folder: Path, seeds: range, *overrides: str) -> pd.DataFrame:
     """levels.csv of all seeds, by level and seed."""
-    words = [sys.executable, str(ROOT / "run.py"), "-m", f"seed=range({seeds})", *overrides]
+    wanted = f"seed=range({seeds.start},{seeds.stop})"
+    words = [sys.executable, str(ROOT / "run.py"), "-m", wanted, *overrides]
     folder.mkdir()
     command = [*words, "hydra.sweep.dir=sweep"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     tables = [
-        pd.read_csv(folder / "sweep" / f"{seed}" / "levels.csv").assign(seed=seed)
-        for seed in range(seeds)
+        pd.read_csv(folder / "sweep" / f"{number}" / "levels.csv").assign(seed=seed)
+        for number, seed in enumerate(seeds)
     ]
     return pd.concat(tables).set_index(["level", "seed"])
 

@@ -1,6 +1,6 @@
 """What an iteration, an evaluation, a lineage and a sweep cost, beside the usual loop.
 
-python -m benchmarks.speed    takes a quarter of an hour of a quiet machine; needs MNIST (LTH_DATA)
+python -m benchmarks.speed    takes half an hour of a quiet machine; needs MNIST (LTH_DATA)
 
 Rounds alternate between the things compared, so that all see the same machine. Prints tables, and
 writes them with the machine to benchmarks/results/.
@@ -43,7 +43,7 @@ EVALUATE_EVERY = 100
 LEVELS, ITERATIONS = 21, 10_000
 CORES = os.cpu_count() or 1
 SWEEP = ("-m", "network=lenet", "pruning.rate=10,20", "seed=0,1,2", "rewind=init,reinit")
-SWEEP_LEVELS, SWEEP_ITERATIONS = 20, 1000
+SWEEP_LEVELS, SWEEP_ITERATIONS = 20, 2000
 
 
 @dataclass(frozen=True)

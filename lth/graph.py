@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from lth.spec import NOT_IDENTITY, Network, Recipe, Rule, whole
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same description would lead to other numbers."""
 
 

@@ -19,6 +19,8 @@ DENSEST = 0.35
 """Above this density products of whole matrices are faster."""
 LANES = 16
 """Batches are padded to multiples of this: the floats of the widest vector."""
+EVALUATION_BATCH = 256
+"""Part of what a result is: other sizes sum in another order."""
 
 
 def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> bool:
@@ -74,8 +76,10 @@ class Sparse:
         self._structure = _structure(masks, kept)
         self._first, self._hidden = sizes[0], sum(sizes[:-1])
         width = LANES * -(-batch_size // LANES)
-        self._inputs = np.zeros((masks[0].shape[1], width), np.float32)
-        self._outputs, self._gradients = np.zeros((2, sum(sizes), width), np.float32)
+        rows = masks[0].shape[1], sum(sizes)
+        self._inputs, self._outputs = _zeros(rows, width)
+        self._evaluated = _zeros(rows, EVALUATION_BATCH)
+        self._gradients = np.zeros_like(self._outputs)
         split = sum(self._parts[: len(masks)])
         vector, gradient = self._vector.detach().numpy(), self._vector.grad.numpy()
         self._values, self._biases = vector[:split], vector[split:]
@@ -83,7 +87,7 @@ class Sparse:
 
     def step(self, batch: Batch) -> Tensor:
         """One step of the optimiser; the loss before it."""
-        labels = self._forward(batch)
+        labels = self._forward(batch, self._inputs, self._outputs)
         loss = self._kernels.cross_entropy(
             self._outputs[self._hidden :], labels, self._gradients[self._hidden :]
         )
@@ -94,28 +98,29 @@ class Sparse:
         self.optimizer.step()
         return torch.tensor(loss, dtype=torch.float64)
 
-    def _forward(self, batch: Batch) -> "np.ndarray":
-        """Fill the outputs; the labels."""
+    def _forward(self, batch: Batch, inputs: "np.ndarray", outputs: "np.ndarray") -> "np.ndarray":
+        """Fill `inputs` and `outputs`; the labels."""
         stored = batch.part.stored.inputs
         if stored.dtype == torch.uint8 and batch.augment is None:
             pixels = stored.flatten(1).numpy()
             table, indices = batch.part.table.numpy(), batch.indices.numpy()
-            self._kernels.gather(pixels, indices, table, self._inputs)
+            self._kernels.gather(pixels, indices, table, inputs)
         else:
-            inputs = batch.examples().inputs
-            self._inputs[:, : len(inputs)] = inputs.flatten(1).t().numpy()
+            examples = batch.examples().inputs
+            inputs[:, : len(examples)] = examples.flatten(1).t().numpy()
         self._kernels.forward(
-            self._inputs, *self._structure, self._values, self._biases, self._first, self._hidden,
-            self._outputs,
+            inputs, *self._structure, self._values, self._biases, self._first, self._hidden,
+            outputs,
         )  # fmt: skip
         return batch.labels.numpy()
 
     def evaluate(self, part: Part) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
         loss, right = 0.0, 0
-        for block in part.blocks(self._inputs.shape[1]):
-            labels = self._forward(block)
-            of_block = self._kernels.scores(self._outputs[self._hidden :], labels)
+        inputs, outputs = self._evaluated
+        for block in part.blocks(EVALUATION_BATCH):
+            labels = self._forward(block, inputs, outputs)
+            of_block = self._kernels.scores(outputs[self._hidden :], labels)
             loss, right = loss + of_block[0], right + of_block[1]
         return loss / len(part), right / len(part)
 
@@ -138,6 +143,10 @@ class Sparse:
         tensors = [state[f"{n}.{kind}"] for kind in ("weight", "bias") for n in names]
         places: list[Tensor | slice] = [*self._places, *([slice(None)] * len(names))]
         return list(zip(tensors, places, parts, strict=True))
+
+
+def _zeros(rows: tuple[int, int], width: int) -> list["np.ndarray"]:
+    return [np.zeros((count, width), np.float32) for count in rows]
 
 
 def _structure(masks: list[Tensor], kept: list[Tensor]) -> tuple["np.ndarray", "np.ndarray"]:

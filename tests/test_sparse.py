@@ -87,9 +87,9 @@ def test_bytes_are_looked_up_and_other_inputs_and_augmented_ones_are_not() -> No
     chosen = torch.tensor([7, 0, 74, 7])
     for augment in (None, lambda x: x.flip(3)):
         _, ours = both(model(), mask(model()), recipe("sgd"))
-        ours._forward(Batch(as_bytes, chosen, augment))
+        ours._forward(Batch(as_bytes, chosen, augment), ours._inputs, ours._outputs)
         looked_up = ours._outputs[:, :4].copy()
-        ours._forward(Batch(as_numbers, chosen, augment))
+        ours._forward(Batch(as_numbers, chosen, augment), ours._inputs, ours._outputs)
         assert (looked_up == ours._outputs[:, :4]).all()
     assert torch.equal(as_bytes.table[1], torch.arange(256) / 255 * 40)
 
