@@ -11,14 +11,20 @@ from omegaconf import DictConfig
 
 from lth import lottery, spec, terminal
 from lth.config import from_config
-from lth.graph import Training
+from lth.graph import Line, Training
 from lth.records import Outcome, early_stop
 from lth.run_folder import RunFolder
 from lth.smoke import shrunk
 from lth.store import Damaged, Store
 from lth.tracking import check_tracker, tracked
 
-Levels = Mapping[Training, int]
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a run reports: the level of each training, and of each line."""
+
+    levels: Mapping[Training, int]
+    lines: Mapping[Line, int]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -42,9 +48,12 @@ def main(config: DictConfig) -> float:
 def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> float:
     """Make the trainings of a run exist, and record each level as soon as it is there."""
     whole, wanted = wanted, shrunk(wanted) if wanted.smoke else wanted
-    levels = {training: level for level, training in lottery.levels(wanted)}
+    asked = Asked(
+        {training: level for level, training in lottery.levels(wanted)},
+        {line: level for level, line in lottery.lines(wanted)},
+    )
     store = Store(Path(wanted.store))
-    found = all(map(store.exists, levels))
+    found = all(map(store.exists, [*asked.levels, *asked.lines]))
     if not found:  # what is there has been checked
         from lth.checks import check  # torch takes a second to import: not before it is needed
 
@@ -52,29 +61,33 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
     folder.update(
         spec=dataclasses.asdict(wanted),
         identity=spec.identity(wanted),
-        levels=max(levels.values()),
+        levels=max(asked.levels.values()),
     )
-    outcomes = stored(levels, store) if found else {}
-    for training, outcome in outcomes.items():
-        folder.add(levels[training], training.digest, outcome, cached=True)
-    outcomes = outcomes or make(wanted, levels, store, folder, stopping)
-    *_, last = levels
+    outcomes = record_stored(asked, store, folder) if found else {}
+    outcomes = outcomes or make(wanted, asked, store, folder, stopping)
+    *_, last = asked.levels
     objective = early_stop(outcomes[last].curve).test_accuracy
     folder.status["objective"] = objective
     return objective
 
 
-def stored(levels: Levels, store: Store) -> dict[Training, Outcome]:
-    """What the store has of trainings that it has all of; nothing where one is damaged."""
+def record_stored(asked: Asked, store: Store, folder: RunFolder) -> dict[Training, Outcome]:
+    """What the store has, where it has all that is asked; nothing where some of it is damaged."""
     try:
-        return {training: store.outcome(training) for training in levels}
+        outcomes = {training: store.outcome(training) for training in asked.levels}
+        lines = {line: store.line(line) for line in asked.lines}
     except Damaged:
         return {}
+    for training, outcome in outcomes.items():
+        folder.add(asked.levels[training], training.digest, outcome, cached=True)
+    for line, points in lines.items():
+        folder.add_line(asked.lines[line], line.one.start, points, cached=True)
+    return outcomes
 
 
 def make(
     wanted: spec.Spec,
-    levels: Levels,
+    asked: Asked,
     store: Store,
     folder: RunFolder,
     stopping: Callable[[], bool],
@@ -90,15 +103,17 @@ def make(
         backend=wanted.backend,
         checkpoint_seconds=wanted.checkpoint_seconds,
         pulse=lambda training, at, speed: folder.update(
-            level=levels.get(training, training.mask.level), iteration=at, speed=speed
+            level=asked.levels.get(training, training.mask.level), iteration=at, speed=speed
         ),
         stopping=stopping,
     )
     outcomes = {}
     try:
-        for training, outcomes[training] in engine.ensure(levels):
+        for training, outcomes[training] in engine.ensure(asked.levels, then=[*asked.lines]):
             cached = training not in engine.made
-            folder.add(levels[training], training.digest, outcomes[training], cached=cached)
+            folder.add(asked.levels[training], training.digest, outcomes[training], cached=cached)
+        for line, points in engine.lines(asked.lines):
+            folder.add_line(asked.lines[line], line.one.start, points, cached=False)
     finally:
         folder.status |= {"trained": engine.trained, "damaged": engine.damaged}
     return outcomes

@@ -247,5 +247,4 @@ def _wanted(run: Path, status: dict[str, Any]) -> set[str]:
         raise _unreadable(
             run, "it has not finished, and these are not settings of this version"
         ) from error
-    trainings = (training for _, training in lottery.levels(wanted))
-    return {node.digest for node in graph.missing(trainings, lambda _: False)}
+    return {node.digest for node in graph.missing(lottery.wanted(wanted), lambda _: False)}

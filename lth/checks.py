@@ -119,6 +119,11 @@ def _of_iterations(spec: Spec) -> Iterator[str]:
             f"rewind.iteration={rewind.iteration} is past the end of a training of "
             f"training.iterations={total}: nothing would be left to train. Use a smaller one."
         )
+    if spec.probe.iteration >= total:
+        yield (
+            f"probe.iteration={spec.probe.iteration} is past the end of a training of "
+            f"training.iterations={total}: there is nothing left to part in. Use a smaller one."
+        )
     if rewind.kind == "finetune" and schedule.kind == "cosine":
         yield (
             "rewind.kind=finetune with optimizer.schedule.kind=cosine, which ends at a rate of 0. "

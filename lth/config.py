@@ -14,6 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from lth.errors import LotteryError
 from lth.spec import Spec, flat
 
+TIMED = ("training", "optimizer", "rewind", "probe")
+"""The groups with durations, which may be given in epochs."""
+
 
 def from_config(config: DictConfig) -> Spec:
     """The Spec of a composed configuration.
@@ -35,8 +38,8 @@ def from_config(config: DictConfig) -> Spec:
 
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
-    """Durations such as 50ep and 30000it of training, optimiser and rewinding as iterations; an
-    epoch is as many whole batches as there are. What is no number is left for the schema to refuse.
+    """Durations such as 50ep and 30000it of TIMED as iterations; an epoch is as many whole
+    batches as there are. What is no number is left for the schema to refuse.
     """
     try:
         dataset, training = plain["dataset"], plain["training"]
@@ -50,7 +53,7 @@ def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
             "(dataset.examples less validation and test), not one whole batch. Set less aside, or "
             "use smaller batches."
         )
-    timed = {group: plain[group] for group in ("training", "optimizer", "rewind") if group in plain}
+    timed = {group: plain[group] for group in TIMED if group in plain}
     return {**plain, **_converted(timed, lengths)}
 
 

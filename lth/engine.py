@@ -8,21 +8,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lth import graph, masks, pack
+from lth import connectivity, graph, masks, pack
 from lth.errors import Interrupted, LotteryError
-from lth.graph import Fresh, Snapshot, Stored, Training
+from lth.graph import Final, Fresh, Line, Snapshot, Stored, Training
 from lth.inputs import Inputs, build_model
 from lth.provenance import provenance
-from lth.records import Outcome, curve_to_csv
+from lth.records import Outcome, Point, curve_to_csv, to_csv
 from lth.store import Damaged, Store
+from lth.streams import stream_seed
 from lth.training import Progress, Task, loop, position_of, set_precision, train
 
 log = logging.getLogger(__name__)
+
+N = TypeVar("N", bound=Stored)
+R = TypeVar("R")
 
 POLL_SECONDS = 0.05
 PULSE_SECONDS = 0.5
@@ -64,19 +69,32 @@ class Engine:
         torch.set_num_threads(self.threads)
         torch.set_flush_denormal(True)
 
-    def ensure(self, wanted: Iterable[Training]) -> Iterator[tuple[Training, Outcome]]:
+    def ensure(
+        self, wanted: Iterable[Training], then: Sequence[Line] = ()
+    ) -> Iterator[tuple[Training, Outcome]]:
         """Make all of `wanted` exist, and what they need; yield each with its outcome as soon as it
-        does. Processes on one store share the work.
+        does. Processes on one store share the work. `then`: what will be asked of `lines` later, so
+        that the snapshots which that needs are kept.
 
         Raises Interrupted once `stopping()`, with the training in progress saved.
         """
+        return self._ensure(wanted, self.store.outcome, then)
+
+    def lines(self, wanted: Iterable[Line]) -> Iterator[tuple[Line, list[Point]]]:
+        """The same for lines."""
+        return self._ensure(wanted, self.store.line, ())
+
+    def _ensure(
+        self, wanted: Iterable[N], read: Callable[[N], R], then: Sequence[Stored]
+    ) -> Iterator[tuple[N, R]]:
         waiting = list(wanted)
         while waiting:
             try:
-                for training in [node for node in waiting if self.store.exists(node)]:
-                    yield training, self.store.outcome(training)
-                    waiting.remove(training)
-                self._make_one(graph.missing(waiting, self.store.exists, self.store.has_weights))
+                for node in [node for node in waiting if self.store.exists(node)]:
+                    yield node, read(node)
+                    waiting.remove(node)
+                wished = [*waiting, *then] if waiting else []
+                self._make_one(graph.missing(wished, self.store.exists, self.store.has_weights))
             except Damaged as damage:
                 self._set_aside(damage)
 
@@ -125,6 +143,9 @@ class Engine:
         if isinstance(node, Snapshot):  # nobody had asked for it when its training ran
             self._run(node.of, {node.iteration: node}, until=node.iteration)
             self.made.add(node)
+            return
+        if isinstance(node, Line):
+            self._draw(node)
             return
         group = [node, *self._companions(node, pending, claims)]
         asked = [
@@ -176,7 +197,7 @@ class Engine:
 
         log.info("training %s, level %d", training, training.mask.level)
         checkpoint = self.store.read_checkpoint(training) if saved else None
-        return Task(training.seed, snapshots, publish, checkpoint)
+        return Task(_noise(training), snapshots, publish, checkpoint)
 
     def _run(
         self, training: Training, snapshots: dict[int, Snapshot], until: int | None = None
@@ -220,6 +241,20 @@ class Engine:
             start=first.start,
             tick=Ticker(self, group, saving=True),
         )
+
+    def _draw(self, line: Line) -> None:
+        """Evaluate the networks on a line and store what they give."""
+        recipe = line.one.recipe
+        one, other = (
+            self._inputs.weights(Final(of), recipe.network) for of in (line.one, line.other)
+        )
+        test = self._inputs.data(recipe).test
+        set_precision(recipe)
+        points = connectivity.along(self._model(line.one), one, other, line.points, test)
+        table = to_csv((point._asdict() for point in points), Point._fields)
+        origin = json.dumps(provenance() | {"device": str(self.device)}, indent=1)
+        self.store.publish(line, {"line.csv": table, "provenance.json": origin.encode()})
+        self.made.add(line)
 
     def _publish(self, group: list[Training], done: list[Progress]) -> None:
         """Store what trainings that ran together came to."""
@@ -265,6 +300,12 @@ class Engine:
         collapsed = [name for name, kept in mask.items() if not kept.any()]
         if collapsed:
             log.warning("%s: no weight is left in %s", training, ", ".join(collapsed))
+
+
+def _noise(training: Training) -> int:
+    """The seed of the streams for batches, augmentation and dropout: a copy has one of its own."""
+    copy = stream_seed(training.seed, "copy", training.order)
+    return copy if training.order else training.seed
 
 
 class Ticker:

@@ -81,6 +81,9 @@ class Training(Node):
     weights: Weights
     mask: Mask
     start: int = 0
+    order: int = 0
+    """Which order of batches, with which augmentations and dropout: copies of one network that
+    differ in nothing else (`Line`)."""
     pruned: str = "zero"
     """Pruned weights are `zero` throughout, or `frozen` at the value they have in `weights`."""
 
@@ -99,6 +102,16 @@ class Snapshot(Weights):
 
     of: Training
     iteration: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Line(Node):
+    """The networks on the straight line between what two trainings ended with: so many, evenly
+    spread, both ends among them."""
+
+    one: Training
+    other: Training
+    points: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -156,7 +169,7 @@ def digest_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-Stored = Training | Snapshot
+Stored = Training | Snapshot | Line
 """The nodes that have a folder in the store."""
 
 
@@ -216,6 +229,8 @@ def parents(stored: Stored) -> set[Stored]:
     """The stored nodes that must exist before `stored` can be made."""
     if isinstance(stored, Snapshot):
         return {stored.of}
+    if isinstance(stored, Line):
+        return {stored.one, stored.other}
     return needs(stored.weights) | needs(stored.mask)
 
 

@@ -13,11 +13,13 @@ from lth.graph import (
     Dense,
     Final,
     Fresh,
+    Line,
     Mask,
     Pruned,
     Shuffled,
     Signed,
     Snapshot,
+    Stored,
     Training,
     Weights,
 )
@@ -92,3 +94,25 @@ def arm(spec: Spec, ticket: Training, level: int) -> Training:
         case "constant_sign":
             weights = Signed(Constant(ticket.weights), ticket.weights)
     return replace(ticket, recipe=recipe(spec), weights=weights, start=0)
+
+
+def lines(spec: Spec) -> Iterator[tuple[int, Line]]:
+    """(level, line) of each level from 0: between two copies of its network that part at iteration
+    k of its training, where they are given different orders of batches (Frankle et al. 2020)."""
+    if spec.probe.kind == "connectivity":
+        for level, training in levels(spec):
+            one, other = (branch(training, spec.probe.iteration, order) for order in (0, 1))
+            yield level, Line(one, other, spec.probe.points)
+
+
+def branch(training: Training, iteration: int, order: int) -> Training:
+    """A copy that goes on from that iteration, with a fresh optimiser, in an order of its own."""
+    if iteration > training.start:
+        training = replace(training, weights=Snapshot(training, iteration), start=iteration)
+    return replace(training, order=order)
+
+
+def wanted(spec: Spec) -> list[Stored]:
+    """Everything that a run reports."""
+    trainings, between = ((node for _, node in of_run) for of_run in (levels(spec), lines(spec)))
+    return [*trainings, *between]

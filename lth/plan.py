@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lth import graph, lottery
 from lth.checks import check, ladder
 from lth.errors import LotteryError
-from lth.graph import Fresh, Mask, Stored, Training, canonical
+from lth.graph import Fresh, Line, Mask, Stored, Training, canonical
 from lth.inputs import build_model
 from lth.smoke import shrunk
 from lth.spec import Budget, Network, Spec, recipe
@@ -54,6 +54,7 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
     ladders: dict[tuple[int, ...], list[str]] = {}
     faults: dict[str, str] = {}
     reported: list[Training] = []
+    lines: list[Line] = []
     densities: dict[Mask, float] = {}
     known: dict[str, tuple[int, ...]] = {}
     for overrides, compose in jobs.items():
@@ -64,10 +65,13 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
             faults[overrides] = str(error)
             continue
         ladders.setdefault(rungs, []).append(overrides)
-        for level, training in lottery.levels(shrunk(spec) if spec.smoke else spec):
+        wanted = shrunk(spec) if spec.smoke else spec
+        for level, training in lottery.levels(wanted):
             reported.append(training)
             densities[training.mask] = rungs[level] / rungs[0]
-    missing = graph.missing(dict.fromkeys(reported), store.exists, store.has_weights)
+        lines += [line for _, line in lottery.lines(wanted)]
+    everything: dict[Stored, None] = dict.fromkeys([*reported, *lines])
+    missing = graph.missing(everything, store.exists, store.has_weights)
     trainings = [node for node in missing if isinstance(node, Training)]
     measured = _measured(store)
     times = [_seconds(t, densities.get(t.mask, 1.0), measured) for t in trainings]
@@ -152,6 +156,9 @@ def _disk(missing: Iterable[Stored]) -> int:
         return sizes[key]
 
     def bytes_of(node: Stored) -> Iterator[int]:
+        if isinstance(node, Line):
+            yield OTHER_BYTES
+            return
         training = node if isinstance(node, Training) else node.of
         yield size(training.recipe.network)
         if isinstance(node, Training):

@@ -3,6 +3,8 @@
     levels.csv    one row per level; after the declared columns, density/<tensor> for each;
                   `collapsed`: how many of these have no weight left
     metrics.csv   one row per evaluation
+    connectivity.csv  one row per place on a level's line (probe=connectivity); `iteration`: where
+                  the two ends parted; `share`: how far from the one to the other
 
 Accuracies and densities are fractions in [0, 1], losses mean cross-entropy in nats, iterations
 optimiser steps; an evaluation at iteration i is made before step i.
@@ -32,6 +34,14 @@ class Evaluation(NamedTuple):
     test_accuracy: float
 
 
+class Point(NamedTuple):
+    """A network on the line between two: at 0 the one, at 1 the other."""
+
+    share: float
+    test_loss: float
+    test_accuracy: float
+
+
 class Outcome(NamedTuple):
     """What is recorded of a training: its curve, the training accuracies, and of each prunable
     tensor how many weights survive and how many there are."""
@@ -41,6 +51,10 @@ class Outcome(NamedTuple):
     final_train_accuracy: float
     weights: dict[str, tuple[int, int]]
     seconds: float
+
+
+Row = dict[str, Any]
+"""Of a table, by column."""
 
 
 def outcome(read: Callable[[str], bytes]) -> Outcome:
@@ -74,6 +88,7 @@ LEVEL_COLUMNS = (
     "training",
 )
 METRIC_COLUMNS = ("level", "density", *Evaluation._fields)
+LINE_COLUMNS = ("level", "density", "iteration", *Point._fields)
 TIMING_COLUMNS = ("seconds", "cached")
 """Columns that differ between two runs of the same experiment; all others do not."""
 
@@ -91,7 +106,7 @@ def density(weights: Mapping[str, tuple[int, int]]) -> float:
     return sum(kept for kept, _ in weights.values()) / sum(total for _, total in weights.values())
 
 
-def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> dict[str, Any]:
+def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> Row:
     stop, final = early_stop(outcome.curve), outcome.curve[-1]
     values = (
         level,
@@ -115,9 +130,19 @@ def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> dic
     return dict(zip(LEVEL_COLUMNS, values, strict=True)) | layers
 
 
-def metric_rows(level: int, outcome: Outcome) -> list[dict[str, Any]]:
+def metric_rows(level: int, outcome: Outcome) -> list[Row]:
     at = {"level": level, "density": density(outcome.weights)}
     return [{**at, **evaluation._asdict()} for evaluation in outcome.curve]
+
+
+def line_rows(level: int, density: float, iteration: int, line: Iterable[Point]) -> list[Row]:
+    at = {"level": level, "density": density, "iteration": iteration}
+    return [{**at, **point._asdict()} for point in line]
+
+
+def line_from_csv(content: bytes) -> list[Point]:
+    rows = csv.DictReader(io.StringIO(content.decode()))
+    return [Point(*(float(cell or "nan") for cell in row.values())) for row in rows]
 
 
 def sealed(status: Mapping[str, Any]) -> dict[str, Any]:

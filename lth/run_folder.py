@@ -7,6 +7,7 @@ says how: `finished`, `interrupted`, or `failed` with the reason (and the traceb
 import json
 import logging
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -15,12 +16,24 @@ from lth.claims import STALE_AFTER, TOUCH_EVERY, Claim, Claims, holder_of, is_he
 from lth.errors import Interrupted, LotteryError
 from lth.files import checksum, write_atomically, writing
 from lth.provenance import provenance
-from lth.records import METRIC_COLUMNS, Outcome, level_row, metric_rows, sealed, to_csv
+from lth.records import (
+    LINE_COLUMNS,
+    METRIC_COLUMNS,
+    Outcome,
+    Point,
+    Row,
+    level_row,
+    line_rows,
+    metric_rows,
+    sealed,
+    to_csv,
+)
 
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 5.0
 NOTHING_YET: dict[str, Any] = {"done": 0, "trained": 0, "damaged": []}
+TABLES = ("levels.csv", "metrics.csv", "connectivity.csv")
 State = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -30,13 +43,14 @@ class RunFolder:
     def __init__(self, path: Path, status: dict[str, Any]) -> None:
         self.path = path
         self.status = status
-        self._levels: dict[int, dict[str, Any]] = {}
-        self._metrics: dict[int, list[dict[str, Any]]] = {}
+        self._levels: dict[int, Row] = {}
+        self._metrics: dict[int, list[Row]] = {}
+        self._lines: dict[int, list[Row]] = {}
 
     def __enter__(self) -> "RunFolder":
         self._claim = self._acquire()
         self._claim.__enter__()
-        for name in ("levels.csv", "metrics.csv"):  # of an earlier run in the same folder
+        for name in TABLES:  # of an earlier run in the same folder
             (self.path / name).unlink(missing_ok=True)
         self.update(state="running", started=time.time(), **NOTHING_YET, **provenance())
         return self
@@ -105,14 +119,22 @@ class RunFolder:
             self.write_tables()
             self.update(done=len(self._levels))
 
+    def add_line(self, level: int, iteration: int, line: Iterable[Point], *, cached: bool) -> None:
+        """Record the line of a level that is there, whose ends parted at `iteration`."""
+        density = self._levels[level]["density"]
+        self._lines[level] = line_rows(level, density, iteration, line)
+        if not cached:
+            self.write_tables()
+
     def write_tables(self) -> None:
-        """levels.csv and metrics.csv of the levels that are there, in order."""
+        """The CSVs of the levels that are there, in order."""
         levels = [self._levels[level] for level in sorted(self._levels)]
-        metrics = [row for level in sorted(self._metrics) for row in self._metrics[level]]
         tables = {
             "levels.csv": to_csv(levels, list(levels[0])),
-            "metrics.csv": to_csv(metrics, METRIC_COLUMNS),
+            "metrics.csv": to_csv(_in_order(self._metrics), METRIC_COLUMNS),
         }
+        if self._lines:
+            tables["connectivity.csv"] = to_csv(_in_order(self._lines), LINE_COLUMNS)
         for name, content in tables.items():
             self._write(name, content)
         self.status["tables"] = {name: checksum(content) for name, content in tables.items()}
@@ -120,3 +142,7 @@ class RunFolder:
     def _write(self, name: str, content: bytes) -> None:
         with writing(str(self.path)):
             write_atomically(self.path / name, content, durable=False)  # the store has it all
+
+
+def _in_order(rows: Mapping[int, list[Row]]) -> list[Row]:
+    return [row for level in sorted(rows) for row in rows[level]]

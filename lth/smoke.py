@@ -31,6 +31,7 @@ def shrunk(spec: Spec) -> Spec:
         optimizer=replace(spec.optimizer, schedule=schedule),
         pruning=_pruning(spec.pruning),
         rewind=replace(spec.rewind, iteration=scaled(spec.rewind.iteration)),
+        probe=replace(spec.probe, iteration=scaled(spec.probe.iteration)),
     )
 
 

@@ -214,6 +214,18 @@ class Rewind:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Probe:
+    """What else is looked at, at each level."""
+
+    kind: Literal["none", "connectivity"]
+    """Whether two copies end in one linearly connected valley (`lth.lottery.lines`)."""
+    iteration: NonNegativeInt
+    """Of connectivity: where the copies part; iterations, or epochs as in 2ep."""
+    points: Annotated[int, Field(ge=3)]
+    """Of connectivity: how many networks on the line are evaluated, both ends among them."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Spec:
     """One run: one point of a sweep."""
 
@@ -225,6 +237,7 @@ class Spec:
     optimizer: Annotated[Optimizer, BeforeValidator(_to_optimizer)]
     pruning: Pruning
     rewind: Rewind
+    probe: Probe
     device: Literal["auto", "cpu", "cuda"]
     threads: PositiveInt
     backend: Literal["auto", "eager"]
@@ -245,6 +258,9 @@ NOT_IDENTITY = {
     "backend": "how fast it is computed; recorded in provenance.json",
     "store": "where results lie",
     "tracker": "who else is told",
+    "probe.kind": "what is looked at beside the levels; lines have digests of their own",
+    "probe.iteration": "see probe.kind",
+    "probe.points": "see probe.kind",
     "checkpoint_seconds": "how much a killed process loses",
     "smoke": "the settings that it shrinks are what counts",
 }
@@ -294,7 +310,11 @@ def identity(spec: Spec) -> dict[str, Any]:
     rate = per_level(spec.pruning)
     own = {f"pruning.{kind}_rate": own for kind, own in _rates(spec.pruning, rate).items()}
     settings |= {"pruning.rate": rate, "pruning.final_density": None, **own}
-    return {name: whole(value) for name, value in settings.items() if name not in NOT_IDENTITY}
+    return {name: whole(value) for name, value in settings.items() if not _is_left_out(name)}
+
+
+def _is_left_out(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{excluded}.") for excluded in NOT_IDENTITY)
 
 
 def whole(value: Any) -> Any:  # noqa: ANN401 - any scalar

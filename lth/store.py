@@ -20,8 +20,8 @@ from pathlib import Path
 
 from lth.claims import Claim, Claims, holder_of
 from lth.files import checksum, sync_folder, write, write_atomically, writing
-from lth.graph import Node, Training, describe
-from lth.records import Outcome, outcome
+from lth.graph import Line, Node, Training, describe
+from lth.records import Outcome, Point, line_from_csv, outcome
 
 WEIGHTS = {"final.safetensors", "state.safetensors"}
 """The files that can be dropped from a published folder: curves and masks stay (`lth.care`)."""
@@ -92,6 +92,10 @@ class Store:
     def outcome(self, training: Training) -> Outcome:
         """What is recorded of a stored training. Raises Damaged."""
         return outcome(partial(self.read, training))
+
+    def line(self, line: Line) -> list[Point]:
+        """The networks on a stored line. Raises Damaged."""
+        return line_from_csv(self.read(line, "line.csv"))
 
     def publish(self, node: Node, artefacts: Mapping[str, bytes]) -> None:
         """Make `node` exist, whole; a no-op where another process was faster."""

@@ -38,7 +38,7 @@ CHOICES: dict[object, object] = {
 }  # fmt: skip
 BY_PATH = {
     "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5,
-    "tracker": Target("mine.Tracker", {}), "backend": "eager",
+    "tracker": Target("mine.Tracker", {}), "backend": "eager", "probe.kind": "connectivity",
 }  # fmt: skip
 
 
@@ -82,6 +82,7 @@ ALL = [
         "optimizer": "path options schedule.kind schedule.milestones schedule.gamma "
                      "schedule.warmup",
         "rewind": "kind iteration survivors pruned shuffle draw",
+        "probe": "kind iteration points",
         "dataset": "loader.path loader.options root shape classes examples validation test split "
                    "preprocessing flip crop",
         "training": "iterations batch_size evaluate_every evaluate_test precision",

@@ -87,14 +87,13 @@ class PackedLauncher(Launcher):
         from lth import lottery
         from lth.smoke import shrunk
 
-        wanted = {
-            number: {t for _, t in lottery.levels(shrunk(spec) if spec.smoke else spec)}
-            for number, spec in specs.items()
-        }
+        asked = {n: shrunk(spec) if spec.smoke else spec for n, spec in specs.items()}
+        wanted = {n: {t for _, t in lottery.levels(spec)} for n, spec in asked.items()}
         every = dict.fromkeys(training for of_run in wanted.values() for training in of_run)
+        lines = dict.fromkeys(line for spec in asked.values() for _, line in lottery.lines(spec))
         engine = self._engine(next(iter(specs.values())))
         try:
-            for training, _ in engine.ensure(every):
+            for training, _ in engine.ensure(every, then=[*lines]):
                 for number, of_run in wanted.items():
                     of_run.discard(training)
                     if not of_run and number not in returned:
