@@ -1,19 +1,18 @@
 """python -m analysis figures | status | store: from stored runs to figures; care of the store."""
 
 import argparse
-import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
-from matplotlib import rc_context
+from matplotlib import style
 from rich.console import Console
 from rich.live import Live
 
-from analysis.collect import Runs, collect
-from analysis.figures import STYLE, curves_figure, density_figure
+from analysis.collect import collect
+from analysis.drawing import STYLE, Plate
+from analysis.figures import FIGURES
 from analysis.status import overview
 from analysis.store import add_arguments, look_after
 
@@ -25,6 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True)
     figures = commands.add_parser("figures", help="merged tables (CSV) and the paper's figures")
+    figures.add_argument("--only", nargs="+", choices=FIGURES, metavar="FIGURE",
+                         help=f"of {', '.join(FIGURES)}")  # fmt: skip
     figures.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
     figures.add_argument("--out", type=Path, default=Path("figures"))
     figures.add_argument("--format", default="png", help="png, pdf, svg, or several: png,pdf")
@@ -56,7 +57,7 @@ def tell(arguments: argparse.Namespace) -> int:
 
 
 def draw(arguments: argparse.Namespace) -> int:
-    """Write levels.csv, metrics.csv and the figures of every experiment that is in the folders."""
+    """Write levels.csv, and every figure that the runs support with the numbers it shows."""
     runs = collect(arguments.folders)
     for problem in runs.problems:
         print(f"note: {problem}", file=sys.stderr)
@@ -66,31 +67,23 @@ def draw(arguments: argparse.Namespace) -> int:
         return 1
     arguments.out.mkdir(parents=True, exist_ok=True)
     runs.levels.drop(columns="setting").to_csv(arguments.out / "levels.csv", index=False)
-    runs.metrics.drop(columns="setting").to_csv(arguments.out / "metrics.csv", index=False)
-    print(f"{arguments.out}/levels.csv, metrics.csv: {runs.levels['run'].nunique()} runs")
-    for name, title, levels, metrics in experiments(runs):
-        with rc_context(STYLE):
-            drawn = {
-                "density": density_figure(levels, title),
-                "curves": curves_figure(metrics, title),
-            }
-            for kind, figure in drawn.items():
-                for ending in arguments.format.split(","):
-                    file = arguments.out / f"{name}-{kind}.{ending}"
-                    figure.savefig(file)
-                    print(file)
+    print(f"{arguments.out}/levels.csv: {runs.levels['run'].nunique()} runs")
+    for name in arguments.only or FIGURES:
+        with style.context(STYLE):
+            plate = FIGURES[name](runs)
+            if plate is not None:
+                save(plate, arguments.out / name, arguments.format.split(","))
+            elif arguments.only:
+                print(f"{name}: these runs do not have what it shows", file=sys.stderr)
     return 0
 
 
-def experiments(runs: Runs) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
-    """File name, title and rows of each experiment: runs that differ in arm, rate and seed only."""
-    for network, of_network in runs.levels.groupby("network", sort=False):
-        titles = sorted(of_network["experiment"].unique())
-        for number, title in enumerate(titles, start=1):
-            name = re.sub(r"[^\w.]+", "-", f"{network}".replace(" on ", "-")).strip("-")
-            name += f"-{number}" if len(titles) > 1 else ""
-            levels = of_network[of_network["experiment"] == title]
-            yield name, title, levels, runs.metrics[runs.metrics["experiment"] == title]
+def save(plate: Plate, file: Path, endings: Iterable[str]) -> None:
+    """The figure in each format, and beside it the numbers that it shows."""
+    for ending in endings:
+        plate.figure.savefig(file.with_suffix(f".{ending}"))
+    plate.numbers.to_csv(file.with_suffix(".csv"), index=False)
+    print(f"{file}: {', '.join([*endings, 'csv'])}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run folders to tidy tables: one row per level and one per evaluation, with the run's settings.
+"""Run folders to tidy tables: a row per level, or per point of a curve, with the run's settings.
 
 Works while a sweep is still running. What cannot be used is reported, never silently dropped.
 """
@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.status import find_runs, state_of
 from lth.files import checksum
-from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS, is_whole
+from lth.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS, is_whole
 
 REPLICATE = ("seed", "rewind.draw")
 """Settings that number repetitions of the same thing."""
@@ -90,33 +90,47 @@ SURVIVORS = {
 
 @dataclass(frozen=True)
 class Runs:
-    """`levels`, `metrics`: rows of all runs under the columns of `lth.records`, then `run`, `arm`,
-    `rate` (as shown), `experiment` (what else tells them apart) and every setting by name.
-    `problems`: what was left out, and why."""
+    """`levels`, `lines`: rows of all runs under the columns of `lth.records`, then `run`, `arm`,
+    `rate` (as shown), `experiment` (the network, and what else tells them apart) and, of levels,
+    `model`, `network` and every setting by name. `problems`: what was left out, and why."""
 
     levels: pd.DataFrame
-    metrics: pd.DataFrame
+    lines: pd.DataFrame
     problems: list[str]
+
+    def curves(self, levels: pd.DataFrame) -> pd.DataFrame:
+        """The evaluations behind some rows of `levels`, under their columns and those of
+        metrics.csv. They are read anew: all of a large sweep would not fit into memory."""
+        parts = [
+            _table(Path(str(run)) / "metrics.csv", METRIC_COLUMNS)
+            .drop(columns="density")
+            .merge(rows, on="level")
+            for run, rows in levels.groupby("run", sort=False)
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def collect(folders: Iterable[Path]) -> Runs:
     """Every run at or below `folders`; each result once, however often it was run."""
-    runs, problems = [], []
+    runs, problems = list[Run](), list[str]()
     for folder in sorted({run for root in folders for run in find_runs(root)}):
         try:
             runs.append(read_run(folder))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"{folder}: left out ({error})")
             continue
-        settings, (levels, _) = runs[-1]
-        if settings["state"] != "finished":
-            problems.append(f"{folder}: {settings['state']}, with {len(levels)} levels so far")
+        state, count = runs[-1].settings["state"], len(runs[-1].levels)
+        if state != "finished":
+            problems.append(f"{folder}: {state}, with {count} levels so far")
     if not runs:
         return Runs(pd.DataFrame(), pd.DataFrame(), problems)
-    arms = _arm_names([settings for settings, _ in runs])
-    named = [({**s, "arm": arm}, tables) for (s, tables), arm in zip(runs, arms, strict=True)]
-    levels, metrics = (pd.concat([t[i].assign(**s) for s, t in named]) for i in (0, 1))
-    return _without_repeats(levels, metrics, problems)
+    settings = pd.DataFrame([run.settings for run in runs])
+    settings["arm"] = _arm_names([run.settings for run in runs])
+    levels = pd.concat([run.levels for run in runs]).merge(settings, on="run")
+    levels = _without_repeats(levels, problems)
+    probed = [run.lines for run in runs if len(run.lines)]
+    lines = _without_repeated_lines(pd.concat(probed), settings, levels) if probed else None
+    return Runs(levels, pd.DataFrame() if lines is None else lines, problems)
 
 
 def in_order(arms: set[str]) -> list[str]:
@@ -124,46 +138,41 @@ def in_order(arms: set[str]) -> list[str]:
     return sorted(arms, key=lambda arm: (ARMS.index(arm) if arm in ARMS else len(ARMS), arm))
 
 
-def repetitions(levels: pd.DataFrame) -> pd.DataFrame:
-    """How many results stand behind each arm, rate and level: rows with `n`, and `most` of the arm
-    and rate. Level 0 is one training for all draws of a seed and says nothing about the others."""
-    key = ["arm", "rate"]
-    counts = levels.groupby([*key, "level"], as_index=False).agg(n=("seed", "size"))
-    counts = counts[(counts["level"] > 0) | (counts["level"].max() == 0)]
-    return counts.assign(most=counts.groupby(key)["n"].transform("max"))
+class Run(NamedTuple):
+    """The settings and the tables of one run; `lines` is empty without a probe."""
+
+    settings: dict[str, Any]
+    levels: pd.DataFrame
+    lines: pd.DataFrame
 
 
-def in_words(counts: pd.DataFrame) -> str:
-    """n for a caption: one number, or that of each arm."""
-    of_arm = counts.groupby(["arm", "rate"])["n"].agg(["min", "max"])
-    told = [f"{few}" if few == many else f"{few} to {many}" for few, many in of_arm.to_numpy()]
-    if len(set(told)) == 1:
-        return f"n = {told[0]}"
-    each = zip(of_arm.index, told, strict=True)
-    return "n: " + ", ".join(f"{arm} {rate} {n}" for (arm, rate), n in each)
-
-
-def read_run(folder: Path) -> tuple[dict[str, Any], tuple[pd.DataFrame, pd.DataFrame]]:
-    """The settings and the two tables of a run. Raises where they are missing or not whole."""
+def read_run(folder: Path) -> Run:
+    """What a run has recorded. Raises where that is missing or not whole."""
     status = json.loads((folder / "run.json").read_bytes())
     _check_whole(folder, status)
     if "identity" not in status:
         raise ValueError(f"{status['state']} before it began: {status.get('error', 'no reason')}")
     identity = {name: _plain(value) for name, value in status["identity"].items()}
-    tables = (
-        _table(folder / "levels.csv", LEVEL_COLUMNS),
-        _table(folder / "metrics.csv", METRIC_COLUMNS),
+    levels = _table(folder / "levels.csv", LEVEL_COLUMNS)
+    _table(folder / "metrics.csv", METRIC_COLUMNS, rows=0)
+    probed = "connectivity.csv" in status.get("tables", {})
+    lines = (
+        _table(folder / "connectivity.csv", LINE_COLUMNS)
+        if probed
+        else pd.DataFrame(columns=[*LINE_COLUMNS])
     )
     groups = status["groups"]
     noise = " (smoke: made-up data)" if status.get("spec", {}).get("smoke") else ""
     derived = {
         "run": str(folder),
         "state": status["state"],
+        "model": groups["model"],
         "network": f"{groups['model']} on {groups['dataset']}{noise}",
         "rate": _rates(identity),
         "setting": json.dumps({k: v for k, v in identity.items() if not _tells_arms_apart(k)}),
     }
-    return {**identity, **derived}, tables
+    levels, lines = (table.assign(run=str(folder)) for table in (levels, lines))
+    return Run({**identity, **derived}, levels, lines)
 
 
 def _check_whole(folder: Path, status: dict[str, Any]) -> None:
@@ -175,16 +184,16 @@ def _check_whole(folder: Path, status: dict[str, Any]) -> None:
             raise ValueError(f"{name} is not as it was written: run it once more")
 
 
-def read_csv(file: Path) -> pd.DataFrame:
+def read_csv(file: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - pandas' own
     """A table whose floats are those that were written: before 3.1, pandas has to be asked for the
     last digit."""
     version = tuple(int(part) for part in pd.__version__.split(".")[:2])
     exact = {} if version >= (3, 1) else {"float_precision": "round_trip"}
-    return pd.read_csv(file, **exact)
+    return pd.read_csv(file, **exact, **options)
 
 
-def _table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    table = read_csv(file)
+def _table(file: Path, columns: tuple[str, ...], rows: int | None = None) -> pd.DataFrame:
+    table = read_csv(file, nrows=rows)
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ValueError(f"{file.name} has no column {', '.join(missing)}")
@@ -211,7 +220,7 @@ def _rates(identity: dict[str, Any]) -> str:
     return f"{told} %{''.join(named)}"
 
 
-def _without_repeats(levels: pd.DataFrame, metrics: pd.DataFrame, problems: list[str]) -> Runs:
+def _without_repeats(levels: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
     """Each result once for (experiment, arm, rate, level), with `experiment` for a title.
 
     The same command run again gives the same trainings; so do draws of an arm that draws nothing,
@@ -226,9 +235,17 @@ def _without_repeats(levels: pd.DataFrame, metrics: pd.DataFrame, problems: list
         for where in found[(found > 1).any(axis=1)].index
     ]
     levels = levels.drop_duplicates(key, keep="last").drop_duplicates([*result, "training"])
-    levels = levels.assign(experiment=_experiments(levels))
-    kept = levels[["run", "level", "experiment"]]
-    return Runs(levels, metrics.merge(kept, on=["run", "level"]), problems)
+    return levels.assign(experiment=_experiments(levels))
+
+
+def _without_repeated_lines(
+    lines: pd.DataFrame, settings: pd.DataFrame, levels: pd.DataFrame
+) -> pd.DataFrame:
+    """The rows of lines under the names of their levels, each once."""
+    titles = levels[["setting", "experiment"]].drop_duplicates()
+    named = settings[["run", "setting", "arm", "rate", *REPLICATE]].merge(titles, on="setting")
+    place = ["setting", "arm", "rate", "level", "iteration", "share", *REPLICATE]
+    return lines.merge(named, on="run").drop_duplicates(place, keep="last")
 
 
 def _experiments(levels: pd.DataFrame) -> "pd.Series[str]":

@@ -1,217 +1,340 @@
-"""The paper's figures, one function each: tidy rows in, Figure out."""
+"""The paper's figures, one function each: what the runs can support of it, or None.
 
-from collections.abc import Sequence
-from typing import Any
+Rows of panels are experiments, columns what is measured. The paper's own form is in the docstrings.
+"""
 
-import numpy as np
+from collections.abc import Callable, Mapping, Set
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.collect import ARMS, in_order, in_words, repetitions
+from analysis import drawing
+from analysis.collect import ARMS, REPLICATE, Runs
+from analysis.drawing import Plate
+from analysis.points import LINE, points
 
-STYLE: dict[Any, Any] = {
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.grid": True,
-    "grid.alpha": 0.35,
-    "axes.titlesize": "medium",
-    "font.size": 10,
-    "savefig.dpi": 160,
+TICKET, REINIT, RANDOM, ONE_SHOT, ONE_SHOT_REINIT = ARMS
+RANDOM_REINIT, CONTINUED = f"{RANDOM}, {REINIT}", "continued training"
+LENET, CONV = {"lenet_300_100"}, {"conv2", "conv4", "conv6"}
+VGG, RESNET = {"vgg11", "vgg13", "vgg16", "vgg19"}, {"resnet18", "resnet20", "resnet32", "resnet56"}
+
+QUANTITIES = {
+    "early_stop_iteration": "Early-stop iteration",
+    "early_stop_test_accuracy": "Test accuracy at early stop",
+    "early_stop_train_accuracy": "Training accuracy at early stop",
+    "final_test_accuracy": "Test accuracy at the end",
+    "final_train_accuracy": "Training accuracy at the end",
+    "test_accuracy": "Test accuracy",
+    "seconds": "Seconds of training",
+    "kept": "Density of the layer",
+    "barrier": "Error barrier",
 }
-DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
-NARROW_TICKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Of a run that has not yet reached 50 %."""
+STOP, AT_STOP, TRAIN_AT_STOP, AT_END, TRAIN_AT_END = tuple(QUANTITIES)[:5]
+
 CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """Those of the paper's figure 3."""
 NEAR = 0.15
 """How far from one of them, relatively, a level's density may be to be drawn for it."""
-MOST_ACROSS = 4
-"""Panels in a row of curves."""
-LEGEND_WIDTH = 130
-"""Characters that fit below the three panels of a density figure."""
-AXIS_DEPTH = 0.05
-"""How far below the dense network's accuracy an axis goes: 5 points, as in the paper."""
-
-PANELS = {
-    "early_stop_iteration": "Early-stop iteration",
-    "early_stop_test_accuracy": "Test accuracy at early stop",
-    "final_test_accuracy": "Test accuracy at the end",
-}
+STABLE = 0.02
+"""Below this barrier copies count as connected (Frankle et al. 2020, section 2)."""
 
 
-def density_figure(levels: pd.DataFrame, title: str) -> Figure:
-    """Early-stop iteration and test accuracy against density (figures 1 and 4): arms by colour,
-    rates by line and marker, mean with a band from minimum to maximum over the repetitions.
-
-    `levels`: rows of one experiment, as `collect` gives them.
-    """
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    axes = figure.subplots(1, len(PANELS))
-    for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
-        sns.lineplot(
-            levels,
-            x="density",
-            y=column,
-            hue="arm",
-            hue_order=in_order(set(levels["arm"])),
-            palette=_colours(levels),
-            style="rate",
-            markers=True,
-            errorbar=("pi", 100),
-            err_kws={"alpha": 0.18},
-            markersize=5,
-            ax=axis,
-        )
-        _mark_incomplete(axis, levels, column)
-        axis.set(xlabel="Density (log scale)", ylabel=label)
-        _density_axis(axis, levels)
-        if column != "early_stop_iteration":
-            _accuracy_axis(axis, levels.loc[levels["level"] == 0, column].mean(), levels[column])
-    _one_legend(figure, axes, levels)
-    figure.suptitle(title)
-    return figure
+def figure1(runs: Runs) -> Plate | None:
+    """Winning tickets against randomly sampled sparse networks: early stop, accuracy there."""
+    both = _with_arms(runs.levels, {TICKET, RANDOM})
+    return _against_density(both, (STOP, AT_STOP))
 
 
-def curves_figure(metrics: pd.DataFrame, title: str) -> Figure:
-    """Test accuracy against iteration at chosen densities (figure 3): a panel for each arm and
-    rate, those of a rate next to each other."""
-    chosen = _in_all_runs(_at_densities(metrics))
-    arms, rates = in_order(set(chosen["arm"])), _rates(chosen)
-    across = min(len(arms), MOST_ACROSS)
-    down = len(rates) * -(-len(arms) // across)
-    figure = Figure(figsize=(4.6 * across + 1.6, 3.4 * down + 0.8), layout="constrained")
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for rate, rows in zip(rates, np.split(panels, len(rates)), strict=True):
-        of_rate = chosen[chosen["rate"] == rate]
-        shown = of_rate.drop_duplicates("shown").sort_values("density", ascending=False)
-        own = in_order(set(of_rate["arm"]))
-        for axis in rows.flat[len(own) :]:
+def figure3(runs: Runs) -> Plate | None:
+    """Test accuracy against iteration at six densities: a panel an arm and rate."""
+    levels = _of_arms(runs.levels, {TICKET, REINIT})
+    if levels.empty:
+        return None
+    metrics = runs.curves(_at_densities(levels))
+    found = points(_in_all_runs(metrics), "test_accuracy", "iteration")
+    rows = list(found.groupby(["experiment", "rate"], sort=False))
+    figure, axes = drawing.panels(len(rows), found["arm"].nunique(), width=4.6)
+    for row, ((experiment, rate), of_row) in zip(axes, rows, strict=True):
+        arms = list(of_row.groupby("arm", sort=False))
+        for axis in row[len(arms) :]:
             axis.remove()
-        for place, (axis, arm) in enumerate(zip(rows.flat, own, strict=False)):
-            _draw_curves(axis, of_rate[of_rate["arm"] == arm], shown)
-            axis.set(title=f"{arm}\n{rate} per level", xlabel="Iteration", ylabel="Test accuracy")
-            axis.tick_params(labelbottom=True)
-            if place != min(across, len(own)) - 1:  # one legend a rate, whose arms share densities
-                axis.get_legend().remove()
-    dense = chosen[chosen["level"] == 0]
-    last = dense.loc[dense["iteration"] == dense["iteration"].max(), "test_accuracy"].mean()
-    _accuracy_axis(panels[0][0], last, chosen["test_accuracy"])
-    figure.suptitle(title)
-    caption = _caption(chosen.drop_duplicates(["run", "level"]))
-    figure.supxlabel(caption, fontsize="small", color="0.35")
-    return figure
+        for axis, (arm, of_arm) in zip(row, arms, strict=False):
+            _draw_curves(axis, of_arm, of_row)
+            axis.set_title(f"{experiment}\n{arm}, {rate} a level")
+    drawing.caption(figure, found)
+    return Plate(figure, found)
+
+
+def figure4(runs: Runs) -> Plate | None:
+    """LeNet: early stop, accuracies there and at the end, all ways to prune and reinits."""
+    lenet = _of_models(runs.levels, LENET)
+    return _against_density(
+        _of_arms(lenet, {TICKET, REINIT, ONE_SHOT, ONE_SHOT_REINIT}),
+        (STOP, AT_STOP, AT_END, TRAIN_AT_STOP),
+    )
+
+
+def figure4c(runs: Runs) -> Plate | None:
+    """LeNet, one-shot alone, on a linear axis."""
+    one_shot = _of_arms(_of_models(runs.levels, LENET), {ONE_SHOT, ONE_SHOT_REINIT})
+    return _against_density(one_shot, (STOP, AT_STOP), linear=True)
+
+
+def figure5(runs: Runs) -> Plate | None:
+    """Conv-2, 4 and 6: what figure 4 has of LeNet, iterative alone."""
+    conv = _of_models(runs.levels, CONV)
+    return _against_density(
+        _of_arms(conv[~_drops_out(conv)], {TICKET, REINIT}),
+        (STOP, AT_STOP, TRAIN_AT_STOP, AT_END),
+    )
+
+
+def figure6(runs: Runs) -> Plate | None:
+    """The same with dropout; the same network without it stands behind, faint."""
+    conv = _of_arms(_of_models(runs.levels, CONV), {TICKET, REINIT})
+    with_dropout = _drops_out(conv)
+    return _against_density(
+        conv[with_dropout], (STOP, AT_STOP, TRAIN_AT_STOP, AT_END), behind=conv[~with_dropout]
+    )
+
+
+def figure7(runs: Runs) -> Plate | None:
+    """VGG-19: test accuracy at iterations 30,000, 60,000 and the end, by learning rate."""
+    return _on_the_way(runs, VGG, (30_000 / 112_480, 60_000 / 112_480, 1.0))
+
+
+def figure8(runs: Runs) -> Plate | None:
+    """ResNet-18: test accuracy at iterations 10,000, 20,000 and the end, by learning rate."""
+    return _on_the_way(runs, RESNET, (1 / 3, 2 / 3, 1.0))
+
+
+def figure9(runs: Runs) -> Plate | None:
+    """Resetting against continued training (figures 9 and 10)."""
+    return _against_density(_with_arms(runs.levels, {TICKET, CONTINUED}), (STOP, AT_STOP))
+
+
+def figure12(runs: Runs) -> Plate | None:
+    """Training accuracy at the end (figures 12 and 13)."""
+    usual = {TICKET, REINIT, ONE_SHOT, ONE_SHOT_REINIT}
+    return _against_density(_of_arms(runs.levels, usual), (TRAIN_AT_END,))
+
+
+def figure14(runs: Runs) -> Plate | None:
+    """Random reinitialisation against random sparsity."""
+    arms = {TICKET, REINIT, RANDOM, RANDOM_REINIT}
+    return _against_density(_with_arms(runs.levels, arms, needed={REINIT, RANDOM}), (STOP, AT_STOP))
+
+
+def settings(runs: Runs) -> Plate | None:
+    """Winning tickets of one network under different settings (appendix G)."""
+    tickets = _of_arms(runs.levels, {TICKET})
+    several = tickets.groupby("network")["experiment"].transform("nunique") > 1
+    return _against_density(tickets[several], (STOP, AT_STOP, AT_END), hue="setting")
+
+
+def arms(runs: Runs) -> Plate | None:
+    """All arms of every experiment that has others than those of figures 4 and 5."""
+    usual = {TICKET, REINIT, ONE_SHOT, ONE_SHOT_REINIT}
+    known = runs.levels["model"].isin(LENET | CONV) & runs.levels["arm"].isin(usual)
+    others = set(runs.levels.loc[~known, "experiment"])
+    chosen = runs.levels[runs.levels["experiment"].isin(others)]
+    return _against_density(chosen, (STOP, AT_STOP, AT_END))
+
+
+def layers(runs: Runs) -> Plate | None:
+    """Density of each layer of the winning tickets, level by level."""
+    tickets = _of_arms(runs.levels, {TICKET})
+    columns = [name for name in tickets.columns if str(name).startswith("density/")]
+    rows = tickets.melt([*LINE, "level", "density", "run"], columns, "layer", "kept")
+    if rows.dropna(subset=["kept"]).empty:
+        return None
+    rows["layer"] = rows["layer"].str.removeprefix("density/")
+    found = points(rows, "kept", "layer")
+    lines = list(found.groupby(["experiment", "rate"], sort=False))
+    figure, axes = drawing.panels(-(-len(lines) // 3), min(len(lines), 3), width=4.6)
+    for axis in axes.flat[len(lines) :]:
+        axis.remove()
+    for axis, ((experiment, rate), of_line) in zip(axes.flat, lines, strict=False):
+        own = drawing.colours(list(dict.fromkeys(of_line["layer"])))
+        drawing.draw_lines(axis, of_line, "level", colour="layer", colours=own)
+        axis.set(yscale="log", xlabel="Level", ylabel=QUANTITIES["kept"])
+        axis.set_title(f"{experiment}\n{rate} a level")
+        axis.yaxis.set_major_formatter(drawing.percent)
+        drawing.side_legend(axis, own, "Layer")
+    drawing.caption(figure, found)
+    return Plate(figure, found)
+
+
+def time(runs: Runs) -> Plate | None:
+    """How long a training takes at each density."""
+    return _against_density(runs.levels, ("seconds",))
+
+
+def connectivity(runs: Runs) -> Plate | None:
+    """Linear mode connectivity: how far test error between two copies rises above their mean."""
+    if runs.lines.empty:
+        return None
+    line = [*LINE, *REPLICATE, "level", "density", "iteration", "run"]
+    in_order = runs.lines.assign(error=1 - runs.lines["test_accuracy"]).sort_values("share")
+    error = in_order.groupby(line, as_index=False)["error"].agg(["first", "last", "max"])
+    barriers = error.assign(barrier=error["max"] - (error["first"] + error["last"]) / 2)
+    parted = [
+        f"{arm}, apart from {i:,}" for arm, i in zip(error["arm"], error["iteration"], strict=True)
+    ]
+    plate = _against_density(barriers.assign(arm=parted), ("barrier",))
+    if plate:
+        plate.figure.axes[0].axhline(STABLE, color="0.4", linestyle="--", linewidth=1)
+        plate.figure.axes[0].yaxis.set_major_formatter(drawing.percent)
+    return plate
+
+
+FIGURES: dict[str, Callable[[Runs], Plate | None]] = {
+    function.__name__: function
+    for function in (figure1, figure3, figure4, figure4c, figure5, figure6, figure7, figure8,
+                     figure9, figure12, figure14, settings, arms, layers, connectivity, time)
+}  # fmt: skip
+"""Name -> what draws it, in the order of the paper; then those that it does not have."""
+
+
+def _of_models(levels: pd.DataFrame, models: Set[str]) -> pd.DataFrame:
+    return levels[levels["model"].isin(models)]
+
+
+def _of_arms(levels: pd.DataFrame, arms: Set[str]) -> pd.DataFrame:
+    return levels[levels["arm"].isin(arms)]
+
+
+def _with_arms(
+    levels: pd.DataFrame, arms: Set[str], needed: Set[str] = frozenset()
+) -> pd.DataFrame:
+    """These arms of the experiments that have all that are `needed` (by default all of these)."""
+    there = levels.groupby("experiment")["arm"].agg(set)
+    whole = there[there.map(set(needed or arms).issubset)].index
+    return _of_arms(levels[levels["experiment"].isin(whole)], arms)
+
+
+def _drops_out(levels: pd.DataFrame) -> "pd.Series[bool]":
+    name = "model.options.dropout"
+    return levels[name].fillna(0) > 0 if name in levels else pd.Series(False, levels.index)
+
+
+def _at_densities(levels: pd.DataFrame) -> pd.DataFrame:
+    """The levels nearest to CURVE_DENSITIES, on the ladder of each line."""
+    parts = []
+    for _, rows in levels.groupby(LINE, sort=False):
+        ladder = rows["density"].drop_duplicates()
+        distances = [(ladder / wanted - 1).abs() for wanted in CURVE_DENSITIES]
+        chosen = {ladder[distance.idxmin()] for distance in distances if distance.min() < NEAR}
+        parts.append(rows[rows["density"].isin(chosen)])
+    return pd.concat(parts)
 
 
 def _in_all_runs(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The points of curves at which every run of the arm, rate and level was tested."""
+    """The points of curves at which every run of the line and level was tested."""
     tested = metrics.dropna(subset="test_accuracy")
-    level = ["arm", "rate", "level"]
+    level = [*LINE, "level"]
     runs = tested.groupby(level)["run"].transform("nunique")
     there = tested.groupby([*level, "iteration"])["run"].transform("nunique")
     return tested[there == runs]
 
 
-def _draw_curves(axis: Axes, rows: pd.DataFrame, shown: pd.DataFrame) -> None:
-    """The curves of one arm and rate; `shown`: a row for each entry of the legend."""
+def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
+    """The curves of one arm, on the scale of all in its row."""
+    densities = sorted(found["density"].unique(), reverse=True)
+    near = [min(range(6), key=lambda n: abs(CURVE_DENSITIES[n] / d - 1)) for d in densities]
     palette = sns.color_palette("viridis", len(CURVE_DENSITIES))
-    sns.lineplot(
-        rows,
-        x="iteration",
-        y="test_accuracy",
-        hue="shown",
-        hue_order=list(shown["shown"]),
-        palette={
-            name: palette[place] for name, place in zip(shown["shown"], shown["place"], strict=True)
-        },
-        errorbar=("pi", 100),
-        err_kws={"alpha": 0.12},
-        ax=axis,
-    )
+    own = {f"{100 * d:.1f} %": palette[n] for d, n in zip(densities, near, strict=True)}
+    shown = found.assign(shown=[f"{100 * density:.1f} %" for density in found["density"]])
+    drawing.draw_lines(axis, shown, "iteration", colour="shown", colours=own, marked=False)
+    axis.set(xlabel="Iteration", ylabel=QUANTITIES["test_accuracy"])
     axis.margins(x=0.01)
-    axis.legend(title="Density", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    dense = of_row[of_row["level"] == 0]
+    last = dense.loc[dense["iteration"] == dense["iteration"].max(), "mean"].mean()
+    drawing.accuracy_axis(axis, last, of_row)
+    drawing.side_legend(axis, own, "Density")
 
 
-def _rates(rows: pd.DataFrame) -> list[str]:
-    return sorted(set(rows["rate"]), key=lambda rate: (float(rate.split()[0].strip(",")), rate))
+def _on_the_way(runs: Runs, models: Set[str], shares: tuple[float, ...]) -> Plate | None:
+    """Test accuracy at shares of the budget, or where all were tested last before that."""
+    levels = _of_arms(_of_models(runs.levels, models), {TICKET, REINIT})
+    if levels.empty:
+        return None
+    tested = _in_all_runs(runs.curves(levels)).sort_values("iteration")
+    found = {}
+    for share in shares:
+        before = tested[tested["iteration"] <= share * tested["final_iteration"]]
+        last = before.groupby([*LINE, "level", "run"], as_index=False).tail(1)
+        at = ", ".join(f"{iteration:,}" for iteration in sorted(last["iteration"].unique()))
+        found[f"Test accuracy at iteration {at}"] = points(last, "test_accuracy")
+    return _grid(found, levels, hue="setting")
 
 
-def _at_densities(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the levels nearest to CURVE_DENSITIES, on the ladder of each arm and rate, with
-    `place`, which of them it is, and `shown`, how a legend has it."""
-    parts = []
-    for _, rows in metrics.groupby(["arm", "rate"], sort=False):
-        ladder = rows["density"].drop_duplicates()
-        for place, wanted in enumerate(CURVE_DENSITIES):
-            distance = (ladder / wanted - 1).abs()
-            if distance.min() < NEAR:
-                nearest = rows[rows["density"] == ladder[distance.idxmin()]]
-                parts.append(nearest.assign(place=place))
-    picked = pd.concat(parts)
-    return picked.assign(shown=picked["density"].map(lambda density: f"{100 * density:.1f} %"))
-
-
-def _colours(rows: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    """Of the arms in their order; a known arm has the same colour in every figure, as long
-    as ten distinct ones are enough."""
-    arms = in_order({*ARMS, *rows["arm"]})
-    palette = "colorblind" if len(arms) <= 10 else "husl"
-    return dict(zip(arms, sns.color_palette(palette, len(arms)), strict=True))
-
-
-def _mark_incomplete(axis: Axes, levels: pd.DataFrame, column: str) -> None:
-    """A ring around each mean over fewer repetitions than the arm's others."""
-    colours, counts = _colours(levels), repetitions(levels)
-    for row in counts[counts["n"] < counts["most"]].itertuples():
-        here = levels[["arm", "rate", "level"]].eq([row.arm, row.rate, row.level]).all(axis=1)
-        density, mean = levels.loc[here, ["density", column]].mean()
-        axis.scatter(density, mean, s=90, facecolors="none", edgecolors=colours[row.arm])
-
-
-def _density_axis(axis: Axes, levels: pd.DataFrame) -> None:
-    """Logarithmic, from 100 % on the left, as in the paper."""
-    axis.set_xscale("log")
-    axis.set_xlim(1.12, levels["density"].min() / 1.12)
-    narrow = levels["density"].min() > NARROW_TICKS[-1]
-    axis.xaxis.set_major_locator(FixedLocator(NARROW_TICKS if narrow else DENSITY_TICKS))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(_percent))
-
-
-def _percent(share: float, _: object) -> str:
-    return f"{round(100 * share, 6):g}%"
-
-
-def _accuracy_axis(axis: Axes, dense: float, values: "pd.Series[float]") -> None:
-    lowest = max(values.min(), dense - AXIS_DEPTH)
-    room = 0.08 * max(values.max() - lowest, 0.002)
-    axis.set_ylim(lowest - room, min(values.max() + room, 1.0 + room))
-    axis.yaxis.set_major_formatter(FuncFormatter(_percent))
-
-
-def _one_legend(figure: Figure, axes: Sequence[Axes], levels: pd.DataFrame) -> None:
-    """One for all panels, below them; rates are named where there is more than one."""
-    handles, labels = axes[0].get_legend_handles_labels()
-    for axis in axes:
-        axis.legend().remove()
-    named = set(levels["arm"]) | (set(levels["rate"]) if levels["rate"].nunique() > 1 else set())
-    shown = [
-        (handle, label) for handle, label in zip(handles, labels, strict=True) if label in named
-    ]
-    columns = min(len(shown), LEGEND_WIDTH // (8 + max(len(label) for _, label in shown)))
-    rows = -(-len(shown) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.22 * (rows - 1))
-    legend = figure.legend(
-        *zip(*shown, strict=True), loc="outside lower center", ncols=columns, frameon=False
+def _against_density(
+    levels: pd.DataFrame,
+    quantities: tuple[str, ...],
+    *,
+    hue: str = "arm",
+    linear: bool = False,
+    behind: pd.DataFrame | None = None,
+) -> Plate | None:
+    """A panel for each quantity and experiment; or, with hue="setting", each network."""
+    if levels.empty:
+        return None
+    found = {QUANTITIES[q]: points(levels, q) for q in quantities}
+    faint = (
+        {}
+        if behind is None
+        else {QUANTITIES[q]: _named(points(behind, q), behind) for q in quantities}
     )
-    legend.set_title(_caption(levels))
+    return _grid(found, levels, hue=hue, linear=linear, behind=faint)
 
 
-def _caption(rows: pd.DataFrame) -> str:
-    """What the lines are and how many repetitions stand behind them."""
-    counts = repetitions(rows)
-    spread = "" if counts["n"].max() == 1 else "mean and range from minimum to maximum, "
-    rings = "; rings: fewer than the arm's most" if (counts["n"] < counts["most"]).any() else ""
-    return f"{spread}{in_words(counts)}{rings}"
+def _grid(
+    found: Mapping[str, pd.DataFrame],
+    levels: pd.DataFrame,
+    *,
+    hue: str,
+    linear: bool = False,
+    behind: Mapping[str, pd.DataFrame] | None = None,
+) -> Plate:
+    """A row of panels for each experiment or network, a column for each of `found` by its label."""
+    title = "experiment" if hue == "arm" else "network"
+    dash = "arm" if hue == "setting" and levels["arm"].nunique() > 1 else "rate"
+    numbers = {
+        label: _named(of_label, levels).assign(panel=label) for label, of_label in found.items()
+    }
+    everything = pd.concat(numbers.values())
+    own = _colours(everything, hue)
+    figure, axes = drawing.panels(everything[title].nunique(), len(found))
+    for row, name in zip(axes, everything[title].unique(), strict=True):
+        for axis, (label, of_label) in zip(row, numbers.items(), strict=True):
+            here = of_label[of_label[title] == name]
+            if behind:
+                networks = levels.loc[levels["experiment"].isin(here["experiment"]), "network"]
+                back = behind[label][behind[label]["network"].isin(networks)]
+                drawing.draw_lines(axis, back, "density", colour=hue, colours=own, faint=True)
+            drawing.draw_lines(axis, here, "density", colour=hue, colours=own, dash=dash)
+            axis.set_ylabel(label)
+            drawing.density_axis(axis, here["density"], linear=linear)
+            if "accuracy" in label:
+                drawing.accuracy_axis(axis, here.loc[here["level"] == 0, "mean"].mean(), here)
+        row[0].set_title(name, loc="left")
+    drawing.legend(figure, everything, colour=hue, own=own, dash=dash)
+    return Plate(figure, everything.drop(columns=["network", "setting"], errors="ignore"))
+
+
+def _named(found: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
+    """With the network, and what tells its experiments apart (`setting`)."""
+    if "network" not in levels:
+        return found
+    networks = levels.drop_duplicates("experiment").set_index("experiment")["network"]
+    network = found["experiment"].map(networks)
+    pairs = zip(found["experiment"], network, strict=True)
+    return found.assign(network=network, setting=[e.removeprefix(f"{n}, ") for e, n in pairs])
+
+
+def _colours(found: pd.DataFrame, hue: str) -> dict[str, drawing.Colour]:
+    names = list(dict.fromkeys(found[hue]))
+    known = hue == "arm" and set(names) <= {*ARMS, CONTINUED, RANDOM_REINIT}
+    return drawing.arm_colours(names) if known else drawing.colours(names)

@@ -6,7 +6,8 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from analysis.collect import in_order, in_words, repetitions
+from analysis.collect import in_order
+from analysis.points import in_words, points
 
 COLUMNS = {
     "early_stop_iteration": ("stop", 1.0, 0),
@@ -22,7 +23,7 @@ def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
     their range."""
     for (experiment, rate), group in levels.groupby(["experiment", "rate"], sort=False):
         arms = in_order(set(group["arm"]))
-        abreast = 3 if repetitions(group)["n"].max() == 1 else 2  # what 80 columns hold
+        abreast = 3 if _found(group)["n"].max() == 1 else 2  # what 80 columns hold
         for start in range(0, len(arms), abreast):
             shown = arms[start : start + abreast]
             title = f"{experiment}, {rate} pruned per level"
@@ -57,7 +58,10 @@ def _cell(values: "pd.Series[float]", column: str) -> str:
     return mean if len(values) == 1 else f"{mean}±{half_range:.{digits}f}"
 
 
+def _found(group: pd.DataFrame) -> pd.DataFrame:
+    found = points(group, "early_stop_iteration")
+    return found[(found["level"] > 0) | (found["level"].max() == 0)]
+
+
 def _spread(group: pd.DataFrame) -> str:
-    counts = repetitions(group)
-    spread = "" if counts["n"].max() == 1 else "mean ± half of the range, "
-    return f"{spread}{in_words(counts)}"
+    return in_words(_found(group), "mean ± half of the range")

@@ -4,30 +4,36 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from rich.console import Console, RenderableType
 
-from analysis.__main__ import experiments, main
-from analysis.collect import arm_name, collect, repetitions
-from analysis.figures import curves_figure, density_figure
+from analysis import figures
+from analysis.__main__ import main
+from analysis.collect import arm_name, collect
+from analysis.drawing import Plate
+from analysis.points import points
 from analysis.status import overview, read_statuses, summary
 from analysis.tables import level_tables
 from lth.claims import Claims
 from lth.files import checksum
-from lth.records import LEVEL_COLUMNS, METRIC_COLUMNS, sealed
+from lth.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS, sealed
 
 DENSITIES = [1.0, 0.5, 0.25]
 
 
 def write_run(
     folder: Path, *, seed: int, kind: str = "init", rate: float = 50.0, levels: int = 3,
-    shift: float = 0.0, **status: Any,  # noqa: ANN401 - any JSON value
+    shift: float = 0.0, settings: Mapping[str, Any] = MappingProxyType({}),
+    **status: Any,  # noqa: ANN401 - any JSON value
 ) -> None:  # fmt: skip
     """A run whose accuracies are 0.9 - 0.01 x level + shift, and iterations 100 x (level + 1)."""
     folder.mkdir(parents=True)
@@ -43,7 +49,8 @@ def write_run(
     }  # fmt: skip
     content = {
         "state": "finished", "overrides": [f"seed={seed}"], "done": levels, "trained": levels,
-        "groups": {"model": "lenet", "dataset": "digits"}, "identity": identity,
+        "groups": {"model": "lenet_300_100", "dataset": "digits"},
+        "identity": identity | dict(settings),
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(content | status))
     rows, points = [], []
@@ -88,47 +95,81 @@ def printed(*things: RenderableType) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
-def test_the_plotted_numbers_are_means_over_seeds(sweep: Path) -> None:
-    figure = density_figure(collect([sweep]).levels, "title")
-    iterations, early, final = (lines(axis) for axis in figure.axes)
-    ticket, reinit = early.values()
+def numbers(plate: Plate | None) -> pd.DataFrame:
+    """What a figure shows, by quantity, arm and level."""
+    assert plate is not None
+    return plate.numbers.set_index(["quantity", "arm", "level"]).sort_index()
+
+
+def test_the_numbers_are_means_and_ranges_over_seeds_with_their_runs(sweep: Path) -> None:
+    found = numbers(figures.figure4(collect([sweep])))
+    early = found.loc["early_stop_test_accuracy"]
+    assert early.loc["winning ticket", "mean"].tolist() == pytest.approx([0.94, 0.93, 0.92])
+    assert early.loc["winning ticket", "low"].tolist() == pytest.approx([0.9, 0.89, 0.88])
+    assert early.loc["winning ticket", "high"].tolist() == pytest.approx([0.99, 0.98, 0.97])
+    assert early.loc["random reinit", "mean"].tolist() == pytest.approx([0.8, 0.79, 0.78])
+    assert early.loc["random reinit", "n"].tolist() == [3, 3, 2]
+    assert early.loc["random reinit", "most"].tolist() == [3, 3, 3]
+    assert early.loc[("random reinit", 2), "runs"] == f"{sweep / '3'} {sweep / '4'}"
+    stop = found.loc[("early_stop_iteration", "winning ticket"), "mean"]
+    assert stop.tolist() == [100, 200, 300]
+    at_end = found.loc[("final_test_accuracy", "winning ticket"), "mean"]
+    assert at_end.tolist() == pytest.approx([0.939, 0.929, 0.919])
+
+
+def test_what_is_drawn_are_these_numbers(sweep: Path) -> None:
+    plate = figures.figure4(collect([sweep]))
+    assert plate is not None
+    axis = plate.figure.axes[1]
+    ticket, reinit = lines(axis).values()
     assert ticket == [pytest.approx(p) for p in [(1.0, 0.94), (0.5, 0.93), (0.25, 0.92)]]
     assert reinit == [pytest.approx(p) for p in [(1.0, 0.8), (0.5, 0.79), (0.25, 0.78)]]
-    assert next(iter(final.values()))[0] == pytest.approx((1.0, 0.939))
-    assert next(iter(iterations.values())) == [(1.0, 100.0), (0.5, 200.0), (0.25, 300.0)]
-
-
-def test_bands_reach_from_minimum_to_maximum(sweep: Path) -> None:
-    axis = density_figure(collect([sweep]).levels, "title").axes[1]
     band = axis.collections[0].get_paths()[0].get_extents()
     assert (band.ymin, band.ymax) == pytest.approx((0.88, 0.99))
+    rings = [c for c in axis.collections if isinstance(c, PathCollection)]
+    assert [np.asarray(r.get_offsets()).tolist() for r in rings] == [[pytest.approx([0.25, 0.78])]]
 
 
 def test_density_runs_from_100_percent_on_the_left_on_a_log_axis(sweep: Path) -> None:
-    axis = density_figure(collect([sweep]).levels, "title").axes[0]
+    plate = figures.figure4(collect([sweep]))
+    assert plate is not None
+    axis = plate.figure.axes[0]
     assert axis.get_xscale() == "log"
     left, right = axis.get_xlim()
     assert left > 1.0 > 0.25 > right
     assert axis.xaxis.get_major_formatter()(0.5, 0) == "50%"
 
 
-def test_incomplete_levels_are_marked_and_named(sweep: Path) -> None:
+def caption(plate: Plate | None) -> str:
+    assert plate is not None
+    return plate.figure.legends[0].get_title().get_text().replace("\n", " ")
+
+
+def test_incomplete_levels_are_named(sweep: Path) -> None:
     runs = collect([sweep])
-    figure = density_figure(runs.levels, "title")
-    text = figure.legends[0].get_title().get_text()
-    assert text.endswith(
+    assert caption(figures.figure4(runs)) == (
+        "mean and range from minimum to maximum, "
         "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; rings: fewer than the arm's most"
     )
-    rings = [c for c in figure.axes[1].collections if isinstance(c, PathCollection)]
-    assert [np.asarray(r.get_offsets()).tolist() for r in rings] == [[pytest.approx([0.25, 0.78])]]
     assert any("running, with 2 levels so far" in problem for problem in runs.problems)
 
 
-def test_arms_with_different_n_say_so(sweep: Path) -> None:
-    levels = collect([sweep / name for name in "01234"]).levels
-    text = density_figure(levels, "title").legends[0].get_title().get_text()
-    assert "random reinit 50 % 2, winning ticket 50 % 3" in text
-    assert "rings" not in text
+def test_arms_with_different_n_say_so_and_complete_ones_say_n(sweep: Path) -> None:
+    told = caption(figures.figure4(collect([sweep / name for name in "01234"])))
+    assert "random reinit 50 % 2, winning ticket 50 % 3" in told
+    assert "rings" not in told
+    told = caption(figures.figure4(collect([sweep / name for name in "012"])))
+    assert told == "mean and range from minimum to maximum, n = 3"
+
+
+def test_a_level_that_is_missing_breaks_the_line(sweep: Path) -> None:
+    rows = (sweep / "0" / "levels.csv").read_text().splitlines()
+    (sweep / "0" / "levels.csv").write_text("\n".join([rows[0], rows[1], rows[3]]))
+    runs = collect([sweep / "0", sweep / "3"])
+    found = points(runs.levels, "final_test_accuracy").set_index(["arm", "level"])
+    gap = found.loc[("winning ticket", 1)]
+    assert (gap["n"], gap["density"]) == (0, 0.5)
+    assert np.isnan(gap["mean"])
 
 
 def test_draws_of_one_ticket_are_one_result(sweep: Path) -> None:
@@ -139,20 +180,15 @@ def test_draws_of_one_ticket_are_one_result(sweep: Path) -> None:
     drawn = sweep / "8" / "levels.csv"
     for level in (1, 2):  # level 0 is the dense network whatever the draw
         drawn.write_text(drawn.read_text().replace(f"reinit-0-{level}", f"another-0-{level}"))
-    counts = repetitions(collect([sweep]).levels).set_index(["arm", "level"])["n"]
-    assert counts["winning ticket"].tolist() == [3, 3]
-    assert counts["random reinit"].tolist() == [4, 3]
-
-
-def test_complete_ones_say_n(sweep: Path) -> None:
-    tickets = collect([sweep / str(seed) for seed in range(3)]).levels
-    text = density_figure(tickets, "title").legends[0].get_title().get_text()
-    assert text == "mean and range from minimum to maximum, n = 3"
+    counts = points(collect([sweep]).levels, "early_stop_iteration").set_index(["arm", "level"])
+    assert counts.loc["winning ticket", "n"].tolist() == [3, 3, 3]
+    assert counts.loc["random reinit", "n"].tolist() == [3, 4, 3]
 
 
 def test_curves_are_drawn_at_the_papers_densities(sweep: Path) -> None:
-    figure = curves_figure(collect([sweep]).metrics, "title")
-    ticket, reinit = figure.axes
+    plate = figures.figure3(collect([sweep]))
+    assert plate is not None
+    ticket, reinit = plate.figure.axes
     labels = [text.get_text() for text in reinit.get_legend().get_texts()]  # type: ignore[union-attr]
     assert labels == ["100.0 %", "50.0 %"]  # 25 % is far from any of them
     ends = [points[0] for points in lines(ticket).values()]
@@ -160,23 +196,56 @@ def test_curves_are_drawn_at_the_papers_densities(sweep: Path) -> None:
 
 
 def test_curves_have_the_points_at_which_every_run_was_tested(sweep: Path) -> None:
-    runs = collect([sweep])
-    metrics = runs.metrics
-    first = (metrics["run"] == str(sweep / "0")) & (metrics["iteration"] == 0)
-    metrics.loc[first, "test_accuracy"] = float("nan")
-    panel = curves_figure(metrics, "LeNet").axes[0]
-    assert {x for xy in lines(panel).values() for x, _ in xy} == {500.0}
+    metrics = sweep / "0" / "metrics.csv"
+    text = metrics.read_text()
+    assert ",0.0\n" in text  # at iteration 0
+    metrics.write_text(text.replace(",0.0\n", ",\n"))
+    found = numbers(figures.figure3(collect([sweep])))
+    assert set(found.loc[("test_accuracy", "winning ticket"), "iteration"]) == {500}
+    assert set(found.loc[("test_accuracy", "random reinit"), "iteration"]) == {0, 500}
 
 
-def test_a_rate_has_panels_for_its_own_arms_and_one_legend(sweep: Path) -> None:
+def test_a_rate_has_panels_for_its_own_arms(sweep: Path) -> None:
     write_run(sweep / "8", seed=0, rate=20.0)
-    panels = curves_figure(collect([sweep]).metrics, "LeNet").axes
-    assert [axis.get_title() for axis in panels] == [
-        "winning ticket\n20 % per level",
-        "winning ticket\n50 % per level", "random reinit\n50 % per level",
+    plate = figures.figure3(collect([sweep]))
+    assert plate is not None
+    assert [axis.get_title() for axis in plate.figure.axes] == [
+        "lenet_300_100 on digits\nwinning ticket, 20 % a level",
+        "lenet_300_100 on digits\nwinning ticket, 50 % a level",
+        "lenet_300_100 on digits\nrandom reinit, 50 % a level",
+    ]
+    assert all(axis.get_lines() for axis in plate.figure.axes)
+
+
+def test_accuracy_on_the_way_is_read_where_all_were_tested_last(sweep: Path) -> None:
+    for run in "012":
+        status = sweep / run / "run.json"
+        status.write_text(status.read_text().replace("lenet_300_100", "resnet18"))
+    found = numbers(figures.figure8(collect([sweep / name for name in "012"])))
+    assert found["panel"].unique().tolist() == [
+        "Test accuracy at iteration 0", "Test accuracy at iteration 500",
     ]  # fmt: skip
-    assert [axis.get_legend() is not None for axis in panels] == [True, False, True]
-    assert all(axis.get_lines() for axis in panels)
+
+
+def test_figures_take_the_experiments_that_have_their_arms(sweep: Path) -> None:
+    assert figures.figure1(collect([sweep])) is None
+    random = {"pruning.criterion.path": "lth.pruning.random", "pruning.at": "init"}
+    write_run(sweep / "8", seed=0, settings=random)
+    found = numbers(figures.figure1(collect([sweep])))
+    assert set(found.index.get_level_values("arm")) == {"winning ticket", "random mask"}
+
+
+def test_barriers_are_the_highest_error_less_the_mean_of_the_ends(sweep: Path) -> None:
+    run = sweep / "0"
+    errors = [(0.0, 0.9), (0.5, 0.6), (1.0, 0.8)]
+    rows = [[1, 0.5, 100, share, 0.3, accuracy] for share, accuracy in errors]
+    write_csv(run / "connectivity.csv", LINE_COLUMNS, rows)
+    status = json.loads((run / "run.json").read_text())
+    status["tables"] = {"connectivity.csv": checksum((run / "connectivity.csv").read_bytes())}
+    (run / "run.json").write_text(json.dumps(status))
+    found = numbers(figures.connectivity(collect([sweep])))
+    assert found["mean"].tolist() == pytest.approx([0.4 - 0.15])
+    assert found.index.get_level_values("arm") == ["winning ticket, apart from 100"]
 
 
 def test_a_repeated_run_counts_once(sweep: Path) -> None:
@@ -184,7 +253,7 @@ def test_a_repeated_run_counts_once(sweep: Path) -> None:
     write_run(sweep / "9", seed=0)
     after = collect([sweep])
     assert len(after.levels) == len(before.levels)
-    assert len(after.metrics) == len(before.metrics)
+    assert len(after.curves(after.levels)) == len(before.curves(before.levels))
 
 
 def test_runs_that_disagree_are_reported(sweep: Path) -> None:
@@ -243,32 +312,39 @@ def test_a_folder_that_cannot_be_read_is_told() -> None:
 
 def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:
     write_run(sweep / "8", seed=0, rate=20.0)
-    ((name, title, levels, _),) = experiments(collect([sweep]))
-    assert (name, title) == ("lenet-digits", "lenet on digits")
-    assert set(levels["rate"]) == {"50 %", "20 %"}
-    run = sweep / "8" / "run.json"
-    run.write_text(
-        run.read_text().replace('"optimizer.options.lr": 0.1', '"optimizer.options.lr": 0.2')
-    )
-    found = {name: title for name, title, *_ in experiments(collect([sweep]))}
-    assert found == {
-        "lenet-digits-1": "lenet on digits, lr 0.1", "lenet-digits-2": "lenet on digits, lr 0.2"
+    assert set(collect([sweep]).levels["experiment"]) == {"lenet_300_100 on digits"}
+    write_run(sweep / "9", seed=0, rate=20.0, settings={"optimizer.options.lr": 0.2})
+    runs = collect([sweep])
+    assert set(runs.levels["experiment"]) == {
+        "lenet_300_100 on digits, lr 0.1", "lenet_300_100 on digits, lr 0.2",
     }  # fmt: skip
+    plate = figures.settings(runs)
+    assert plate is not None
+    assert [text.get_text() for text in plate.figure.legends[0].get_texts()][:2] == [
+        "lr 0.1", "lr 0.2"
+    ]  # fmt: skip
 
 
-def test_the_command_writes_tables_and_figures(
+def analysis(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr("sys.argv", ["analysis", *map(str, words)])
+    return main()
+
+
+def test_the_command_writes_a_table_and_figures_with_their_numbers(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = sweep / "figures"
-    words = ["analysis", "figures", str(sweep), "--out", str(out), "--format", "png,svg"]
-    monkeypatch.setattr("sys.argv", words)
-    assert main() == 0
+    drawn = ("figure3", "figure4", "figure12", "layers", "time")
+    assert analysis(monkeypatch, "figures", sweep, "--out", out, "--format", "png,svg") == 0
     assert {file.name for file in out.iterdir()} == {
-        "levels.csv", "metrics.csv",
-        *(f"lenet-digits-{kind}.{end}" for kind in ("density", "curves") for end in ("png", "svg")),
+        "levels.csv", *(f"{name}.{ending}" for name in drawn for ending in ("png", "svg", "csv"))
     }  # fmt: skip
-    monkeypatch.setattr("sys.argv", ["analysis", "figures", str(sweep / "nowhere")])
-    assert main() == 1
+    only = ("figures", sweep, "--out", sweep / "one", "--only", "figure4")
+    assert analysis(monkeypatch, *only) == 0
+    assert {file.name for file in (sweep / "one").iterdir()} == {
+        "levels.csv", "figure4.png", "figure4.csv"
+    }  # fmt: skip
+    assert analysis(monkeypatch, "figures", sweep / "nowhere") == 1
     assert "give folders of runs" in capsys.readouterr().err
 
 

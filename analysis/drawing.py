@@ -1,0 +1,161 @@
+"""Panels of lines with bands, from the rows of `analysis.points`; what all figures share."""
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from analysis.collect import ARMS, in_order
+from analysis.points import LINE, in_words, incomplete
+
+STYLE = Path(__file__).with_name("paper.mplstyle")
+DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+NARROW_TICKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Of a run that has not yet reached 50 %."""
+LEGEND_CHARACTERS = 11
+"""That fit into an inch of a figure's width."""
+AXIS_DEPTH = 0.05
+"""How far below the dense network's accuracy an axis goes: 5 points, as in the paper."""
+Dash = Literal["-", "--", ":", "-."]
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
+MARKERS = "osD^vP*X"
+
+
+Colour = tuple[float, float, float]
+
+
+class Plate(NamedTuple):
+    """A figure and the numbers that it shows, each with its runs."""
+
+    figure: Figure
+    numbers: pd.DataFrame
+
+
+def panels(rows: int, columns: int, width: float = 3.9) -> tuple[Figure, "np.ndarray[Any, Any]"]:
+    """A figure and its (rows, columns) axes, each so many inches wide."""
+    figure = Figure(figsize=(max(width * columns, 5.2), 2.9 * rows + 0.7), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def draw_lines(
+    axis: Axes,
+    found: pd.DataFrame,
+    x: str,
+    *,
+    colour: str,
+    colours: Mapping[str, Colour],
+    dash: str = "rate",
+    marked: bool = True,
+    faint: bool = False,
+) -> None:
+    """A line for each line of `found`, coloured by the column `colour` and dashed by `dash`, with a
+    band from low to high, and a ring where there are fewer repetitions than elsewhere; or `faint`,
+    for the background."""
+    dashes = look(found, dash)
+    others = [name for name in LINE if name not in (colour, dash)]
+    for (name, kind, *_), of_line in found.groupby([colour, dash, *others], sort=False):
+        own, own_colour = of_line.sort_values(x), colours[name]
+        line, marker = dashes[kind]
+        look_of_it = {"alpha": 0.3, "zorder": 1} if faint else {"marker": marker if marked else ""}
+        axis.plot(own[x], own["mean"], color=own_colour, linestyle=line, **look_of_it)
+        if faint:
+            continue
+        axis.fill_between(
+            own[x], own["low"], own["high"], color=own_colour, alpha=0.15, linewidth=0
+        )
+        few = incomplete(own) if marked else own[:0]
+        if len(few):
+            axis.scatter(few[x], few["mean"], 90, facecolors="none", edgecolors=own_colour)
+
+
+def look(found: pd.DataFrame, dash: str) -> dict[str, tuple[Dash, str]]:
+    """The dash and the marker of each value of a column."""
+    kinds = list(dict.fromkeys(found[dash]))
+    return {k: (DASHES[n % len(DASHES)], MARKERS[n % len(MARKERS)]) for n, k in enumerate(kinds)}
+
+
+def arm_colours(arms: Iterable[str]) -> dict[str, Colour]:
+    """A known arm has the same colour in every figure, as long as ten are enough."""
+    return colours(in_order({*ARMS, *arms}))
+
+
+def colours(names: Sequence[str]) -> dict[str, Colour]:
+    palette = "colorblind" if len(names) <= 10 else "husl"
+    return dict(zip(names, sns.color_palette(palette, len(names)), strict=True))
+
+
+def density_axis(axis: Axes, densities: "pd.Series[float]", *, linear: bool = False) -> None:
+    """From 100 % on the left, as in the paper, logarithmic unless `linear`."""
+    lowest = densities[densities > 0].min()
+    axis.set_xlabel("Density" if linear else "Density (log scale)")
+    axis.xaxis.set_major_formatter(FuncFormatter(percent))
+    if linear:
+        axis.set_xlim(1.03, -0.03)
+        return
+    axis.set_xscale("log")
+    axis.set_xlim(1.12, lowest / 1.12)
+    ticks = NARROW_TICKS if lowest > NARROW_TICKS[-1] else DENSITY_TICKS
+    axis.xaxis.set_major_locator(FixedLocator(ticks))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(percent))
+
+
+def percent(share: float, _: object = None) -> str:
+    return f"{round(100 * share, 6):g}%"
+
+
+def accuracy_axis(axis: Axes, dense: float, found: pd.DataFrame) -> None:
+    """Down to AXIS_DEPTH below the dense network."""
+    lowest = max(found["low"].min(), dense - AXIS_DEPTH)
+    highest = found["high"].max()
+    room = 0.08 * max(highest - lowest, 0.002)
+    axis.set_ylim(lowest - room, min(highest + room, 1.0 + room))
+    axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.yaxis.set_major_formatter(FuncFormatter(percent))
+
+
+def legend(
+    figure: Figure, found: pd.DataFrame, *, colour: str, own: Mapping[str, Colour], dash: str
+) -> None:
+    """One for all panels, below them, with what the marks are and n; dashes are named where there
+    is more than one."""
+    dashes = look(found, dash)
+    shown = [name for name in own if name in set(found[colour])]
+    entries = [(Line2D([], [], color=own[name]), name) for name in shown]
+    if len(dashes) > 1:
+        entries += [
+            (Line2D([], [], color="0.3", linestyle=line, marker=marker), kind)
+            for kind, (line, marker) in dashes.items()
+        ]
+    longest = 6 + max(len(label) for _, label in entries)
+    columns = max(1, min(len(entries), int(LEGEND_CHARACTERS * figure.get_figwidth()) // longest))
+    figure.set_figheight(figure.get_figheight() + 0.22 * (-(-len(entries) // columns) - 1))
+    drawn = figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns)
+    drawn.set_title(told(found, figure))
+    drawn.get_title().set_fontsize("small")
+
+
+def side_legend(axis: Axes, own: Mapping[str, Colour], title: str) -> None:
+    """Beside one panel, for colours that are its own."""
+    entries = [Line2D([], [], color=colour) for colour in own.values()]
+    axis.legend(entries, list(own), title=title, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def caption(figure: Figure, found: pd.DataFrame) -> None:
+    """Below all panels, what the marks are and n."""
+    figure.supxlabel(told(found, figure), fontsize="small", color="0.35")
+
+
+def told(found: pd.DataFrame, figure: Figure) -> str:
+    """What the marks are, and n, in lines that fit into the figure's width."""
+    rings = "; rings: fewer than the arm's most" if len(incomplete(found)) else ""
+    text = in_words(found) + rings
+    return "\n".join(textwrap.wrap(text, int(1.25 * LEGEND_CHARACTERS * figure.get_figwidth())))

@@ -1,0 +1,68 @@
+"""The numbers that figures show: mean, range and n at each place, and the runs behind them."""
+
+import math
+
+import pandas as pd
+
+from analysis.collect import in_order
+
+LINE = ["experiment", "arm", "rate"]
+"""What has a line of its own in a figure."""
+
+
+def points(rows: pd.DataFrame, quantity: str, *place: str) -> pd.DataFrame:
+    """One row for each line and level, and each value of the columns `place` there: `quantity`, its
+    `mean`, `low` and `high` (minimum and maximum) over the `n` repetitions, the `most` that there
+    are anywhere on the line beyond level 0, and the `runs`. What was not measured does not count.
+
+    Level 0 is one training for all draws of a seed, and says nothing about how many others there
+    should be. Places within a line where nothing was measured, though it was before and after, have
+    a row with nan for a mean and n = 0.
+    """
+    key = [*LINE, "level", *place]
+    measured = rows.dropna(subset=[quantity])
+    found = measured.groupby(key, as_index=False, sort=False).agg(
+        density=("density", "mean"),
+        mean=(quantity, "mean"),
+        low=(quantity, "min"),
+        high=(quantity, "max"),
+        n=(quantity, "size"),
+        runs=("run", lambda runs: " ".join(sorted(set(runs)))),
+    )
+    found = found if place else _with_gaps(found, rows)
+    later = found[(found["level"] > 0) | (found["level"].max() == 0)]
+    most = later.groupby(LINE, as_index=False).agg(most=("n", "max"))
+    found = found.merge(most, on=LINE, how="left").assign(quantity=quantity)
+    order = {arm: number for number, arm in enumerate(in_order(set(found["arm"])))}
+    ordered = found.assign(place=found["arm"].map(order)).sort_values(
+        ["experiment", "place", "rate", "level", *place], ignore_index=True
+    )
+    return ordered[["quantity", *key, "density", "mean", "low", "high", "n", "most", "runs"]]
+
+
+def _with_gaps(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """And the levels that a line skips, at the densities that other lines have there."""
+    densities = rows.groupby(["experiment", "rate", "level"])["density"].mean()
+    gaps = [
+        {**dict(zip(LINE, line, strict=True)), "level": level, "n": 0, "runs": "",
+         "density": densities.get((line[0], line[2], level), math.nan)}
+        for line, of_line in found.groupby(LINE)
+        for level in range(int(of_line["level"].min()), int(of_line["level"].max()))
+        if level not in {*of_line["level"]}
+    ]  # fmt: skip
+    return pd.concat([found, pd.DataFrame(gaps)]) if gaps else found
+
+
+def incomplete(found: pd.DataFrame) -> pd.DataFrame:
+    """The places with fewer repetitions than the line has elsewhere."""
+    return found[(found["n"] < found["most"]) & (found["level"] > 0)]
+
+
+def in_words(found: pd.DataFrame, spread: str = "mean and range from minimum to maximum") -> str:
+    """What is shown of how many repetitions, for a caption: n, or that of each arm."""
+    beyond = found[(found["level"] > 0) | (found["level"].max() == 0)]
+    counts = beyond.groupby(["arm", "rate"])["n"].agg(["min", "max"])
+    told = [f"{few}" if few == many else f"{few} to {many}" for few, many in counts.to_numpy()]
+    each = [f"{arm} {rate} {n}" for (arm, rate), n in zip(counts.index, told, strict=True)]
+    n = f"n = {told[0]}" if len(set(told)) == 1 else f"n: {', '.join(each)}"
+    return n if beyond["n"].max() == 1 else f"{spread}, {n}"
