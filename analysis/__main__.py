@@ -1,20 +1,23 @@
-"""python -m analysis figures | status | store: from stored runs to figures; care of the store."""
+"""python -m analysis figures | claims | status | store: from stored runs to the paper."""
 
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 from matplotlib import style
 from rich.console import Console
 from rich.live import Live
 
-from analysis.collect import collect
+from analysis.claims import EPSILON, judged, winners
+from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, Plate
 from analysis.figures import FIGURES
 from analysis.status import overview
 from analysis.store import add_arguments, look_after
+from analysis.tables import claim_table, winner_table
 
 WATCH_SECONDS = 1.0
 
@@ -34,6 +37,12 @@ def main() -> int:
     status.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
     status.add_argument("--watch", action="store_true", help="until all have ended")
     status.set_defaults(command=tell)
+    claims = commands.add_parser("claims", help="the paper's numbers against the measured ones")
+    claims.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
+    claims.add_argument("--epsilon", type=float, default=EPSILON,
+                        help="how far below dense a winning ticket may be")  # fmt: skip
+    claims.add_argument("--out", type=Path, help="a CSV to write the verdicts to")
+    claims.set_defaults(command=weigh)
     store = commands.add_parser("store", help="what is in the store, whether it is sound; removal")
     add_arguments(store)
     store.set_defaults(command=look_after)
@@ -56,14 +65,43 @@ def tell(arguments: argparse.Namespace) -> int:
     return int(bool(states & {"failed", "killed", "unreadable"}) or not states)
 
 
-def draw(arguments: argparse.Namespace) -> int:
-    """Write levels.csv, and every figure that the runs support with the numbers it shows."""
-    runs = collect(arguments.folders)
+def weigh(arguments: argparse.Namespace) -> int:
+    """Print the paper's claims beside what runs measured, and which levels win."""
+    runs = collected(arguments.folders)
+    if runs is None:
+        return 1
+    verdicts = list(judged(runs.levels))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    if verdicts:
+        console.print(claim_table(verdicts))
+    else:
+        console.print("No runs of the paper's networks at its rates: no claims to test.")
+    console.print(winner_table(winners(runs.levels, arguments.epsilon), arguments.epsilon))
+    if arguments.out:
+        rows = [
+            found.claim._asdict() | found._asdict() | {"claim": found.claim.id}
+            for found in verdicts
+        ]
+        pd.DataFrame(rows).to_csv(arguments.out, index=False)
+    return 0
+
+
+def collected(folders: Sequence[Path]) -> Runs | None:
+    """The runs there, having told what was left out; None where there is none."""
+    runs = collect(folders)
     for problem in runs.problems:
         print(f"note: {problem}", file=sys.stderr)
     if runs.levels.empty:
-        print(f"no levels in {', '.join(map(str, arguments.folders))}: give folders of runs or "
-              "sweeps, as in multirun/DATE/TIME.", file=sys.stderr)  # fmt: skip
+        print(f"no levels in {', '.join(map(str, folders))}: give folders of runs or sweeps, as in "
+              "multirun/DATE/TIME.", file=sys.stderr)  # fmt: skip
+        return None
+    return runs
+
+
+def draw(arguments: argparse.Namespace) -> int:
+    """Write levels.csv, and every figure that the runs support with the numbers it shows."""
+    runs = collected(arguments.folders)
+    if runs is None:
         return 1
     arguments.out.mkdir(parents=True, exist_ok=True)
     runs.levels.drop(columns="setting").to_csv(arguments.out / "levels.csv", index=False)

@@ -1,11 +1,13 @@
-"""Levels as a table to read in a terminal: one per experiment and rate, arms side by side."""
+"""Tables to read in a terminal: levels, one per experiment and rate, arms side by side; claims."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from analysis.claims import Verdict
 from analysis.collect import in_order
 from analysis.points import in_words, points
 
@@ -65,3 +67,66 @@ def _found(group: pd.DataFrame) -> pd.DataFrame:
 
 def _spread(group: pd.DataFrame) -> str:
     return in_words(_found(group), "mean ± half of the range")
+
+
+def claim_table(verdicts: Iterable[Verdict]) -> Table:
+    """The paper's claims, what was measured, and what follows."""
+    table = Table(
+        *("claim", "paper", "measured", "95 % interval", "mean of ratios", "n", "verdict"),
+        title="mean over seeds, paired; interval: percentile bootstrap over seeds",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    experiment = ""
+    for found in verdicts:
+        if found.experiment != experiment:
+            table.add_section()
+            table.add_row(f"[bold]{found.experiment}[/]")
+            experiment = found.experiment
+        table.add_row(*claim_cells(found))
+    return table
+
+
+def claim_cells(found: Verdict) -> tuple[str, ...]:
+    claim = found.claim
+    at = [
+        f" at {claim.density:g} %" if claim.density else "",
+        f", {claim.arm}" if claim.arm else "",
+    ]
+    bound = "" if claim.bound == "=" else f"{claim.bound} "
+    spread = "" if found.low == found.high else f"{number(found.low)} to {number(found.high)}"
+    return (
+        f"{claim.says}{''.join(at)}",
+        f"{bound}{number(claim.value)} {claim.unit}",
+        number(found.measured),
+        spread,
+        number(found.mean_of_ratios),
+        str(found.n or ""),
+        found.verdict + (f": {found.why}" if found.why else ""),
+    )
+
+
+def number(value: float) -> str:
+    """To three digits; whole numbers in full; nothing for nan."""
+    if math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def winner_table(found: pd.DataFrame, epsilon: float) -> Table:
+    """The smallest density of each arm that is a winning ticket."""
+    table = Table(
+        *("experiment", "arm", "rate", "winning levels", "smallest winning density", "n"),
+        title=f"winning: accuracy at early stop not below dense by more than {100 * epsilon:g} "
+        "points, in no more iterations",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    for (experiment, arm, rate), rows in found.groupby(["experiment", "arm", "rate"], sort=False):
+        won = rows[rows["wins"]]
+        smallest = f"{100 * won['density'].min():.3g} %" if len(won) else "none"
+        counts = f"{len(won)} of {len(rows)}"
+        table.add_row(experiment, arm, rate, counts, smallest, str(rows["n"].min()))
+    return table

@@ -1,0 +1,174 @@
+"""The paper's numbers against measured ones: what is computed, and when a claim counts."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.claims import RULES, Claim, judge, judged, paper_claims, sample, winners
+from analysis.collect import collect
+from tests.test_analysis import analysis, write_run
+
+DENSITIES = (1.0, 0.5, 0.2, 0.1)
+
+
+def rows(arm: str, stops: list[list[float]], accuracies: list[list[float]]) -> pd.DataFrame:
+    """Of one arm: for each seed, the early stops and the accuracies of levels 0 to 3."""
+    return pd.DataFrame(
+        {
+            "experiment": "LeNet", "arm": arm, "rate": "20 %", "seed": seed, "level": level,
+            "density": DENSITIES[level], "weights_remaining": 1000 * DENSITIES[level],
+            "early_stop_iteration": stop, "early_stop_test_accuracy": accuracy,
+            "final_test_accuracy": accuracy + 0.01,
+            "final_train_accuracy": 1.0 if level < 2 else 0.9,
+            "model": "lenet_300_100", "training.iterations": 50_000,
+        }
+        for seed, (of_stops, of_accuracies) in enumerate(zip(stops, accuracies, strict=True))
+        for level, (stop, accuracy) in enumerate(zip(of_stops, of_accuracies, strict=True))
+    )  # fmt: skip
+
+
+TICKETS = rows(
+    "winning ticket",
+    [[1000, 400, 500, 1500], [1200, 600, 600, 1800], [1400, 1000, 700, 2100]],
+    [[0.96, 0.97, 0.98, 0.95], [0.97, 0.98, 0.99, 0.96], [0.98, 0.99, 1.0, 0.97]],
+)
+REINITS = rows(
+    "random reinit",
+    [[1000, 800, 1000, 3000], [1200, 1200, 1200, 3600], [1400, 2000, 1400, 4200]],
+    [[0.96, 0.96, 0.95, 0.90], [0.97, 0.97, 0.96, 0.91], [0.98, 0.98, 0.97, 0.92]],
+)
+RANDOM = rows("random mask", [[1000] * 4] * 3, [[0.96, 0.95, 0.94, 0.89]] * 3)
+ALL = pd.concat([TICKETS, REINITS, RANDOM])
+
+
+def claim(rule: str, **changes: Any) -> Claim:  # noqa: ANN401 - fields of a claim
+    usual = Claim("id", "lenet", rule, "winning ticket", None, 50.0, "=", 1.0, "", "", "", 0)
+    return usual._replace(**changes)
+
+
+@pytest.mark.parametrize(("found", "expected"), [
+    (claim("earlier"), 100 * (1 - 2000 / 3600)),
+    (claim("speedup"), 3600 / 2000),
+    (claim("slower_than_ticket", arm="random reinit"), 4000 / 2000),
+    (claim("gain"), 1.0),
+    (claim("below_ticket", arm="random reinit", density=20.0), 3.0),
+    (claim("above_random_mask", arm="random reinit"), 100 * (0.035 - 0.0) - 1.5),
+    (claim("best_gain"), 2.0),
+    (claim("best_final_gain"), 2.0),
+    (claim("final_accuracy", level=0), 98.0),
+    (claim("earlier_until"), 20.0),
+    (claim("earlier_from"), 50.0),
+    (claim("better_until"), 20.0),
+    (claim("better_until", arm="random reinit"), 50.0),
+    (claim("better_from"), 50.0),
+    (claim("worse_from"), 10.0),
+    (claim("worse_from", arm="random reinit"), 20.0),
+    (claim("weights_better_until"), 200.0),
+    (claim("final_better_until"), 20.0),
+    (claim("final_within_1_until"), 10.0),
+    (claim("fully_trained_until"), 50.0),
+    (claim("weights"), 1000.0),
+    (claim("density", level=2), 20.0),
+    (claim("setting:training.iterations"), 50_000.0),
+], ids=lambda found: getattr(found, "rule", ""))  # fmt: skip
+def test_rules_on_numbers_that_are_easy_to_check(found: Claim, expected: float) -> None:
+    rule = RULES[found.rule.partition(":")[0]]
+    assert rule(sample(ALL), found) == pytest.approx(expected)
+
+
+def test_both_estimators_of_a_ratio() -> None:
+    verdict = judge("", sample(ALL), claim("earlier", value=44, unit="%"))
+    assert verdict.measured == pytest.approx(44.44, abs=0.01)
+    assert verdict.mean_of_ratios == pytest.approx(100 * (1 - (0.4 + 0.5 + 1000 / 1400) / 3))
+    assert verdict.low == pytest.approx(100 * (1 - 1000 / 1400))  # all three the last seed
+    assert verdict.high == pytest.approx(60)
+    assert verdict.n == 3
+
+
+@pytest.mark.parametrize(("found", "verdict", "why"), [
+    (claim("earlier", value=44), "reproduced", "not excluded"),
+    (claim("earlier", value=61), "not reproduced", "below"),
+    (claim("earlier", value=60.4, digits=0), "reproduced", "not excluded"),  # 60, as printed
+    (claim("earlier", value=60.4, digits=1), "not reproduced", "below"),
+    (claim("earlier", value=28.0, digits=1), "not reproduced", "above"),
+    (claim("gain", value=0.3, bound=">=", digits=1), "reproduced", "not excluded"),
+    (claim("gain", value=2.0, bound=">=", digits=1), "not reproduced", "below"),
+    (claim("better_until", value=30, bound="<=", unit="% density"), "reproduced", ""),
+    (claim("better_until", value=3, unit="% density"), "not enough data", "end at 10 %"),
+    (claim("earlier", density=1.2), "not enough data", "no level near 1.2 %"),
+    (claim("earlier", arm="one-shot"), "not enough data", "no runs of the arm one-shot"),
+    (claim("weights", value=1000), "reproduced", ""),
+    (claim("weights", value=1001), "not reproduced", "below"),
+    (claim("untestable", says="noise: no such arm"), "not enough data", "no such arm"),
+])  # fmt: skip
+def test_verdicts_and_their_reasons(found: Claim, verdict: str, why: str) -> None:
+    judgement = judge("", sample(ALL), found)
+    assert (judgement.verdict, why in judgement.why) == (verdict, True), judgement
+
+
+def test_two_seeds_are_not_enough() -> None:
+    few = sample(ALL[ALL["seed"] < 2])
+    assert judge("", few, claim("gain", value=1)).why == "n = 2 seeds; 3 are the fewest"
+
+
+def test_an_interval_with_the_claim_and_with_no_effect_says_nothing() -> None:
+    noisy = rows(
+        "winning ticket", [[100] * 4] * 3,
+        [[0.9, 0.88, 0.9, 0.9], [0.9, 0.93, 0.9, 0.9], [0.9, 0.92, 0.9, 0.9]],
+    )  # fmt: skip
+    found = judge("", sample(noisy), claim("gain", value=1.0))
+    assert found.verdict == "not enough data"
+    assert "no effect" in found.why
+
+
+def test_seeds_are_paired_and_draws_of_one_are_averaged() -> None:
+    drawn = REINITS.assign(early_stop_test_accuracy=REINITS["early_stop_test_accuracy"] - 0.02)
+    both = sample(pd.concat([TICKETS, REINITS, drawn[drawn["level"] > 0]]))
+    found = judge("", both, claim("below_ticket", arm="random reinit", value=2.0))
+    assert found.measured == pytest.approx(2.0)
+    assert found.n == 3
+    missing = sample(pd.concat([TICKETS, REINITS[REINITS["seed"] != 1]]))
+    found = judge("", missing, claim("below_ticket", arm="random reinit", value=1.0))
+    assert found.measured == pytest.approx(1.0)
+    assert found.n == 2
+
+
+def test_every_claim_of_the_paper_has_a_rule() -> None:
+    claims = paper_claims()
+    assert len({found.id for found in claims}) == len(claims) > 80
+    assert {found.rule.partition(":")[0] for found in claims} == set(RULES)
+
+
+def test_a_level_wins_that_is_as_accurate_in_no_more_iterations() -> None:
+    found = winners(ALL).set_index(["arm", "level"])["wins"]
+    assert found["winning ticket"].tolist() == [True, True, False]
+    assert found["random reinit"].tolist() == [False, False, False]
+    lenient = winners(ALL, epsilon=0.01).set_index(["arm", "level"])["wins"]
+    assert lenient["random reinit"].tolist() == [False, True, False]
+
+
+def test_the_papers_networks_are_known_by_their_settings(tmp_path: Path) -> None:
+    own = {"model.options.widths": [300, 100], "optimizer.path": "torch.optim.Adam"}
+    mnist = {"model": "lenet_300_100", "dataset": "mnist"}
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", seed=seed, rate=20.0, settings=own, groups=mnist)
+        write_run(tmp_path / f"other{seed}", seed=seed, rate=50.0, settings=own, groups=mnist)
+    verdicts = {found.claim.id: found for found in judged(collect([tmp_path]).levels)}
+    assert verdicts.keys() == {found.id for found in paper_claims() if found.network == "lenet"}
+    assert verdicts["struct-total-LeNet-300-100"].measured == 1000
+    assert math.isnan(verdicts["lenet-reinit-acc"].measured)
+
+
+def test_the_command_tells_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", seed=seed)
+    assert analysis(monkeypatch, "claims", tmp_path, "--out", tmp_path / "claims.csv") == 0
+    told = capsys.readouterr().out
+    assert "no claims to test" in told
+    assert "smallest winning density" in told
+    assert analysis(monkeypatch, "claims", tmp_path / "nowhere") == 1
