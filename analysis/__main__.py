@@ -1,4 +1,4 @@
-"""python -m analysis figures | claims | status | store: from stored runs to the paper."""
+"""python -m analysis figures | claims | verify | status | store: from stored runs to the paper."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from matplotlib import style
 from rich.console import Console
 from rich.live import Live
 
+from analysis import verify
 from analysis.claims import EPSILON, judged, winners
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, Plate
@@ -43,6 +44,9 @@ def main() -> int:
                         help="how far below dense a winning ticket may be")  # fmt: skip
     claims.add_argument("--out", type=Path, help="a CSV to write the verdicts to")
     claims.set_defaults(command=weigh)
+    audit = commands.add_parser("verify", help="whether finished runs are what they claim")
+    verify.add_arguments(audit)
+    audit.set_defaults(command=verify.verify)
     store = commands.add_parser("store", help="what is in the store, whether it is sound; removal")
     add_arguments(store)
     store.set_defaults(command=look_after)

@@ -67,10 +67,15 @@ def entries(store: Store) -> list[Entry]:
     """Every folder that has the name and the place of a stored node, sound or not."""
     found = (path for path in sorted(store.root.glob("??/*")) if path.is_dir())
     return [
-        Entry(path, _nodes(path))
+        entry(path)
         for path in found
         if DIGEST.fullmatch(path.name) and path.parent.name == path.name[:2]
     ]
+
+
+def entry(path: Path) -> Entry:
+    """The folder of a stored node, as it is now."""
+    return Entry(path, _nodes(path))
 
 
 def _nodes(path: Path) -> dict[str, dict[str, Any]]:
@@ -109,8 +114,8 @@ def weight_size(folder: Path) -> int:
 
 def faults(store: Store) -> Iterator[str]:
     """Everything that is not as it was written, in words; reads the whole store."""
-    for entry in entries(store):
-        yield from (f"{entry.path}: {fault}" for fault in _faults(entry))
+    for found in entries(store):
+        yield from (f"{found.path}: {fault}" for fault in faults_of(found))
     for file in sorted(store.checkpoints.glob("[!.]*")):
         try:
             content = file.read_bytes()
@@ -120,7 +125,8 @@ def faults(store: Store) -> Iterator[str]:
             yield f"{file}: the checksum is wrong"
 
 
-def _faults(entry: Entry) -> Iterator[str]:
+def faults_of(entry: Entry) -> Iterator[str]:
+    """Of one folder."""
     done = read_done(entry.path)
     if done is None:
         yield "it has no valid done file"
@@ -193,7 +199,7 @@ def needs_of(runs: Iterable[Path]) -> Needs:
     """What the runs in these folders need. Raises LotteryError for one that cannot be read."""
     trainings, ends, going_on = set[str](), set[str](), set[str]()
     for run in runs:
-        status = _status(run)
+        status = read_status(run)
         reported, wanted = _reported(run, status), _wanted(run, status)
         trainings |= {*reported, *wanted}
         if status["state"] == "finished":
@@ -203,7 +209,8 @@ def needs_of(runs: Iterable[Path]) -> Needs:
     return Needs(trainings, ends, going_on)
 
 
-def _status(run: Path) -> dict[str, Any]:
+def read_status(run: Path) -> dict[str, Any]:
+    """What run.json holds. Raises LotteryError where it cannot be read, or was changed."""
     try:
         status: dict[str, Any] = json.loads((run / "run.json").read_bytes())
         if not is_whole(status) or "state" not in status:
@@ -235,12 +242,17 @@ def _unreadable(run: Path, why: str) -> LotteryError:
     )
 
 
+def spec_of(status: Mapping[str, Any]) -> Spec:
+    """The settings of a run. Raises ValidationError for those of another version."""
+    return TypeAdapter(Spec).validate_json(json.dumps(status["spec"]))
+
+
 def _wanted(run: Path, status: dict[str, Any]) -> set[str]:
     """What a run makes, by digest; of a finished run of another version, what its table says."""
     if "spec" not in status:  # it was refused before it began
         return set()
     try:
-        wanted = TypeAdapter(Spec).validate_json(json.dumps(status["spec"]))
+        wanted = spec_of(status)
     except ValidationError as error:
         if status["state"] == "finished":
             return set()

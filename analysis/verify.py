@@ -1,0 +1,39 @@
+"""python -m analysis verify: are finished runs, and the trainings behind them, what they claim?"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from analysis.status import find_runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
+    parser.add_argument(
+        "--quick", action="store_true", help="files and masks alone: no weights are evaluated"
+    )
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Print every violation and where it is; the exit code is 1 where there is one, or no run."""
+    from lth.audit import Audit  # torch takes a while: not before it is needed
+
+    audit, found = Audit(quick=arguments.quick), 0
+    console = Console(highlight=False)
+    for run in sorted({run for folder in arguments.folders for run in find_runs(folder)}):
+        for violation in audit.of_run(run):
+            found += 1
+            told = f"{violation.where}: [{violation.rule}] {violation.what}"
+            console.print(Text(told, style="red"), soft_wrap=True)
+    if not audit.runs:
+        folders = ", ".join(map(str, arguments.folders))
+        print(f"no runs in {folders}: give folders of runs or sweeps.", file=sys.stderr)
+        return 1
+    for note in [*audit.notes, *audit.mixtures()]:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    checked = f"{audit.runs} runs, {audit.trainings} trainings"
+    console.print(f"{checked}: {f'{found} violations' if found else 'nothing found'}")
+    return int(found > 0)

@@ -1,0 +1,127 @@
+"""Is what runs report what their settings promise? `lth.rules`, applied to runs and to the
+trainings behind them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from pydantic import ValidationError
+
+from lth import care
+from lth.data import Data
+from lth.errors import LotteryError
+from lth.graph import Training
+from lth.inputs import Inputs
+from lth.rules import RUN_RULES, TRAINING_RULES, Case, Run
+from lth.store import Damaged, Store
+
+S = TypeVar("S")
+MIXED = ("commit", "dirty", "python", "versions", "device", "threads", "backend")
+"""What trainings should have in common, though their settings do not say it."""
+
+
+class Violation(NamedTuple):
+    """`rule` is broken in the folder `where`."""
+
+    where: Path
+    rule: str
+    what: str
+
+
+def broken(
+    rules: Iterable[Callable[[S], Iterator[str]]], subject: S, where: Path
+) -> Iterator[Violation]:
+    """What each rule says of a subject; what keeps a rule from being checked breaks it."""
+    for rule in rules:
+        name = rule.__name__.replace("_", " ")
+        try:
+            yield from (Violation(where, name, what) for what in rule(subject))
+        except (OSError, ValueError, LookupError, TypeError, RuntimeError, Damaged) as error:
+            yield Violation(where, name, f"cannot be checked: {error}")
+
+
+@dataclass
+class Audit:
+    """Of runs and the trainings behind them, each once. `quick`: without evaluating any weights."""
+
+    quick: bool = False
+    runs: int = 0
+    notes: dict[str, None] = field(default_factory=dict)
+    """What could not be looked at, and mixtures that are no violation."""
+    made_with: dict[str, set[str]] = field(default_factory=dict)
+    """Versions, devices and the like of the trainings -> their values."""
+    _seen: set[Training] = field(default_factory=set)
+    _inputs: dict[tuple[Path, str], Inputs] = field(default_factory=dict)
+
+    @property
+    def trainings(self) -> int:
+        return len(self._seen)
+
+    def mixtures(self) -> Iterator[str]:
+        """What the trainings differ in that settings do not say."""
+        for name, values in self.made_with.items():
+            if len(values) > 1:
+                yield f"trainings of several kinds of {name}: {', '.join(sorted(values))}"
+
+    def of_run(self, path: Path) -> Iterator[Violation]:
+        """Everything that is not as it should be in a run's folder and behind it."""
+        self.runs += 1
+        try:
+            status = care.read_status(path)
+            run = Run(path, status, care.spec_of(status), Store(_store(path, status)))
+        except (LotteryError, ValidationError, KeyError) as error:
+            yield Violation(path, "runs can be read", str(error).partition("\n")[0])
+            return
+        yield from broken(RUN_RULES, run, path)
+        reported = {row["training"] for row in run.levels}
+        for training in run.trainings.values():
+            if training.digest in reported and training not in self._seen:
+                yield from self._of_training(training, run)
+
+    def _of_training(self, training: Training, run: Run) -> Iterator[Violation]:
+        if not care.is_store(run.store.root):
+            self.notes[f"{run.store.root}: no store there, so that no training was looked at"] = (
+                None
+            )
+            return
+        self._seen.add(training)
+        where = run.store.path(training)
+        if not run.store.exists(training):
+            yield Violation(where, "trainings are stored", "it is not there")
+            return
+        inputs = self._inputs_of(run)
+        data = None if self.quick else self._data(inputs, training)
+        case = Case(training, run.store, inputs, data)
+        yield from broken(TRAINING_RULES, case, where)
+        self._remember(case)
+
+    def _inputs_of(self, run: Run) -> Inputs:
+        key = run.store.root, run.spec.dataset.root
+        if key not in self._inputs:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            self._inputs[key] = Inputs(run.store, Path(run.spec.dataset.root), device)
+        return self._inputs[key]
+
+    def _data(self, inputs: Inputs, training: Training) -> Data | None:
+        try:
+            return inputs.data(training.recipe)
+        except LotteryError as error:
+            self.notes[f"no weights were evaluated: {error}"] = None
+            return None
+
+    def _remember(self, case: Case) -> None:
+        with suppress(OSError, ValueError):
+            origin = json.loads(case.file("provenance.json"))
+            for name in MIXED:
+                self.made_with.setdefault(name, set()).add(json.dumps(origin.get(name)))
+
+
+def _store(path: Path, status: Mapping[str, Any]) -> Path:
+    """That of a run: where its settings say, from here or from a folder above the run."""
+    stated = Path(status["spec"]["store"])
+    places = [stated, *(above / stated for above in path.resolve().parents)]
+    return next((place for place in places if care.is_store(place)), stated)

@@ -1,0 +1,243 @@
+"""The audit: nothing on clean runs, and each rule finds what was planted against it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from lth.audit import Audit
+from lth.files import checksum
+from lth.records import sealed
+from lth.rules import RUN_RULES, TRAINING_RULES
+from tests.conftest import ROOT, TINY
+from tests.test_analysis import analysis
+
+ARMS = "init,reinit,shuffled,frozen"
+TICKET, REINIT = 0, 1
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and a sweep of four arms."""
+    folder = tmp_path_factory.mktemp("clean")
+    words = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, f"rewind={ARMS}", "store=store",
+             "hydra.sweep.dir=sweep"]  # fmt: skip
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def folder(clean: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(clean, tmp_path / "copy"))
+
+
+def found(folder: Path) -> dict[str, str]:
+    """Rule -> what the audit last said of it."""
+    audit = Audit()
+    violations = (v for run in (folder / "sweep").glob("[0-9]") for v in audit.of_run(run))
+    return {broken.rule: f"{broken.where}: {broken.what}" for broken in violations}
+
+
+def stored(folder: Path, level: int, run: int = TICKET) -> Path:
+    """Where the training of a run's level lies in the store."""
+    rows = (folder / f"sweep/{run}/levels.csv").read_text().splitlines()
+    digest = rows[1 + level].split(",")[rows[0].split(",").index("training")]
+    return folder / "store" / digest[:2] / digest
+
+
+def forge(training: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Change a stored file so that its checksum is right."""
+    content = change((training / name).read_bytes())
+    (training / name).write_bytes(content)
+    done = json.loads((training / "done").read_bytes())
+    (training / "done").write_text(json.dumps(done | {name: checksum(content)}))
+
+
+def forge_table(run: Path, name: str, change: Callable[[str], str]) -> None:
+    """The same for a table of a run."""
+    content = change((run / name).read_text())
+    (run / name).write_text(content)
+    status = json.loads((run / "run.json").read_bytes())
+    status["tables"][name] = checksum(content.encode())
+    (run / "run.json").write_text(json.dumps(sealed(status)))
+
+
+def cell(column: str, level: int, value: str) -> Callable[[str], str]:
+    """Another value in a table with a row a level."""
+
+    def change(text: str) -> str:
+        rows = [row.split(",") for row in text.splitlines()]
+        rows[1 + level][rows[0].index(column)] = value
+        return "\n".join(map(",".join, rows)) + "\n"
+
+    return change
+
+
+def flipped(name: str, *bits: int) -> Callable[[bytes], bytes]:
+    """These entries of a packed mask the other way round."""
+
+    def change(content: bytes) -> bytes:
+        mask = load(content)
+        for bit in bits:
+            mask[name][bit // 8] ^= 128 >> bit % 8
+        return save(mask)
+
+    return change
+
+
+def entries(training: Path, name: str) -> list[bool]:
+    packed = load((training / "mask.safetensors").read_bytes())[name]
+    return [bool(byte >> bit & 1) for byte in packed.tolist() for bit in range(7, -1, -1)]
+
+
+def edited(name: str, edit: Callable[[torch.Tensor], object]) -> Callable[[bytes], bytes]:
+    """Other final weights in a tensor."""
+
+    def change(content: bytes) -> bytes:
+        state = load(content)
+        edit(state[name].view(-1))
+        return save(state)
+
+    return change
+
+
+def as_json(**changes: object) -> Callable[[bytes], bytes]:
+    return lambda content: json.dumps(json.loads(content) | changes).encode()
+
+
+WEIGHT = "1.weight"
+
+
+def put_back(folder: Path) -> None:
+    """A weight that went at level 1 is kept at level 2, for another."""
+    before, after = (entries(stored(folder, level), WEIGHT) for level in (1, 2))
+    forge(
+        stored(folder, 2),
+        "mask.safetensors",
+        flipped(WEIGHT, before.index(False), after.index(True)),
+    )
+
+
+def swap(folder: Path, run: int = TICKET) -> None:
+    """At level 1 the wrong weight went."""
+    kept = entries(stored(folder, 1, run), WEIGHT)
+    forge(stored(folder, 1, run), "mask.safetensors",
+          flipped(WEIGHT, kept.index(False), kept.index(True)))  # fmt: skip
+
+
+def keep_one_less(folder: Path) -> None:
+    kept = entries(stored(folder, 1), WEIGHT)
+    forge(stored(folder, 1), "mask.safetensors", flipped(WEIGHT, kept.index(True)))
+
+
+def revive(folder: Path) -> None:
+    gone = entries(stored(folder, 1), WEIGHT).index(False)
+    change = edited(WEIGHT, lambda flat: flat.index_fill_(0, torch.tensor([gone]), 0.5))
+    forge(stored(folder, 1), "final.safetensors", change)
+
+
+PLANTED: dict[str, Callable[[Path], object]] = {
+    "tables are as written": lambda f: (f / "sweep/0/levels.csv").write_text(
+        cell("seconds", 1, "9.0")((f / "sweep/0/levels.csv").read_text())
+    ),
+    "levels are complete": lambda f: forge_table(
+        f / "sweep/0", "levels.csv", lambda text: text[: text[:-1].rindex("\n") + 1]
+    ),
+    "levels are those described": lambda f: forge_table(
+        f / "sweep/0", "levels.csv", cell("training", 2, "0" * 64)
+    ),
+    "early stops are minima": lambda f: forge_table(
+        f / "sweep/0", "levels.csv", cell("early_stop_iteration", 1, "10000")
+    ),
+    "rows are those stored": lambda f: forge_table(
+        f / "sweep/0", "levels.csv", cell("final_train_accuracy", 1, "0.999")
+    ),
+    "controls have the tickets masks": lambda f: swap(f, REINIT),
+    "files are whole": lambda f: (stored(f, 1) / "summary.json").write_text("{}"),
+    "descriptions have their digests": lambda f: forge(
+        stored(f, 1), "node.json", lambda c: c.replace(b'"start": 0', b'"start": 1')
+    ),
+    "curves are complete": lambda f: forge(
+        stored(f, 1), "curve.csv", lambda c: b"".join(c.splitlines(keepends=True)[:-1])
+    ),
+    "accuracies are there": lambda f: forge(
+        stored(f, 1), "curve.csv", lambda c: c[: c.rindex(b",") + 1] + b"1.5\n"
+    ),
+    "masks nest": put_back,
+    "counts are exact": keep_one_less,
+    "masks are what the rule selects": swap,
+    "densities are those of the mask": lambda f: forge(
+        stored(f, 1), "summary.json",
+        lambda c: as_json(weights=json.loads(c)["weights"] | {WEIGHT: [1, 384]})(c),
+    ),
+    "pruned weights are zero": revive,
+    "weights are finite": lambda f: forge(
+        stored(f, 1), "final.safetensors", edited("1.bias", lambda flat: flat.fill_(torch.nan))
+    ),
+    "starts are as described": lambda f: forge(
+        stored(f, 1), "curve.csv", lambda c: cell("val_loss", 0, "2.9")(c.decode()).encode()
+    ),
+    "ends are as recorded": lambda f: forge(
+        stored(f, 1), "final.safetensors", edited("1.bias", lambda flat: flat.add_(1.0))
+    ),
+    "splits are as described": lambda f: forge(
+        stored(f, 1), "provenance.json", as_json(input_mean=[0.25])
+    ),
+}  # fmt: skip
+
+
+def test_there_is_a_plant_for_every_rule() -> None:
+    rules = {rule.__name__.replace("_", " ") for rule in (*RUN_RULES, *TRAINING_RULES)}
+    assert rules == PLANTED.keys()
+    assert len(rules) >= 15
+
+
+def test_nothing_is_found_on_clean_runs(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert analysis(monkeypatch, "verify", clean) == 0
+    assert "4 runs, 13 trainings: nothing found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rule", PLANTED)
+def test_each_rule_finds_what_is_planted_and_says_where(rule: str, folder: Path) -> None:
+    PLANTED[rule](folder)
+    told = found(folder)
+    assert rule in told, told
+    assert told[rule].startswith(str(folder))
+
+
+def test_the_command_fails_and_tells(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swap(folder)
+    assert analysis(monkeypatch, "verify", folder, "--quick") == 1
+    told = capsys.readouterr().out
+    assert f"{stored(folder, 1)}: [masks are what the rule selects] 2 weights of {WEIGHT}" in told
+    assert analysis(monkeypatch, "verify", folder / "store") == 1
+
+
+def test_mixtures_of_machines_are_named_and_no_violation(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge(stored(folder, 1), "provenance.json", as_json(device="cuda"))
+    assert analysis(monkeypatch, "verify", folder) == 0
+    assert 'trainings of several kinds of device: "cpu", "cuda"' in capsys.readouterr().out
+
+
+def test_without_a_store_the_tables_alone_are_looked_at(folder: Path) -> None:
+    shutil.rmtree(folder / "store")
+    assert found(folder) == {}
+    forge_table(folder / "sweep/0", "levels.csv", cell("early_stop_iteration", 1, "7"))
+    assert found(folder).keys() == {"early stops are minima"}
+
+
+def test_a_run_that_cannot_be_read_is_a_violation(folder: Path) -> None:
+    (folder / "sweep/0/run.json").write_text("{")
+    assert "runs can be read" in found(folder)
