@@ -1,4 +1,4 @@
-"""python -m analysis figures | claims | verify | status | store: from stored runs to the paper."""
+"""python -m analysis COMMAND: from stored runs to the paper's figures and claims; care of both."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from matplotlib import style
 from rich.console import Console
 from rich.live import Live
 
-from analysis import verify
+from analysis import export, verify
 from analysis.claims import EPSILON, judged, winners
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, Plate
@@ -47,6 +47,9 @@ def main() -> int:
     audit = commands.add_parser("verify", help="whether finished runs are what they claim")
     verify.add_arguments(audit)
     audit.set_defaults(command=verify.verify)
+    ticket = commands.add_parser("export", help="one ticket as a file for any torch code")
+    export.add_arguments(ticket)
+    ticket.set_defaults(command=export.export)
     store = commands.add_parser("store", help="what is in the store, whether it is sound; removal")
     add_arguments(store)
     store.set_defaults(command=look_after)

@@ -2,22 +2,19 @@
 trainings behind them."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import torch
-from pydantic import ValidationError
+from typing import NamedTuple, TypeVar
 
 from lth import care
 from lth.data import Data
 from lth.errors import LotteryError
 from lth.graph import Training
 from lth.inputs import Inputs
-from lth.rules import RUN_RULES, TRAINING_RULES, Case, Run
-from lth.store import Damaged, Store
+from lth.rules import RUN_RULES, TRAINING_RULES, Case, Run, opened
+from lth.store import Damaged
 
 S = TypeVar("S")
 MIXED = ("commit", "dirty", "python", "versions", "device", "threads", "backend")
@@ -71,10 +68,9 @@ class Audit:
         """Everything that is not as it should be in a run's folder and behind it."""
         self.runs += 1
         try:
-            status = care.read_status(path)
-            run = Run(path, status, care.spec_of(status), Store(_store(path, status)))
-        except (LotteryError, ValidationError, KeyError) as error:
-            yield Violation(path, "runs can be read", str(error).partition("\n")[0])
+            run = opened(path)
+        except LotteryError as error:
+            yield Violation(path, "runs can be read", str(error))
             return
         yield from broken(RUN_RULES, run, path)
         reported = {row["training"] for row in run.levels}
@@ -84,9 +80,7 @@ class Audit:
 
     def _of_training(self, training: Training, run: Run) -> Iterator[Violation]:
         if not care.is_store(run.store.root):
-            self.notes[f"{run.store.root}: no store there, so that no training was looked at"] = (
-                None
-            )
+            self._note(f"{run.store.root}: no store there, so that no training was looked at")
             return
         self._seen.add(training)
         where = run.store.path(training)
@@ -102,26 +96,21 @@ class Audit:
     def _inputs_of(self, run: Run) -> Inputs:
         key = run.store.root, run.spec.dataset.root
         if key not in self._inputs:
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            self._inputs[key] = Inputs(run.store, Path(run.spec.dataset.root), device)
+            self._inputs[key] = run.inputs()
         return self._inputs[key]
 
     def _data(self, inputs: Inputs, training: Training) -> Data | None:
         try:
             return inputs.data(training.recipe)
         except LotteryError as error:
-            self.notes[f"no weights were evaluated: {error}"] = None
+            self._note(f"no weights were evaluated: {error}")
             return None
+
+    def _note(self, text: str) -> None:
+        self.notes[text] = None
 
     def _remember(self, case: Case) -> None:
         with suppress(OSError, ValueError):
             origin = json.loads(case.file("provenance.json"))
             for name in MIXED:
                 self.made_with.setdefault(name, set()).add(json.dumps(origin.get(name)))
-
-
-def _store(path: Path, status: Mapping[str, Any]) -> Path:
-    """That of a run: where its settings say, from here or from a folder above the run."""
-    stated = Path(status["spec"]["store"])
-    places = [stated, *(above / stated for above in path.resolve().parents)]
-    return next((place for place in places if care.is_store(place)), stated)

@@ -8,19 +8,21 @@ and with `data` evaluate its weights again.
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load
 from torch import Tensor
 
 from lth import care, lottery, masks, pruning
 from lth.data import Data, Part
 from lth.eager import evaluate
+from lth.errors import LotteryError
 from lth.files import checksum
 from lth.graph import Fresh, Pruned, Shuffled, Training
 from lth.inputs import Inputs, build_model
@@ -52,6 +54,11 @@ class Run:
     spec: Spec
     store: Store
 
+    def inputs(self) -> Inputs:
+        """What its trainings start from, on the fastest device there is."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return Inputs(self.store, Path(self.spec.dataset.root), device)
+
     @cached_property
     def trainings(self) -> dict[int, Training]:
         return dict(lottery.levels(self.spec))
@@ -67,6 +74,25 @@ class Run:
             values = [float(row[name] or "nan") for name in Evaluation._fields]
             found.setdefault(int(row["level"]), []).append(Evaluation(int(values[0]), *values[1:]))
         return found
+
+
+def opened(path: Path) -> Run:
+    """The run in a folder. Raises LotteryError where it cannot be read, or not by this version."""
+    status = care.read_status(path)
+    try:
+        return Run(path, status, care.spec_of(status), Store(_store(path, status)))
+    except (ValidationError, KeyError) as error:
+        why = str(error).partition("\n")[0]
+        raise LotteryError(
+            f"{path}: these are not the settings of a run of this version ({why})."
+        ) from error
+
+
+def _store(path: Path, status: Mapping[str, Any]) -> Path:
+    """That of a run: where its settings say, from here or from a folder above the run."""
+    stated = Path(status["spec"]["store"])
+    places = [stated, *(above / stated for above in path.resolve().parents)]
+    return next((place for place in places if care.is_store(place)), stated)
 
 
 def rows(file: Path) -> list[dict[str, str]]:

@@ -1,0 +1,34 @@
+"""python -m analysis export: the ticket of one level of a run, as a file for any torch code."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lth.errors import LotteryError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="the folder of one run")
+    parser.add_argument("--level", type=int, help="which ticket; by default the last")
+    parser.add_argument("--out", type=Path, default=Path("ticket.safetensors"))
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write the file; the exit code is 1 where that cannot be done."""
+    from lth.rules import opened  # torch takes a while: not before it is needed
+    from lth.store import Damaged
+    from lth.ticket import save_ticket
+
+    try:
+        run = opened(arguments.run)
+        level = max(run.trainings) if arguments.level is None else arguments.level
+        if level not in run.trainings:
+            raise LotteryError(
+                f"--level {level}: this run has levels 0 to {max(run.trainings)}. Choose one."
+            )
+        save_ticket(arguments.out, run.trainings[level], run.inputs())
+    except (LotteryError, Damaged) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.out}: level {level} of {arguments.run}")
+    return 0
