@@ -16,6 +16,7 @@ from analysis.claims import EPSILON, judged, winners
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, Plate
 from analysis.figures import FIGURES
+from analysis.report import write_report
 from analysis.status import overview
 from analysis.store import add_arguments, look_after
 from analysis.tables import claim_table, winner_table
@@ -44,6 +45,10 @@ def main() -> int:
                         help="how far below dense a winning ticket may be")  # fmt: skip
     claims.add_argument("--out", type=Path, help="a CSV to write the verdicts to")
     claims.set_defaults(command=weigh)
+    page = commands.add_parser("report", help="all of it on one page, for a browser")
+    page.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
+    page.add_argument("--out", type=Path, default=Path("report.html"))
+    page.set_defaults(command=report)
     audit = commands.add_parser("verify", help="whether finished runs are what they claim")
     verify.add_arguments(audit)
     audit.set_defaults(command=verify.verify)
@@ -90,6 +95,16 @@ def weigh(arguments: argparse.Namespace) -> int:
             for found in verdicts
         ]
         pd.DataFrame(rows).to_csv(arguments.out, index=False)
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write the page."""
+    runs = collected(arguments.folders)
+    if runs is None:
+        return 1
+    write_report(runs, arguments.folders, arguments.out)
+    print(arguments.out)
     return 0
 
 

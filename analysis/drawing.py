@@ -56,9 +56,9 @@ def draw_lines(
     marked: bool = True,
     faint: bool = False,
 ) -> None:
-    """A line for each line of `found`, coloured by the column `colour` and dashed by `dash`, with a
-    band from low to high, and a ring where there are fewer repetitions than elsewhere; or `faint`,
-    for the background."""
+    """A line for each line of `found`, coloured by the column `colour`, dashed and marked by the
+    column `dash`, with a band from low to high, and a ring where there are fewer repetitions than
+    elsewhere; or `faint`, for the background."""
     dashes = look(found, dash)
     others = [name for name in LINE if name not in (colour, dash)]
     for (name, kind, *_), of_line in found.groupby([colour, dash, *others], sort=False):
@@ -129,18 +129,21 @@ def legend(
     is more than one."""
     dashes = look(found, dash)
     shown = [name for name in own if name in set(found[colour])]
-    entries = [(Line2D([], [], color=own[name]), name) for name in shown]
-    if len(dashes) > 1:
-        entries += [
-            (Line2D([], [], color="0.3", linestyle=line, marker=marker), kind)
-            for kind, (line, marker) in dashes.items()
-        ]
+    plain: tuple[Dash, str] = ("-", "")
+    entries = [_entry(own[name], dashes.get(name, plain), name) for name in shown]
+    if dash != colour:
+        entries += [_entry((0.3, 0.3, 0.3), style, kind) for kind, style in dashes.items()]
     longest = 6 + max(len(label) for _, label in entries)
     columns = max(1, min(len(entries), int(LEGEND_CHARACTERS * figure.get_figwidth()) // longest))
     figure.set_figheight(figure.get_figheight() + 0.22 * (-(-len(entries) // columns) - 1))
     drawn = figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns)
     drawn.set_title(told(found, figure))
     drawn.get_title().set_fontsize("small")
+
+
+def _entry(colour: Colour, style: tuple[Dash, str], name: str) -> tuple[Line2D, str]:
+    line, marker = style
+    return Line2D([], [], color=colour, linestyle=line, marker=marker), name
 
 
 def side_legend(axis: Axes, own: Mapping[str, Colour], title: str) -> None:

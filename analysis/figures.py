@@ -157,7 +157,7 @@ def layers(runs: Runs) -> Plate | None:
         axis.remove()
     for axis, ((experiment, rate), of_line) in zip(axes.flat, lines, strict=False):
         own = drawing.colours(list(dict.fromkeys(of_line["layer"])))
-        drawing.draw_lines(axis, of_line, "level", colour="layer", colours=own)
+        drawing.draw_lines(axis, of_line, "level", colour="layer", colours=own, dash="layer")
         axis.set(yscale="log", xlabel="Level", ylabel=QUANTITIES["kept"])
         axis.set_title(f"{experiment}\n{rate} a level")
         axis.yaxis.set_major_formatter(drawing.percent)
@@ -300,14 +300,17 @@ def _grid(
 ) -> Plate:
     """A row of panels for each experiment or network, a column for each of `found` by its label."""
     title = "experiment" if hue == "arm" else "network"
-    dash = "arm" if hue == "setting" and levels["arm"].nunique() > 1 else "rate"
+    several = [name for name in ("arm", "rate") if levels[name].nunique() > 1 and name != hue]
+    dash = several[0] if several else hue
     numbers = {
         label: _named(of_label, levels).assign(panel=label) for label, of_label in found.items()
     }
     everything = pd.concat(numbers.values())
     own = _colours(everything, hue)
-    figure, axes = drawing.panels(everything[title].nunique(), len(found))
-    for row, name in zip(axes, everything[title].unique(), strict=True):
+    rows = everything[title].nunique()
+    square = rows == 1 and len(found) == 4
+    figure, axes = drawing.panels(2, 2) if square else drawing.panels(rows, len(found))
+    for row, name in zip(axes.reshape(rows, -1), everything[title].unique(), strict=True):
         for axis, (label, of_label) in zip(row, numbers.items(), strict=True):
             here = of_label[of_label[title] == name]
             if behind:

@@ -28,7 +28,7 @@ def read_statuses(folder: Path) -> list[tuple[Path, Status]]:
     """The run folders in `folder` (it may be one itself) with what their run.json says. A run that
     says `running` and whose process is gone is `killed`."""
     files = [folder / "run.json", *folder.glob("*/run.json")]
-    found = [(file.parent, _read(file)) for file in files if file.is_file()]
+    found = [(file.parent, read_status(file.parent)) for file in files if file.is_file()]
     return sorted(found, key=lambda run: (len(run[0].name), run[0].name))
 
 
@@ -46,12 +46,15 @@ def find_runs(root: Path) -> Iterator[Path]:
 
 def state_of(run: Path) -> str:
     """That of the run in this folder."""
-    return str(_read(run / "run.json")["state"])
+    return str(read_status(run)["state"])
 
 
-def _read(file: Path) -> Status:
+def read_status(run: Path) -> Status:
+    """What run.json says; `killed` where it says that the run goes on, and its process is gone;
+    `unreadable` where it says nothing."""
+    file = run / "run.json"
     status = _content(file)
-    if status["state"] == "running" and is_abandoned(file.with_name("claim")):
+    if status["state"] == "running" and is_abandoned(run / "claim"):
         status = _content(file)  # it may have ended between the two looks
         if status["state"] == "running":
             status["state"] = "killed"
@@ -163,7 +166,7 @@ def overview(folders: Iterable[Path]) -> tuple[RenderableType, set[str]]:
     sweeps: dict[Path, list[tuple[Path, Status]]] = {}
     for run in sorted({run for root in folders for run in find_runs(root)}, key=_by_number):
         sweep = run.parent if run.name.isdigit() else run  # Hydra numbers the jobs of a sweep
-        sweeps.setdefault(sweep, []).append((run, _read(run / "run.json")))
+        sweeps.setdefault(sweep, []).append((run, read_status(run)))
     parts: list[RenderableType] = []
     for sweep, runs in sweeps.items():
         share = sum(_share(status) for _, status in runs) / len(runs)

@@ -89,9 +89,9 @@ def opened(path: Path) -> Run:
 
 
 def _store(path: Path, status: Mapping[str, Any]) -> Path:
-    """That of a run: where its settings say, from here or from a folder above the run."""
+    """That of a run: where its settings say, seen from a folder above the run, or from here."""
     stated = Path(status["spec"]["store"])
-    places = [stated, *(above / stated for above in path.resolve().parents)]
+    places = [*(above / stated for above in path.resolve().parents), stated]
     return next((place for place in places if care.is_store(place)), stated)
 
 

@@ -1,0 +1,146 @@
+"""python -m analysis report: everything about some runs on one page that needs nothing else."""
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib import style
+
+from analysis.claims import EPSILON, judged, winners
+from analysis.collect import Runs, in_order
+from analysis.drawing import STYLE
+from analysis.figures import FIGURES
+from analysis.points import points
+from analysis.status import Status, find_runs, read_status
+from analysis.tables import claim_cells
+
+SHOWN = ("early_stop_iteration", "early_stop_test_accuracy", "final_test_accuracy")
+ORIGINS = ("commit", "dirty", "python", "host", "machine")
+Cells = Sequence[object]
+
+
+class Picture(NamedTuple):
+    """A figure as text; `about`: the first line of its docstring."""
+
+    name: str
+    about: str
+    svg: str
+
+
+def write_report(runs: Runs, folders: Iterable[Path], out: Path, epsilon: float = EPSILON) -> None:
+    """Write the page of these runs, those among `folders` that failed included."""
+    folders = list(folders)
+    statuses = [
+        (run, read_status(run)) for run in sorted({r for f in folders for r in find_runs(f)})
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html").render(
+        title=_title(runs),
+        folders=[str(folder) for folder in folders],
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        runs=statuses,
+        experiments=list(_experiments(runs.levels, dict(statuses))),
+        origins=list(_origins([status for _, status in statuses])),
+        figures=list(_pictures(runs)),
+        claims=list(_claims(runs.levels)),
+        epsilon=epsilon,
+        winners=list(_winners(runs.levels, epsilon)),
+        levels=list(_levels(runs.levels)),
+        failures=list(_failures(statuses)),
+        notes=runs.problems,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+
+
+def _title(runs: Runs) -> str:
+    return f"Lottery tickets: {', '.join(runs.levels['network'].unique())}"
+
+
+def _experiments(levels: pd.DataFrame, statuses: dict[Path, Status]) -> Iterator[dict[str, Any]]:
+    for title, rows in levels.groupby("experiment", sort=False):
+        lines = dict(list(rows.groupby(["arm", "rate"])))
+        arms = [
+            (arm, rate, _numbers(own["seed"]), own["run"].nunique(), *_done(own, statuses))
+            for each in in_order({arm for arm, _ in lines})
+            for (arm, rate), own in lines.items()
+            if arm == each
+        ]
+        settings = json.loads(rows["setting"].iloc[0])
+        yield {"title": title, "arms": arms, "settings": sorted(settings.items())}
+
+
+def _numbers(values: "pd.Series[int]") -> str:
+    return ", ".join(str(value) for value in sorted(values.unique()))
+
+
+def _done(rows: pd.DataFrame, statuses: dict[Path, Status]) -> tuple[int, int, str]:
+    """Levels that are there, levels that were asked for, and the states of the runs."""
+    own = [statuses[Path(run)] for run in rows["run"].unique()]
+    states = sorted({status["state"] for status in own})
+    wanted = sum(status.get("levels", status.get("done", 1) - 1) + 1 for status in own)
+    return sum(status.get("done", 0) for status in own), wanted, ", ".join(states)
+
+
+def _origins(statuses: Iterable[Status]) -> Iterator[tuple[str, str]]:
+    found: dict[str, set[str]] = {}
+    for status in statuses:
+        versions = status.get("versions", {}).items()
+        for name, value in (*((name, status.get(name)) for name in ORIGINS), *versions):
+            if value is not None:
+                found.setdefault(name, set()).add(str(value))
+    yield from ((name, ", ".join(sorted(values))) for name, values in found.items())
+
+
+def _pictures(runs: Runs) -> Iterator[Picture]:
+    for name, draw in FIGURES.items():
+        with style.context(STYLE):
+            plate = draw(runs)
+            if plate is not None:
+                drawn = io.BytesIO()
+                plate.figure.savefig(drawn, format="svg")
+                about = (draw.__doc__ or "").partition("\n")[0]
+                yield Picture(name, about, base64.b64encode(drawn.getvalue()).decode())
+
+
+def _claims(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:
+    for experiment, found in groupby(judged(levels), lambda verdict: verdict.experiment):
+        yield experiment, [claim_cells(verdict) for verdict in found]
+
+
+def _winners(levels: pd.DataFrame, epsilon: float) -> Iterator[Cells]:
+    by_line = winners(levels, epsilon).groupby(["experiment", "arm", "rate"], sort=False)
+    for line, rows in by_line:
+        won = rows[rows["wins"]]
+        smallest = f"{100 * won['density'].min():.3g}" if len(won) else "none"
+        yield (*line, len(won), len(rows), smallest, rows["n"].min())
+
+
+def _levels(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:
+    found = {quantity: points(levels, quantity) for quantity in SHOWN}
+    lines = found[SHOWN[0]].groupby(["experiment", "arm", "rate"], sort=False)
+    for (experiment, arm, rate), of_line in lines:
+        rows: list[Cells] = []
+        for place in of_line[of_line["n"] > 0].itertuples():
+            at = [of.loc[place.Index, ["mean", "low", "high"]] for of in found.values()]
+            accuracies = [f"{100 * value:.2f}" for of in at[1:] for value in of]
+            stops = [f"{value:,.0f}" for value in at[0]]
+            rows.append((place.level, f"{100 * place.density:.1f}", place.n, *stops, *accuracies))
+        yield f"{experiment}: {arm}, {rate} a level", rows
+
+
+def _failures(statuses: Iterable[tuple[Path, Status]]) -> Iterator[Cells]:
+    for run, status in statuses:
+        if status["state"] != "finished":
+            overrides = " ".join(status.get("overrides", []))
+            yield run, overrides, status["state"], status.get("error", "")

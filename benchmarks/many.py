@@ -1,0 +1,79 @@
+"""How long a large sweep takes to collect and to draw, and in how much memory.
+
+python -m benchmarks.many [--runs 1000] [--levels 28] [--evaluations 501]
+"""
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.speed import composed
+from lth.records import Evaluation, Outcome
+from lth.run_folder import RunFolder
+from lth.spec import identity
+
+ROOT = Path(__file__).parents[1]
+ARMS = ("init", "reinit")
+CURVES = 20
+"""Different ones; runs share them, which makes no difference to who reads."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--levels", type=int, default=28)
+    parser.add_argument("--evaluations", type=int, default=501)
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, random = Path(name), np.random.default_rng(0)
+        curves = [curve(random, wanted.evaluations) for _ in range(CURVES)]
+        for number in range(wanted.runs):
+            write(folder / "sweep" / f"{number}", number, wanted.levels, curves)
+        size = sum(file.stat().st_size for file in folder.rglob("*.csv"))
+        print(f"{wanted.runs} runs of {wanted.levels} levels, {size / 1e9:.2f} GB of tables")
+        for words in (("figures", "--out", f"{folder}/figures"), ("claims",),
+                      ("report", "--out", f"{folder}/report.html")):  # fmt: skip
+            seconds, memory = measured(words[0], f"{folder}/sweep", *words[1:])
+            print(f"{words[0]}: {seconds:.1f} s, {memory} MB")
+
+
+def measured(*words: str) -> tuple[float, int]:
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "analysis", *words]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    return time.perf_counter() - started, usage.ru_maxrss // 1024
+
+
+def write(folder: Path, number: int, levels: int, curves: list[list[Evaluation]]) -> None:
+    """A run of the LeNet preset, by the code that writes real ones, with made-up numbers."""
+    seed, arm = divmod(number, len(ARMS))
+    wanted = composed("network=lenet", f"seed={seed}", f"rewind={ARMS[arm]}")
+    folder.mkdir(parents=True)
+    groups = {"model": "lenet_300_100", "dataset": "mnist"}
+    with RunFolder(folder, {"overrides": [], "groups": groups}) as run:
+        run.update(spec=dataclasses.asdict(wanted), identity=identity(wanted), levels=levels - 1)
+        for level in range(levels):
+            kept = round(266_200 * 0.8**level)
+            weights = {f"{place}.weight": (kept // 3, 266_200 // 3) for place in (1, 3, 5)}
+            outcome = Outcome(curves[(number + level) % CURVES], 1.0, 1.0, weights, 50.0)
+            run.add(level, f"{number}-{level}", outcome, cached=True)
+
+
+def curve(random: np.random.Generator, evaluations: int) -> list[Evaluation]:
+    """Tested at every tenth evaluation."""
+    numbers = random.random((evaluations, 5))
+    numbers[np.arange(evaluations) % 10 > 0, 3:] = np.nan
+    return [Evaluation(100 * i, 0.0012, *row) for i, row in enumerate(numbers.tolist())]
+
+
+if __name__ == "__main__":
+    main()
