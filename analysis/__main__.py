@@ -20,6 +20,7 @@ from analysis.report import write_report
 from analysis.status import overview
 from analysis.store import add_arguments, look_after
 from analysis.tables import claim_table, winner_table
+from analysis.weights import WEIGHT_FIGURES
 
 WATCH_SECONDS = 1.0
 
@@ -29,11 +30,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True)
     figures = commands.add_parser("figures", help="merged tables (CSV) and the paper's figures")
-    figures.add_argument("--only", nargs="+", choices=FIGURES, metavar="FIGURE",
-                         help=f"of {', '.join(FIGURES)}")  # fmt: skip
+    figures.add_argument("--only", nargs="+", choices=[*FIGURES, *WEIGHT_FIGURES], metavar="FIGURE",
+                         help=f"of {', '.join([*FIGURES, *WEIGHT_FIGURES])}")  # fmt: skip
     figures.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
     figures.add_argument("--out", type=Path, default=Path("figures"))
     figures.add_argument("--format", default="png", help="png, pdf, svg, or several: png,pdf")
+    figures.add_argument("--weights", action="store_true",
+                         help="those of appendix F as well, which read the store")  # fmt: skip
     figures.set_defaults(command=draw)
     status = commands.add_parser("status", help="how runs and sweeps stand, from their files alone")
     status.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
@@ -128,9 +131,10 @@ def draw(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     runs.levels.drop(columns="setting").to_csv(arguments.out / "levels.csv", index=False)
     print(f"{arguments.out}/levels.csv: {runs.levels['run'].nunique()} runs")
-    for name in arguments.only or FIGURES:
+    known = FIGURES | (WEIGHT_FIGURES if arguments.weights else {})
+    for name in arguments.only or known:
         with style.context(STYLE):
-            plate = FIGURES[name](runs)
+            plate = (FIGURES | WEIGHT_FIGURES)[name](runs)
             if plate is not None:
                 save(plate, arguments.out / name, arguments.format.split(","))
             elif arguments.only:

@@ -112,6 +112,11 @@ def percent(share: float, _: object = None) -> str:
     return f"{round(100 * share, 6):g}%"
 
 
+def in_percent(density: float) -> str:
+    """As the paper prints it."""
+    return f"{100 * density:.1f} %"
+
+
 def accuracy_axis(axis: Axes, dense: float, found: pd.DataFrame) -> None:
     """Down to AXIS_DEPTH below the dense network."""
     lowest = max(found["low"].min(), dense - AXIS_DEPTH)

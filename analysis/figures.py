@@ -51,7 +51,7 @@ def figure3(runs: Runs) -> Plate | None:
     levels = _of_arms(runs.levels, {TICKET, REINIT})
     if levels.empty:
         return None
-    metrics = runs.curves(_at_densities(levels))
+    metrics = runs.curves(at_densities(levels))
     found = points(_in_all_runs(metrics), "test_accuracy", "iteration")
     rows = list(found.groupby(["experiment", "rate"], sort=False))
     figure, axes = drawing.panels(len(rows), found["arm"].nunique(), width=4.6)
@@ -219,7 +219,7 @@ def _drops_out(levels: pd.DataFrame) -> "pd.Series[bool]":
     return levels[name].fillna(0) > 0 if name in levels else pd.Series(False, levels.index)
 
 
-def _at_densities(levels: pd.DataFrame) -> pd.DataFrame:
+def at_densities(levels: pd.DataFrame) -> pd.DataFrame:
     """The levels nearest to CURVE_DENSITIES, on the ladder of each line."""
     parts = []
     for _, rows in levels.groupby(LINE, sort=False):
@@ -239,13 +239,18 @@ def _in_all_runs(metrics: pd.DataFrame) -> pd.DataFrame:
     return tested[there == runs]
 
 
+def density_colours(densities: "pd.Series[float]") -> dict[str, drawing.Colour]:
+    """In words, from the highest down; one of CURVE_DENSITIES has the same colour everywhere."""
+    ordered = sorted(densities.unique(), reverse=True)
+    near = [min(range(6), key=lambda n: abs(CURVE_DENSITIES[n] / d - 1)) for d in ordered]
+    palette = sns.color_palette("viridis", len(CURVE_DENSITIES))
+    return {drawing.in_percent(d): palette[n] for d, n in zip(ordered, near, strict=True)}
+
+
 def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
     """The curves of one arm, on the scale of all in its row."""
-    densities = sorted(found["density"].unique(), reverse=True)
-    near = [min(range(6), key=lambda n: abs(CURVE_DENSITIES[n] / d - 1)) for d in densities]
-    palette = sns.color_palette("viridis", len(CURVE_DENSITIES))
-    own = {f"{100 * d:.1f} %": palette[n] for d, n in zip(densities, near, strict=True)}
-    shown = found.assign(shown=[f"{100 * density:.1f} %" for density in found["density"]])
+    own = density_colours(found["density"])
+    shown = found.assign(shown=[drawing.in_percent(density) for density in found["density"]])
     drawing.draw_lines(axis, shown, "iteration", colour="shown", colours=own, marked=False)
     axis.set(xlabel="Iteration", ylabel=QUANTITIES["test_accuracy"])
     axis.margins(x=0.01)
@@ -297,22 +302,29 @@ def _grid(
     hue: str,
     linear: bool = False,
     behind: Mapping[str, pd.DataFrame] | None = None,
-) -> Plate:
+) -> Plate | None:
     """A row of panels for each experiment or network, a column for each of `found` by its label."""
     title = "experiment" if hue == "arm" else "network"
     several = [name for name in ("arm", "rate") if levels[name].nunique() > 1 and name != hue]
     dash = several[0] if several else hue
     numbers = {
-        label: _named(of_label, levels).assign(panel=label) for label, of_label in found.items()
+        label: _named(of_label, levels).assign(panel=label)
+        for label, of_label in found.items()
+        if of_label["n"].sum()
     }
+    if not numbers:
+        return None
     everything = pd.concat(numbers.values())
     own = _colours(everything, hue)
     rows = everything[title].nunique()
-    square = rows == 1 and len(found) == 4
-    figure, axes = drawing.panels(2, 2) if square else drawing.panels(rows, len(found))
+    square = rows == 1 and len(numbers) == 4
+    figure, axes = drawing.panels(2, 2) if square else drawing.panels(rows, len(numbers))
     for row, name in zip(axes.reshape(rows, -1), everything[title].unique(), strict=True):
         for axis, (label, of_label) in zip(row, numbers.items(), strict=True):
             here = of_label[of_label[title] == name]
+            if here.empty:
+                axis.remove()
+                continue
             if behind:
                 networks = levels.loc[levels["experiment"].isin(here["experiment"]), "network"]
                 back = behind[label][behind[label]["network"].isin(networks)]

@@ -24,7 +24,7 @@ from lth.data import Data, Part
 from lth.eager import evaluate
 from lth.errors import LotteryError
 from lth.files import checksum
-from lth.graph import Fresh, Pruned, Shuffled, Training
+from lth.graph import Final, Fresh, Pruned, Shuffled, Training
 from lth.inputs import Inputs, build_model
 from lth.masks import Mask
 from lth.records import (
@@ -58,6 +58,24 @@ class Run:
         """What its trainings start from, on the fastest device there is."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return Inputs(self.store, Path(self.spec.dataset.root), device)
+
+    def tensors(self, level: int) -> dict[str, tuple[Any, Any, Any, Any]]:
+        """Each prunable tensor of a level, as arrays: its values at the start and at the end, which
+        survive, and which at the next level (None at the last). Empty without the weights."""
+        training, after = self.trainings[level], self.trainings.get(level + 1)
+        network = training.recipe.network
+        if not self.store.has_weights(training):
+            return {}
+        inputs = self.inputs()
+        start = inputs.weights(training.weights, network)
+        end = inputs.weights(Final(training), network)
+        mask = inputs.mask(training.mask, network)
+        later = inputs.mask(after.mask, network) if after else {}
+        return {
+            name: (start[name].numpy(), end[name].numpy(), kept.numpy(),
+                   later[name].numpy() if later else None)
+            for name, kept in mask.items()
+        }  # fmt: skip
 
     @cached_property
     def trainings(self) -> dict[int, Training]:

@@ -1,5 +1,6 @@
 """Small experiments that every test file can use."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,3 +79,13 @@ def tiny(composed: Composer) -> Composer:
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     return Engine(Store(tmp_path / "store"), torch.device("cpu"), tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and a sweep of four arms."""
+    folder = tmp_path_factory.mktemp("clean")
+    words = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, "store=store",
+             "rewind=init,reinit,shuffled,frozen", "hydra.sweep.dir=sweep"]  # fmt: skip
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder

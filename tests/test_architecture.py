@@ -71,6 +71,7 @@ def test_imports_stay_within_the_rooms(module: str) -> None:
 OF_LTH = {"lth.records", "lth.claims", "lth.files"}
 OPEN_STORES = {
     "store": {"lth.care", "lth.errors", "lth.store"}, "verify": {"lth.audit"},
+    "weights": {"lth.rules"},
     "export": {"lth.errors", "lth.rules", "lth.store", "lth.ticket"},
 }  # fmt: skip
 """Commands for which the records alone are not enough -> what they may import."""

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,21 +13,9 @@ from lth.audit import Audit
 from lth.files import checksum
 from lth.records import sealed
 from lth.rules import RUN_RULES, TRAINING_RULES
-from tests.conftest import ROOT, TINY
 from tests.test_analysis import analysis
 
-ARMS = "init,reinit,shuffled,frozen"
 TICKET, REINIT = 0, 1
-
-
-@pytest.fixture(scope="session")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store and a sweep of four arms."""
-    folder = tmp_path_factory.mktemp("clean")
-    words = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, f"rewind={ARMS}", "store=store",
-             "hydra.sweep.dir=sweep"]  # fmt: skip
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture

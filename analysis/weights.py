@@ -1,0 +1,167 @@
+"""The figures of appendix F: initial weights of the survivors, how far weights move, what they
+connect. They read masks and weights from the store, and so need torch."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from analysis import drawing
+from analysis.collect import Runs
+from analysis.drawing import Plate
+from analysis.figures import TICKET, at_densities, density_colours
+from analysis.points import LINE, points
+
+BINS = 40
+SHADES = 100
+"""Rows and columns that a heat map is drawn with at most."""
+
+Array = NDArray[Any]
+
+
+class Layer(NamedTuple):
+    """A prunable tensor of a ticket: values at the start and at the end, and which survive at its
+    level, and at the next (None at the last)."""
+
+    place: dict[str, object]
+    start: Array
+    end: Array
+    kept: Array
+    next: Array | None
+
+
+def initial_weights(runs: Runs) -> Plate | None:
+    """Distribution of the initial values of the weights that survive, layer by layer."""
+    rows = [row for layer in _layers(runs) for row in _histogram(layer)]
+    if not rows:
+        return None
+    found = points(pd.DataFrame(rows), "frequency", "layer", "value")
+    layers = list(found.groupby("layer", sort=False))
+    figure, axes = drawing.panels(1, len(layers))
+    colours = density_colours(found["density"])
+    for axis, (layer, of_layer) in zip(axes[0], layers, strict=True):
+        shown = of_layer.assign(shown=[drawing.in_percent(d) for d in of_layer["density"]])
+        drawing.draw_lines(axis, shown, "value", colour="shown", colours=colours, marked=False)
+        axis.set(title=layer, xlabel="Initial weight", ylabel="Frequency")
+    drawing.side_legend(axes[0][-1], colours, "Density")
+    drawing.caption(figure, found)
+    return Plate(figure, found)
+
+
+def distance(runs: Runs) -> Plate | None:
+    """How far weights move in training: those that survive the next pruning, and those that go."""
+    rows = [row for layer in _layers(runs, every=True) for row in _moved(layer)]
+    if not rows:
+        return None
+    found = points(pd.DataFrame(rows), "moved", "layer", "fate")
+    layers = list(found.groupby("layer", sort=False))
+    figure, axes = drawing.panels(1, len(layers))
+    colours = drawing.colours(["stays", "goes"])
+    for axis, (layer, of_layer) in zip(axes[0], layers, strict=True):
+        drawing.draw_lines(axis, of_layer, "density", colour="fate", colours=colours, dash="fate")
+        axis.set(title=layer, ylabel="Mean distance moved")
+        drawing.density_axis(axis, of_layer["density"])
+    drawing.legend(figure, found, colour="fate", own=colours, dash="fate")
+    return Plate(figure, found)
+
+
+def connections(runs: Runs) -> Plate | None:
+    """How many connections units keep, incoming and outgoing, from the one with most down."""
+    rows = [row for layer in _layers(runs) for row in _connections(layer)]
+    if not rows:
+        return None
+    found = points(pd.DataFrame(rows), "count", "layer", "side", "rank")
+    panels = list(found.groupby(["side", "layer"], sort=False))
+    figure, axes = drawing.panels(2, found["layer"].nunique())
+    colours = density_colours(found["density"])
+    for axis, ((side, layer), here) in zip(axes.flat, sorted(panels, key=_title), strict=True):
+        shown = here.assign(shown=[drawing.in_percent(d) for d in here["density"]])
+        drawing.draw_lines(axis, shown, "rank", colour="shown", colours=colours, marked=False)
+        unit = "Unit" if side == "incoming" else "Input"
+        axis.set(title=f"{layer}, {side}", xlabel=f"{unit}, by rank", ylabel="Connections")
+    drawing.side_legend(axes[0][-1], colours, "Density")
+    drawing.caption(figure, found)
+    return Plate(figure, found)
+
+
+def masks(runs: Runs) -> Plate | None:
+    """What the tickets of one run connect: the share of each block of weights that survives."""
+    layers = list(_layers(runs, only_first=True))
+    if not layers:
+        return None
+    names = list(dict.fromkeys(layer.place["layer"] for layer in layers))
+    levels = list(dict.fromkeys(layer.place["level"] for layer in layers))
+    figure, axes = drawing.panels(len(names), len(levels), width=3.0)
+    for layer in layers:
+        place = names.index(layer.place["layer"]), levels.index(layer.place["level"])
+        _heat_map(axes[place], layer)
+    figure.supxlabel(f"one run: {layers[0].place['run']}", fontsize="small", color="0.35")
+    numbers = [layer.place | {"kept": int(layer.kept.sum())} for layer in layers]
+    return Plate(figure, pd.DataFrame(numbers))
+
+
+WEIGHT_FIGURES: dict[str, Callable[[Runs], Plate | None]] = {
+    "appendix_f_initial": initial_weights, "appendix_f_distance": distance,
+    "appendix_f_connections": connections, "appendix_f_masks": masks,
+}  # fmt: skip
+
+
+def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Iterator[Layer]:
+    """Those of the winning tickets of the last experiment, at the paper's densities or at every
+    level, of all runs or one; of runs whose weights are still in their store."""
+    from lth.rules import opened  # torch takes a while: not before it is needed
+
+    tickets = runs.levels[runs.levels["arm"] == TICKET]
+    if tickets.empty:
+        return
+    *_, (_, tickets) = tickets.groupby(["experiment", "rate"], sort=False)
+    chosen = tickets if every else at_densities(tickets)
+    for run, rows in list(chosen.groupby("run", sort=False))[: 1 if only_first else None]:
+        stored = opened(Path(str(run)))
+        for row in rows.to_dict("records"):
+            place = {name: row[name] for name in (*LINE, "level", "density", "run")}
+            for name, (start, end, kept, later) in stored.tensors(int(row["level"])).items():
+                yield Layer(place | {"layer": name}, start, end, kept, later)
+
+
+def _histogram(layer: Layer) -> Iterator[dict[str, object]]:
+    """Over three standard deviations of all initial weights, for each share of them a row."""
+    reach = round(3 * float(layer.start.std()), 2)  # the same for all seeds
+    counts, edges = np.histogram(layer.start[layer.kept], BINS, (-reach, reach), density=True)
+    middles = (edges[:-1] + edges[1:]) / 2
+    for value, frequency in zip(middles.round(6), counts, strict=True):
+        yield layer.place | {"value": value, "frequency": frequency}
+
+
+def _moved(layer: Layer) -> Iterator[dict[str, object]]:
+    if layer.next is not None:
+        moved = np.abs(layer.end - layer.start)
+        for fate, there in (("stays", layer.next), ("goes", layer.kept & ~layer.next)):
+            if there.any():
+                yield layer.place | {"fate": fate, "moved": float(moved[there].mean())}
+
+
+def _heat_map(axis: Axes, layer: Layer) -> None:
+    kept = layer.kept.reshape(len(layer.kept), -1)
+    blocks = [np.array_split(np.arange(size), min(size, SHADES)) for size in kept.shape]
+    shares = np.array([[kept[np.ix_(i, j)].mean() for j in blocks[1]] for i in blocks[0]])
+    axis.imshow(shares, cmap="magma", vmin=0, aspect="auto", interpolation="nearest")
+    density = drawing.in_percent(float(str(layer.place["density"])))
+    axis.set(title=f"{layer.place['layer']}, {density}", xlabel="Input", ylabel="Unit")
+    axis.set(xticks=[], yticks=[])
+    axis.grid(visible=False)
+
+
+def _connections(layer: Layer) -> Iterator[dict[str, object]]:
+    kept = layer.kept.reshape(len(layer.kept), -1)
+    for side, counts in (("incoming", kept.sum(1)), ("outgoing", kept.sum(0))):
+        for rank, count in enumerate(sorted(counts.tolist(), reverse=True)):
+            yield layer.place | {"side": side, "rank": rank, "count": count}
+
+
+def _title(panel: tuple[Any, object]) -> tuple[str, str]:
+    return tuple(map(str, panel[0]))  # type: ignore[return-value]
