@@ -21,6 +21,9 @@ TYPES = ("conv", "linear", "output", "shortcut")
 VARIANT = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in TYPES))
 """Settings that are drawn in one picture, beside the arm."""
 
+OF_CURVES = ("experiment", "arm", "rate", "density", "final_iteration")
+"""What the points of a curve are named by, beside their run and level."""
+
 ARMS = ("winning ticket", "random reinit", "random mask", "one-shot", "one-shot, random reinit")
 """Those that the paper draws, in the order in which they are shown; any others follow."""
 
@@ -99,13 +102,17 @@ class Runs:
     problems: list[str]
 
     def curves(self, levels: pd.DataFrame) -> pd.DataFrame:
-        """The evaluations behind some rows of `levels`, under their columns and those of
-        metrics.csv. They are read anew: all of a large sweep would not fit into memory."""
+        """Where the networks behind some rows of `levels` were tested on their way: `iteration` and
+        `test_accuracy`. Read anew, and only this, as all curves of a large sweep would not fit into
+        memory."""
+        named = levels[["run", "level", *OF_CURVES]]
         parts = [
-            _table(Path(str(run)) / "metrics.csv", METRIC_COLUMNS)
-            .drop(columns="density")
+            read_csv(
+                Path(str(run)) / "metrics.csv", usecols=["level", "iteration", "test_accuracy"]
+            )
+            .dropna(subset=["test_accuracy"])
             .merge(rows, on="level")
-            for run, rows in levels.groupby("run", sort=False)
+            for run, rows in named.groupby("run", sort=False)
         ]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
@@ -154,7 +161,7 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{status['state']} before it began: {status.get('error', 'no reason')}")
     identity = {name: _plain(value) for name, value in status["identity"].items()}
     levels = _table(folder / "levels.csv", LEVEL_COLUMNS)
-    _table(folder / "metrics.csv", METRIC_COLUMNS, rows=0)
+    _header(folder / "metrics.csv", METRIC_COLUMNS)
     probed = "connectivity.csv" in status.get("tables", {})
     lines = (
         _table(folder / "connectivity.csv", LINE_COLUMNS)
@@ -192,8 +199,13 @@ def read_csv(file: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - pand
     return pd.read_csv(file, **exact, **options)
 
 
-def _table(file: Path, columns: tuple[str, ...], rows: int | None = None) -> pd.DataFrame:
-    table = read_csv(file, nrows=rows)
+def _header(file: Path, columns: tuple[str, ...]) -> None:
+    """Raise where a table does not have these columns, without reading it."""
+    _table(file, columns, nrows=0)
+
+
+def _table(file: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:  # noqa: ANN401
+    table = read_csv(file, **options)
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ValueError(f"{file.name} has no column {', '.join(missing)}")

@@ -22,6 +22,8 @@ NARROW_TICKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Of a run that has not yet reached 50 %."""
 LEGEND_CHARACTERS = 11
 """That fit into an inch of a figure's width."""
+SIDE_ENTRIES = 11
+"""Of a legend beside a panel, in a column."""
 AXIS_DEPTH = 0.05
 """How far below the dense network's accuracy an axis goes: 5 points, as in the paper."""
 Dash = Literal["-", "--", ":", "-."]
@@ -88,7 +90,8 @@ def arm_colours(arms: Iterable[str]) -> dict[str, Colour]:
 
 
 def colours(names: Sequence[str]) -> dict[str, Colour]:
-    palette = "colorblind" if len(names) <= 10 else "husl"
+    """Distinct ones; those of more than ten names run from dark to light."""
+    palette = "colorblind" if len(names) <= 10 else "viridis"
     return dict(zip(names, sns.color_palette(palette, len(names)), strict=True))
 
 
@@ -154,7 +157,11 @@ def _entry(colour: Colour, style: tuple[Dash, str], name: str) -> tuple[Line2D, 
 def side_legend(axis: Axes, own: Mapping[str, Colour], title: str) -> None:
     """Beside one panel, for colours that are its own."""
     entries = [Line2D([], [], color=colour) for colour in own.values()]
-    axis.legend(entries, list(own), title=title, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    many = len(own) > SIDE_ENTRIES
+    axis.legend(
+        entries, list(own), title=title, loc="center left", bbox_to_anchor=(1.0, 0.5),
+        ncols=-(-len(own) // SIDE_ENTRIES), fontsize="xx-small" if many else None,
+    )  # fmt: skip
 
 
 def caption(figure: Figure, found: pd.DataFrame) -> None:

@@ -232,11 +232,10 @@ def at_densities(levels: pd.DataFrame) -> pd.DataFrame:
 
 def _in_all_runs(metrics: pd.DataFrame) -> pd.DataFrame:
     """The points of curves at which every run of the line and level was tested."""
-    tested = metrics.dropna(subset="test_accuracy")
     level = [*LINE, "level"]
-    runs = tested.groupby(level)["run"].transform("nunique")
-    there = tested.groupby([*level, "iteration"])["run"].transform("nunique")
-    return tested[there == runs]
+    runs = metrics.groupby(level)["run"].transform("nunique")
+    there = metrics.groupby([*level, "iteration"])["run"].transform("nunique")
+    return metrics[there == runs]
 
 
 def density_colours(densities: "pd.Series[float]") -> dict[str, drawing.Colour]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "options.md"
-SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind", "tracker")
+SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind", "probe", "tracker")
 PRESETS = ("network", "experiment")
 INTRODUCTION = """# Every option
 

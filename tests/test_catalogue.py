@@ -51,7 +51,7 @@ def test_the_header_tells_the_command_and_the_cost(name: str) -> None:
     assert header[1].startswith(f"# python run.py experiment={name}")
     stated = re.search(r"# Costs (?:\d+ x )?(\d+) trainings", "\n".join(header))
     assert stated is not None
-    wanted = [t for _, spec in points(name) for _, t in lottery.levels(spec)]
+    wanted = [node for _, spec in points(name) for node in lottery.wanted(spec)]
     needed = [node for node in missing(wanted, lambda _: False) if isinstance(node, Training)]
     assert len(needed) == int(stated[1])
 
@@ -80,4 +80,4 @@ def test_every_experiment_runs_to_its_figures(
     monkeypatch.setattr("sys.argv", ["analysis", "figures", str(sweep), "--out", str(out)])
     assert main() == 0
     drawn = {file.stem for file in out.glob("*.png")}
-    assert {"layers", "time", DRAWN_AS.get(name, name)} <= drawn | NO_FIGURE
+    assert {"time", DRAWN_AS.get(name, name)} <= drawn | NO_FIGURE
