@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -22,6 +23,8 @@ NARROW_TICKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Of a run that has not yet reached 50 %."""
 LEGEND_CHARACTERS = 11
 """That fit into an inch of a figure's width."""
+PANEL_CHARACTERS = 44
+"""That fit above a panel, in a line."""
 SIDE_ENTRIES = 11
 """Of a legend beside a panel, in a column."""
 AXIS_DEPTH = 0.05
@@ -99,16 +102,27 @@ def density_axis(axis: Axes, densities: "pd.Series[float]", *, linear: bool = Fa
     """From 100 % on the left, as in the paper, logarithmic unless `linear`."""
     lowest = densities[densities > 0].min()
     axis.set_xlabel("Density" if linear else "Density (log scale)")
-    axis.xaxis.set_major_formatter(FuncFormatter(percent))
     if linear:
+        axis.xaxis.set_major_formatter(FuncFormatter(percent))
         axis.set_xlim(1.03, -0.03)
         return
     axis.set_xscale("log")
     axis.set_xlim(1.12, lowest / 1.12)
+    density_ticks(axis.xaxis, lowest)
+
+
+def density_ticks(axis: Axis, lowest: float) -> None:
+    """Of a logarithmic axis that goes down to a density."""
     ticks = NARROW_TICKS if lowest > NARROW_TICKS[-1] else DENSITY_TICKS
-    axis.xaxis.set_major_locator(FixedLocator(ticks))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(percent))
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(percent))
+
+
+def title(axis: Axes, text: str) -> None:
+    """Above a panel with a legend beside it, in lines that fit."""
+    lines = (part for line in text.splitlines() for part in textwrap.wrap(line, PANEL_CHARACTERS))
+    axis.set_title("\n".join(lines), fontsize="small")
 
 
 def percent(share: float, _: object = None) -> str:

@@ -61,7 +61,7 @@ def figure3(runs: Runs) -> Plate | None:
             axis.remove()
         for axis, (arm, of_arm) in zip(row, arms, strict=False):
             _draw_curves(axis, of_arm, of_row)
-            axis.set_title(f"{experiment}\n{arm}, {rate} a level")
+            drawing.title(axis, f"{experiment}\n{arm}, {rate} a level")
     drawing.caption(figure, found)
     return Plate(figure, found)
 
@@ -156,11 +156,15 @@ def layers(runs: Runs) -> Plate | None:
     for axis in axes.flat[len(lines) :]:
         axis.remove()
     for axis, ((experiment, rate), of_line) in zip(axes.flat, lines, strict=False):
-        own = drawing.colours(list(dict.fromkeys(of_line["layer"])))
-        drawing.draw_lines(axis, of_line, "level", colour="layer", colours=own, dash="layer")
+        there = set(of_line["layer"])
+        own = drawing.colours([name for name in rows["layer"].unique() if name in there])
+        few = len(own) <= drawing.SIDE_ENTRIES
+        drawing.draw_lines(
+            axis, of_line, "level", colour="layer", colours=own, dash="layer", marked=few
+        )
         axis.set(yscale="log", xlabel="Level", ylabel=QUANTITIES["kept"])
-        axis.set_title(f"{experiment}\n{rate} a level")
-        axis.yaxis.set_major_formatter(drawing.percent)
+        drawing.title(axis, f"{experiment}\n{rate} a level")
+        drawing.density_ticks(axis.yaxis, of_line["mean"].min())
         drawing.side_legend(axis, own, "Layer")
     drawing.caption(figure, found)
     return Plate(figure, found)
@@ -304,7 +308,8 @@ def _grid(
 ) -> Plate | None:
     """A row of panels for each experiment or network, a column for each of `found` by its label."""
     title = "experiment" if hue == "arm" else "network"
-    several = [name for name in ("arm", "rate") if levels[name].nunique() > 1 and name != hue]
+    kinds = levels.groupby("experiment")[["arm", "rate"]].nunique().max()
+    several = [name for name in ("arm", "rate") if kinds[name] > 1 and name != hue]
     dash = several[0] if several else hue
     numbers = {
         label: _named(of_label, levels).assign(panel=label)

@@ -61,8 +61,17 @@ def incomplete(found: pd.DataFrame) -> pd.DataFrame:
 def in_words(found: pd.DataFrame, spread: str = "mean and range from minimum to maximum") -> str:
     """What is shown of how many repetitions, for a caption: n, or that of each arm."""
     beyond = found[(found["level"] > 0) | (found["level"].max() == 0)]
-    counts = beyond.groupby(["arm", "rate"])["n"].agg(["min", "max"])
-    told = [f"{few}" if few == many else f"{few} to {many}" for few, many in counts.to_numpy()]
-    each = [f"{arm} {rate} {n}" for (arm, rate), n in zip(counts.index, told, strict=True)]
-    n = f"n = {told[0]}" if len(set(told)) == 1 else f"n: {', '.join(each)}"
+    arms = _counts(beyond, ["arm"])
+    each = arms if all(" to " not in n for n in arms.values()) else _counts(beyond, ["arm", "rate"])
+    numbers = set(each.values())
+    told = ", ".join(f"{name} {n}" for name, n in each.items())
+    n = f"n = {numbers.pop()}" if len(numbers) == 1 else f"n: {told}"
     return n if beyond["n"].max() == 1 else f"{spread}, {n}"
+
+
+def _counts(found: pd.DataFrame, key: list[str]) -> dict[str, str]:
+    """How many repetitions each has, at its levels."""
+    counts = found.groupby(key)["n"].agg(["min", "max"])
+    names = [name if isinstance(name, str) else " ".join(name) for name in counts.index]
+    told = [f"{few}" if few == many else f"{few} to {many}" for few, many in counts.to_numpy()]
+    return dict(zip(names, told, strict=True))
