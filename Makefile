@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test slurm-test check bench kills clean
+.PHONY: demo test browser slurm-test check bench kills clean
 
 demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 	$(BIN)/python run.py -m seed=0,1,2 rewind=init,reinit
@@ -9,6 +9,9 @@ demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 
 test: .venv/test  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
+
+browser:  ## what the test of the report needs (as root)
+	which chromium chromedriver > /dev/null || { apt-get -qq update && apt-get -qq install -y chromium chromium-driver > /dev/null; } || echo "no Chromium to be had: its test will be skipped"
 
 slurm-test: .venv/test  ## sweeps on a real SLURM, which is installed and started on this machine (as root)
 	which slurmctld slurmd munged faketime > /dev/null || { apt-get -qq update && apt-get -qq install -y slurm-wlm munge faketime > /dev/null; } || echo "no SLURM to be had: its tests will be skipped"
