@@ -31,8 +31,8 @@ FEWEST = 3
 """Seeds below which no interval is worth showing."""
 NEAR = 0.05
 """How far, relatively, a level's density may be from the one that a claim names."""
-FULLY = 0.9995
-"""Training accuracy that counts as 100 %: what is printed so with one decimal."""
+FULLY = 0.995
+"""Training accuracy that counts as 100 %: what is printed so."""
 SAME = 1e-9
 """What sums of floats may be apart that stand for one number."""
 EPSILON = 0.001
@@ -345,7 +345,10 @@ def judge(experiment: str, of: Sample, claim: Claim) -> Verdict:
             value = RULES[name](of, claim)
             each = RULES[name](of, claim, each=True) if name in RATIOS else math.nan
             n = _seeds(of, claim)
-            low, high = (value, value) if name in EXACT else interval(of, claim)
+            if name in EXACT:
+                low, high = value, value
+            else:
+                low, high = interval(of, claim) if n >= FEWEST else (math.nan, math.nan)
     except Untestable as reason:
         return Verdict(experiment, claim, *nothing, 0, "not enough data", str(reason))
     found = Verdict(experiment, claim, value, low, high, each, n, "", "")
@@ -362,10 +365,12 @@ def _check_depth(of: Sample, claim: Claim) -> None:
 
 
 def _seeds(of: Sample, claim: Claim) -> int:
-    """How many have the arm's last level; of no arm in particular, all."""
+    """How many have the level that a claim names, or all of the arm's; of no arm, all there are."""
     if claim.arm not in of.tables:
         return len(of.rows)
-    return int((~np.isnan(of.tables[claim.arm][ACCURACY])).sum(axis=0).min())
+    there = (~np.isnan(of.tables[claim.arm][ACCURACY])).sum(axis=0)
+    named = claim.level is not None or claim.density is not None
+    return int(there[of.place(claim)] if named else there.min())
 
 
 def interval(of: Sample, claim: Claim) -> tuple[float, float]:

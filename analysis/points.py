@@ -27,7 +27,7 @@ def points(rows: pd.DataFrame, quantity: str, *place: str) -> pd.DataFrame:
         low=(quantity, "min"),
         high=(quantity, "max"),
         n=(quantity, "size"),
-        runs=("run", lambda runs: " ".join(sorted(set(runs)))),
+        runs=("run", lambda runs: ";".join(sorted(set(runs)))),
     )
     found = found if place else _with_gaps(found, rows)
     later = found[(found["level"] > 0) | (found["level"].max() == 0)]

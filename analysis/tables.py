@@ -95,7 +95,8 @@ def claim_cells(found: Verdict) -> tuple[str, ...]:
         f", {claim.arm}" if claim.arm else "",
     ]
     bound = "" if claim.bound == "=" else f"{claim.bound} "
-    spread = "" if found.low == found.high else f"{number(found.low)} to {number(found.high)}"
+    known = not math.isnan(found.low) and found.low != found.high
+    spread = f"{number(found.low)} to {number(found.high)}" if known else ""
     return (
         f"{claim.says}{''.join(at)}",
         f"{bound}{number(claim.value)} {claim.unit}",

@@ -16,10 +16,9 @@ import numpy as np
 from benchmarks.speed import composed
 from lth.records import Evaluation, Outcome
 from lth.run_folder import RunFolder
-from lth.spec import identity
+from lth.spec import Spec, identity
 
 ROOT = Path(__file__).parents[1]
-ARMS = ("init", "reinit")
 WATCHED = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -37,8 +36,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, random = Path(name), np.random.default_rng(0)
         curves = [curve(random, wanted.evaluations) for _ in range(CURVES)]
+        arms = [composed("network=lenet", f"rewind={arm}") for arm in ("init", "reinit")]
         for number in range(wanted.runs):
-            write(folder / "sweep" / f"{number}", number, wanted.levels, curves)
+            seed, arm = divmod(number, len(arms))
+            of_run = dataclasses.replace(arms[arm], seed=seed)
+            write(folder / "sweep" / f"{number}", of_run, number, wanted.levels, curves)
         size = sum(file.stat().st_size for file in folder.rglob("*.csv"))
         print(f"{wanted.runs} runs of {wanted.levels} levels, {size / 1e9:.2f} GB of tables")
         for words in (("figures", "--out", f"{folder}/figures"), ("claims",),
@@ -58,10 +60,10 @@ def measured(*words: str) -> tuple[float, int]:
     return time.perf_counter() - started, int(told.stdout.split()[-1]) // 1024
 
 
-def write(folder: Path, number: int, levels: int, curves: list[list[Evaluation]]) -> None:
+def write(
+    folder: Path, wanted: Spec, number: int, levels: int, curves: list[list[Evaluation]]
+) -> None:
     """A run of the LeNet preset, by the code that writes real ones, with made-up numbers."""
-    seed, arm = divmod(number, len(ARMS))
-    wanted = composed("network=lenet", f"seed={seed}", f"rewind={ARMS[arm]}")
     folder.mkdir(parents=True)
     groups = {"model": "lenet_300_100", "dataset": "mnist"}
     with RunFolder(folder, {"overrides": [], "groups": groups}) as run:

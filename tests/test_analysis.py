@@ -110,7 +110,7 @@ def test_the_numbers_are_means_and_ranges_over_seeds_with_their_runs(sweep: Path
     assert early.loc["random reinit", "mean"].tolist() == pytest.approx([0.8, 0.79, 0.78])
     assert early.loc["random reinit", "n"].tolist() == [3, 3, 2]
     assert early.loc["random reinit", "most"].tolist() == [3, 3, 3]
-    assert early.loc[("random reinit", 2), "runs"] == f"{sweep / '3'} {sweep / '4'}"
+    assert early.loc[("random reinit", 2), "runs"] == f"{sweep / '3'};{sweep / '4'}"
     stop = found.loc[("early_stop_iteration", "winning ticket"), "mean"]
     assert stop.tolist() == [100, 200, 300]
     at_end = found.loc[("final_test_accuracy", "winning ticket"), "mean"]
