@@ -1,61 +1,51 @@
-"""The paper's numeric claims (`paper.csv`) against what runs measured, with intervals over seeds.
+"""The paper's claims against what runs measured: estimates, intervals over seeds, verdicts.
 
-Seeds are paired: draws of a seed are averaged, differences and ratios are taken within it, and the
-interval is the 95 % percentile bootstrap over seeds. Early stop, accuracy there: main text; VGG-19
-and ResNet-18 at the end of training.
+The interval is the 95 % percentile bootstrap over seeds. Only seeds count that have everything a
+claim needs.
 """
 
-import csv
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.collect import ARMS
-
-Array = NDArray[np.float64]
-
-PAPER = Path(__file__).with_name("paper.csv")
-STOP, ACCURACY = "early_stop_iteration", "early_stop_test_accuracy"
-FINAL, TRAINED = "final_test_accuracy", "final_train_accuracy"
-TICKET, RANDOM_MASK = ARMS[0], ARMS[2]
-MEASURED = (STOP, ACCURACY, FINAL, TRAINED, "weights_remaining")
+from analysis.measured import (
+    COMPARED,
+    EXACT,
+    FINAL,
+    RATIOS,
+    RULES,
+    SAME,
+    STOP,
+    Array,
+    Case,
+    Claim,
+    Sample,
+    Untestable,
+    paper_claims,
+    reported_accuracy,
+    sample,
+)
 
 RESAMPLES = 5000
 FEWEST = 3
-"""Seeds below which no interval is worth showing."""
-NEAR = 0.05
-"""How far, relatively, a level's density may be from the one that a claim names."""
-FULLY = 0.995
-"""Training accuracy that counts as 100 %: what is printed so."""
-SAME = 1e-9
-"""What sums of floats may be apart that stand for one number."""
+"""Seeds below which there is no interval."""
+
 EPSILON = 0.001
 """How far below the dense network's accuracy a winning ticket may be, by default: 0.1 points."""
 
+NEAR = 0.05
+"""How far, relatively, a level's density may be from the one that a claim names."""
 
-class Claim(NamedTuple):
-    """A row of paper.csv. `rule`: a function of RULES, or `name:argument`; `density`: percent, or
-    `level`: where it holds, if at one place; `bound`: = about, >= at least, <= at most `value`."""
 
-    id: str
-    network: str
-    rule: str
-    arm: str
-    level: int | None
-    density: float | None
-    bound: str
-    value: float
-    unit: str
-    says: str
-    source: str
-    digits: int
-    """Decimals of the value as the paper prints it."""
+NO_EFFECT = {"speedup": 1.0, "slower_than_ticket": 1.0} | dict.fromkeys(
+    ("earlier", "gain", "below_ticket", "above_random_mask", "dense_gain", "best_gain",
+     "best_final_gain", "earlier_from", "better_from"), 0.0,
+)  # fmt: skip
+"""What a rule gives where there is nothing to see; those that end with until: all of the ladder."""
 
 
 class Verdict(NamedTuple):
@@ -73,259 +63,23 @@ class Verdict(NamedTuple):
     why: str
 
 
-class Untestable(Exception):
-    """Why the runs cannot test a claim."""
-
-
-def paper_claims() -> list[Claim]:
-    with PAPER.open(encoding="utf-8", newline="") as file:
-        return [_claim(row) for row in csv.DictReader(file)]
-
-
-def _claim(row: dict[str, str]) -> Claim:
-    own = {name: float(row[name]) if row[name] else None for name in ("level", "density", "value")}
-    digits = len(row["value"].partition(".")[2])
-    level = None if own["level"] is None else int(own["level"])
-    return Claim(**{**row, **own, "level": level}, digits=digits)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one network's runs measured: arm -> quantity -> (seeds, levels), nan where missing; of
-    all `seeds`, or of some drawn with replacement. `densities`: arm -> (levels,)."""
-
-    tables: Mapping[str, Mapping[str, Array]]
-    densities: Mapping[str, Array]
-    settings: Mapping[str, Any]
-    rows: NDArray[np.int64]
-    others: Mapping[str, "Sample"] = field(default_factory=dict)
-
-    def of(self, arm: str, quantity: str) -> Array:
-        if arm not in self.tables:
-            raise Untestable(f"no runs of the arm {arm}")
-        return self.tables[arm][quantity][self.rows]
-
-    def place(self, claim: Claim) -> int:
-        """The level that a claim names. Raises Untestable where the runs have none."""
-        if claim.arm not in self.densities:
-            raise Untestable(f"no runs of the arm {claim.arm}")
-        densities = self.densities[claim.arm]
-        if claim.level is not None:
-            if claim.level >= len(densities):
-                raise Untestable(f"the runs have {len(densities) - 1} levels")
-            return claim.level
-        assert claim.density is not None
-        distances = np.abs(100 * densities / claim.density - 1)
-        if distances.min() > NEAR:
-            raise Untestable(f"no level near {claim.density:g} %")
-        return int(distances.argmin())
-
-
-def sample(levels: pd.DataFrame) -> Sample:
-    """That of the rows of one experiment at one rate."""
-    seeds = sorted(levels["seed"].unique())
-    last = int(levels["level"].max())
-    tables, densities = {}, {}
-    for arm, rows in levels.groupby("arm"):
-        own = {
-            quantity: rows.pivot_table(quantity, "seed", "level", sort=True)
-            .reindex(index=seeds, columns=range(last + 1))
-            .to_numpy(float)
-            for quantity in MEASURED
-        }
-        deepest = int(rows["level"].max()) + 1
-        tables[str(arm)] = {quantity: table[:, :deepest] for quantity, table in own.items()}
-        by_level = rows.groupby("level")["density"].mean()
-        densities[str(arm)] = by_level.reindex(range(deepest)).to_numpy(float)
-    settings = levels.iloc[0].to_dict()
-    return Sample(tables, densities, settings, np.arange(len(seeds)))
-
-
-def _pairs(one: Array, other: Array) -> tuple[Array, Array]:
-    """Those of the seeds that have both."""
-    there = ~(np.isnan(one) | np.isnan(other))
-    if not there.any():
-        raise Untestable("no seed has both")
-    return one[there], other[there]
-
-
-def _ratio(one: Array, other: Array, *, each: bool) -> float:
-    """Of means; or, `each`, the mean of the ratios."""
-    one, other = _pairs(one, other)
-    return float((one / other).mean() if each else one.mean() / other.mean())
-
-
-def earlier(of: Sample, claim: Claim, *, each: bool = False) -> float:
-    stop = of.of(claim.arm, STOP)
-    return 100 * (1 - _ratio(stop[:, of.place(claim)], stop[:, 0], each=each))
-
-
-def speedup(of: Sample, claim: Claim, *, each: bool = False) -> float:
-    stop = of.of(claim.arm, STOP)
-    return _ratio(stop[:, 0], stop[:, of.place(claim)], each=each)
-
-
-def slower_than_ticket(of: Sample, claim: Claim, *, each: bool = False) -> float:
-    level = of.place(claim)
-    return _ratio(of.of(claim.arm, STOP)[:, level], of.of(TICKET, STOP)[:, level], each=each)
-
-
-def gain(of: Sample, claim: Claim) -> float:
-    return float(_gains(of.of(claim.arm, ACCURACY))[of.place(claim)])
-
-
-def below_ticket(of: Sample, claim: Claim) -> float:
-    level = of.place(claim)
-    own, ticket = _pairs(of.of(claim.arm, ACCURACY)[:, level], of.of(TICKET, ACCURACY)[:, level])
-    return 100 * float((ticket - own).mean())
-
-
-def above_random_mask(of: Sample, claim: Claim) -> float:
-    own, random = of.of(claim.arm, ACCURACY), of.of(RANDOM_MASK, ACCURACY)
-    shared = min(own.shape[1], random.shape[1])
-    sparse = of.densities[claim.arm][:shared] < 0.5
-    one, other = _pairs(own[:, :shared][:, sparse], random[:, :shared][:, sparse])
-    return 100 * float((one - other).mean())
-
-
-def best_gain(of: Sample, claim: Claim) -> float:
-    return float(np.nanmax(_gains(of.of(claim.arm, ACCURACY))[1:]))
-
-
-def best_final_gain(of: Sample, claim: Claim) -> float:
-    return float(np.nanmax(_gains(of.of(claim.arm, FINAL))[1:]))
-
-
-def final_accuracy(of: Sample, claim: Claim) -> float:
-    return 100 * float(np.nanmean(of.of(claim.arm, FINAL)[:, of.place(claim)]))
-
-
-def dense_gain(of: Sample, claim: Claim) -> float:
-    other = of.others.get(claim.rule.partition(":")[2])
-    if other is None:
-        raise Untestable(f"no runs of {claim.rule.partition(':')[2]} to compare with")
-    dense = [next(iter(s.tables.values()))[_reported(of)][:, 0] for s in (of, other)]
-    if len(dense[0]) != len(dense[1]):
-        raise Untestable("other seeds there")
-    one, base = _pairs(dense[0][of.rows], dense[1][of.rows])
-    return 100 * float((one - base).mean())
-
-
-def earlier_until(of: Sample, claim: Claim) -> float:
-    return _last(of, claim, _stops(of, claim) <= 1 + SAME)
-
-
-def earlier_from(of: Sample, claim: Claim) -> float:
-    return _first(of, claim, _stops(of, claim) < 1 - SAME)
-
-
-def better_until(of: Sample, claim: Claim) -> float:
-    return _last(of, claim, _gains(of.of(claim.arm, ACCURACY)) >= -SAME)
-
-
-def better_from(of: Sample, claim: Claim) -> float:
-    return _first(of, claim, _gains(of.of(claim.arm, ACCURACY)) > SAME)
-
-
-def worse_from(of: Sample, claim: Claim) -> float:
-    better = _gains(of.of(claim.arm, ACCURACY)) >= -SAME
-    after = np.flatnonzero(better)[-1] + 1
-    densities = of.densities[claim.arm]
-    return 100 * float(densities[after]) if after < len(densities) else 0.0
-
-
-def weights_better_until(of: Sample, claim: Claim) -> float:
-    better = _gains(of.of(claim.arm, ACCURACY)) >= -SAME
-    left = np.nanmean(of.of(claim.arm, "weights_remaining"), axis=0)
-    return float(left[np.flatnonzero(better)[-1]])
-
-
-def final_better_until(of: Sample, claim: Claim) -> float:
-    return _last(of, claim, _gains(of.of(claim.arm, FINAL)) >= -SAME)
-
-
-def final_within_1_until(of: Sample, claim: Claim) -> float:
-    return _last(of, claim, _gains(of.of(claim.arm, FINAL)) >= -1 - SAME)
-
-
-def fully_trained_until(of: Sample, claim: Claim) -> float:
-    fully = np.nanmean(of.of(claim.arm, TRAINED), axis=0) >= FULLY
-    return _last(of, claim, np.logical_and.accumulate(fully))
-
-
-def weights(of: Sample, _: Claim) -> float:
-    return float(next(iter(of.tables.values()))["weights_remaining"][0, 0])
-
-
-def density(of: Sample, claim: Claim) -> float:
-    return 100 * float(of.densities[claim.arm][of.place(claim)])
-
-
-def setting(of: Sample, claim: Claim) -> float:
-    return float(of.settings[claim.rule.partition(":")[2]])
-
-
-def untestable(_: Sample, claim: Claim) -> float:
-    raise Untestable(claim.says.partition(": ")[2])
-
-
-def _gains(accuracy: Array) -> Array:
-    """Points above the dense network, level by level, over the seeds that have both."""
-    return 100 * np.asarray(np.nanmean(accuracy - accuracy[:, :1], axis=0))
-
-
-def _stops(of: Sample, claim: Claim) -> Array:
-    """Early stop as a multiple of the dense network's, level by level."""
-    stop = of.of(claim.arm, STOP)
-    return np.array(
-        [_ratio(stop[:, level], stop[:, 0], each=False) for level in range(stop.shape[1])]
-    )
-
-
-def _last(of: Sample, claim: Claim, holds: NDArray[np.bool_]) -> float:
-    """The density of the last level at which it holds, in percent."""
-    levels = np.flatnonzero(holds)
-    return 100 * float(of.densities[claim.arm][levels[-1]]) if len(levels) else 100.0
-
-
-def _first(of: Sample, claim: Claim, holds: NDArray[np.bool_]) -> float:
-    """That of the first level after 0."""
-    levels = np.flatnonzero(holds[1:])
-    return 100 * float(of.densities[claim.arm][1 + levels[0]]) if len(levels) else 0.0
-
-
-def _reported(of: Sample) -> str:
-    return FINAL if str(of.settings["model"]).startswith(("vgg", "resnet")) else ACCURACY
-
-
-RULES: dict[str, Callable[..., float]] = {
-    rule.__name__: rule
-    for rule in (
-        earlier, speedup, slower_than_ticket, gain, below_ticket, above_random_mask, best_gain,
-        best_final_gain, final_accuracy, dense_gain, earlier_until, earlier_from, better_until,
-        better_from, worse_from, weights_better_until, final_better_until, final_within_1_until,
-        fully_trained_until, weights, density, setting, untestable,
-    )
-}  # fmt: skip
-EXACT = {"weights", "density", "setting"}
-"""Rules without chance."""
-NO_EFFECT = {"earlier": 0.0, "speedup": 1.0, "slower_than_ticket": 1.0, "gain": 0.0,
-             "below_ticket": 0.0, "above_random_mask": 0.0, "dense_gain": 0.0}  # fmt: skip
-"""What a rule gives where there is nothing to see."""
-RATIOS = {"earlier", "speedup", "slower_than_ticket"}
-
-
 def judged(levels: pd.DataFrame) -> Iterator[Verdict]:
-    """Every claim about the networks that are there, at the paper's rates."""
-    samples = {
-        (str(name), network): sample(rows)
-        for (name, network), rows in _of_the_paper(levels).groupby(["experiment", "paper"])
-    }
-    others = {network: of for (_, network), of in samples.items()}
-    for (experiment, network), of in samples.items():
+    """Every claim about the networks that are there, at the paper's rates, for each experiment."""
+    named = _of_the_paper(levels)
+    by_rate = named.groupby(["experiment", "paper", "rate"], sort=False)
+    samples = {(str(e), n, str(r)): sample(rows) for (e, n, r), rows in by_rate}
+    others: dict[str, list[Sample]] = {}
+    for (_, network, _), of in samples.items():
+        others.setdefault(network, []).append(of)
+    for experiment, network in dict.fromkeys(key[:2] for key in samples):
+        rates = {r: of for (e, n, r), of in samples.items() if (e, n) == (experiment, network)}
         for claim in paper_claims():
             if _is_about(claim, network):
-                yield judge(experiment, replace(of, others=others), claim)
+                having = [r for r, of in rates.items() if claim.arm in ("", *of.tables)]
+                for rate in having or list(rates)[:1]:
+                    of = rates[rate]
+                    title = f"{experiment}, {rate} a level{_departures(network, of.settings)}"
+                    yield judge(title, of, claim, others)
 
 
 def _is_about(claim: Claim, network: str) -> bool:
@@ -334,130 +88,225 @@ def _is_about(claim: Claim, network: str) -> bool:
     return network == prefix or (claim.network.endswith("*") and network.startswith(prefix))
 
 
-def judge(experiment: str, of: Sample, claim: Claim) -> Verdict:
+def judge(
+    experiment: str, of: Sample, claim: Claim, others: Mapping[str, list[Sample]] | None = None
+) -> Verdict:
     """What these measurements say of a claim."""
-    name = claim.rule.partition(":")[0]
-    nothing = (math.nan,) * 4
+    nan = math.nan
     try:
-        if name.endswith(("_until", "_from")):
-            _check_depth(of, claim)
+        case = _case(of, claim, others or {})
         with np.errstate(all="ignore"):
-            value = RULES[name](of, claim)
-            each = RULES[name](of, claim, each=True) if name in RATIOS else math.nan
-            n = _seeds(of, claim)
-            if name in EXACT:
-                low, high = value, value
-            else:
-                low, high = interval(of, claim) if n >= FEWEST else (math.nan, math.nan)
+            value = RULES[claim.name](case)
+            each = RULES[claim.name](case, each=True) if claim.name in RATIOS else nan
+            low, high = _interval(case, value)
     except Untestable as reason:
-        return Verdict(experiment, claim, *nothing, 0, "not enough data", str(reason))
-    found = Verdict(experiment, claim, value, low, high, each, n, "", "")
-    verdict, why = _decided(found, exact=name in EXACT, null=NO_EFFECT.get(name))
+        return Verdict(experiment, claim, nan, nan, nan, nan, 0, "not enough data", str(reason))
+    found = Verdict(experiment, claim, value, low, high, each, len(case.of.seeds), "", "")
+    verdict, why = _decided(found, case)
     return found._replace(verdict=verdict, why=why)
 
 
-def _check_depth(of: Sample, claim: Claim) -> None:
+def _case(of: Sample, claim: Claim, others: Mapping[str, list[Sample]]) -> Case:
+    """The seeds that have everything that a claim needs. Raises Untestable."""
+    if claim.name not in RULES:
+        raise Untestable(claim.argument.replace("_", " "))
+    if claim.name == "dense_gain":
+        return _compared(of, claim, others.get(claim.argument, []))
+    if not claim.arm:
+        return Case(of, claim, 0)
     if claim.arm not in of.densities:
         raise Untestable(f"no runs of the arm {claim.arm}")
-    deepest = 100 * float(np.nanmin(of.densities[claim.arm]))
-    if claim.unit == "% density" and deepest > claim.value * (1 - NEAR):
-        raise Untestable(f"the runs end at {deepest:.3g} %, not beyond {claim.value:g} %")
+    place, depth = _place(claim, 100 * of.densities[claim.arm])
+    arms = {claim.arm, COMPARED.get(claim.name, claim.arm)}
+    return Case(of.down_to(sorted(arms), depth), claim, place)
 
 
-def _seeds(of: Sample, claim: Claim) -> int:
-    """How many have the level that a claim names, or all of the arm's; of no arm, all there are."""
-    if claim.arm not in of.tables:
-        return len(of.rows)
-    there = (~np.isnan(of.tables[claim.arm][ACCURACY])).sum(axis=0)
-    named = claim.level is not None or claim.density is not None
-    return int(there[of.place(claim)] if named else there.min())
+def _compared(of: Sample, claim: Claim, others: list[Sample]) -> Case:
+    if len(others) != 1:
+        count = "several experiments" if others else "no runs"
+        raise Untestable(f"{count} of {claim.argument} to compare with")
+    shared = [seed for seed in of.seeds if seed in others[0].seeds]
+    if not shared:
+        raise Untestable(f"no seed that {claim.argument} has as well")
+    own, other = (s.rows([s.seeds.index(seed) for seed in shared]) for s in (of, others[0]))
+    return Case(own, claim, 0, other)
 
 
-def interval(of: Sample, claim: Claim) -> tuple[float, float]:
+def _place(claim: Claim, densities: Array) -> tuple[int, int]:
+    """The level that a claim is about, and the deepest that it needs."""
+    if claim.level is not None:
+        if claim.level >= len(densities):
+            last = len(densities) - 1
+            raise Untestable(f"the runs have {last} levels: set pruning.levels higher")
+        return claim.level, claim.level
+    if claim.density is not None:
+        level = _nearest(claim.density, densities)
+        return level, level
+    if claim.unit == "% density" and claim.bound == "=":
+        _nearest(claim.value, densities)
+    depth = claim.depth if claim.depth is not None else claim.value * (1 - NEAR)
+    deep = np.flatnonzero(densities <= depth + SAME)
+    if not len(deep):
+        lowest = f"{np.nanmin(densities):.3g} %"
+        raise Untestable(f"the runs end at {lowest}, {depth:.3g} % are needed: more pruning.levels")
+    return 0, int(deep[0])
+
+
+def _nearest(wanted: float, densities: Array) -> int:
+    distances = np.abs(densities / wanted - 1)
+    if np.nanmin(distances) > NEAR:
+        raise Untestable(f"no level near {wanted:g} %")
+    return int(np.nanargmin(distances))
+
+
+def _interval(case: Case, value: float) -> tuple[float, float]:
     """95 % percentile bootstrap over seeds; the same for the same data."""
-    random = np.random.default_rng(0)
-    rule = RULES[claim.rule.partition(":")[0]]
-    drawn = random.choice(of.rows, (RESAMPLES if len(of.rows) > 1 else 1, len(of.rows)))
+    if case.claim.name in EXACT:
+        return value, value
+    count = len(case.of.seeds)
+    if count < FEWEST:
+        return math.nan, math.nan
+    drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
     unique, times = np.unique(np.sort(drawn, axis=1), axis=0, return_counts=True)
-    values = np.repeat([_value(rule, replace(of, rows=rows), claim) for rows in unique], times)
+    values = np.repeat([_redrawn(case, rows) for rows in unique], times)
     low, high = np.nanquantile(values, [0.025, 0.975], method="inverted_cdf")
     return float(low), float(high)
 
 
-def _value(rule: Callable[..., float], of: Sample, claim: Claim) -> float:
-    try:
-        return rule(of, claim)
-    except Untestable:
-        return math.nan
+def _redrawn(case: Case, rows: NDArray[np.int64]) -> float:
+    other = case.other and case.other.rows(rows)
+    return RULES[case.claim.name](case._replace(of=case.of.rows(rows), other=other))
 
 
-def _decided(found: Verdict, *, exact: bool, null: float | None) -> tuple[str, str]:
+def _decided(found: Verdict, case: Case) -> tuple[str, str]:
     claim, rounding = found.claim, 0.5 * 10.0**-found.claim.digits + SAME
+    exact = claim.name in EXACT
     if not exact and found.n < FEWEST:
         return "not enough data", f"n = {found.n} seeds; {FEWEST} are the fewest"
+    if claim.bound == ">":
+        excluded = "not reproduced" if found.high <= claim.value else "not enough data"
+        return ("reproduced", "") if found.low > claim.value else (excluded, "by its interval")
     reached = found.high + rounding >= claim.value
     kept = found.low - rounding <= claim.value
-    holds = {"=": reached and kept, ">=": reached, "<=": kept}[claim.bound]
-    if holds and null is not None and found.low <= null <= found.high and null != claim.value:
-        return "not enough data", "the interval has both the paper's value and no effect"
-    if holds:
+    if {"=": reached and kept, ">=": reached, "<=": kept}[claim.bound]:
+        if not exact and _has_no_effect(found, case):
+            return "not enough data", "the interval has both the paper's value and no effect"
         return "reproduced", "" if exact else "the paper's value is not excluded"
     side = "below" if found.high < claim.value else "above"
-    return "not reproduced", f"measured {side} it, beyond the interval"
+    return "not reproduced", f"measured {side} it{'' if exact else ', beyond the interval'}"
+
+
+def _has_no_effect(found: Verdict, case: Case) -> bool:
+    name = found.claim.name
+    if name == "worse_from":
+        return found.high >= float(case.densities[1]) - SAME
+    if name.endswith("_until") and found.claim.bound != ">=":
+        of_weights = name.startswith("weights")
+        dense = case.own("weights_remaining")[:, 0].mean() if of_weights else case.densities[0]
+        return found.high >= float(dense) - SAME
+    return name in NO_EFFECT and found.low <= NO_EFFECT[name] <= found.high
+
+
+PROTOCOL = {
+    "lenet": (50_000, 60, 0.0012), "conv2": (20_000, 60, 0.0002), "conv4": (25_000, 60, 0.0003),
+    "conv6": (30_000, 60, 0.0003), "conv2_dropout": (60_000, 60, 0.0003),
+    "conv4_dropout": (75_000, 60, 0.0002), "conv6_dropout": (90_000, 60, 0.0002),
+    "resnet18": (30_000, 128, 0.1), "resnet18_low": (30_000, 128, 0.01),
+    "resnet18_warmup": (30_000, 128, 0.03), "vgg19": (112_480, 64, 0.1),
+    "vgg19_low": (112_480, 64, 0.01), "vgg19_warmup": (112_480, 64, 0.1),
+}  # fmt: skip
+"""Network -> iterations, batch size and learning rate (figure 2, appendix H)."""
+
+
+def _departures(network: str, settings: Mapping[str, Any]) -> str:
+    """What of the paper's protocol a run does not follow."""
+    names = ("training.iterations", "training.batch_size", "optimizer.options.lr")
+    pairs = zip(names, PROTOCOL.get(network, ()), strict=False)
+    told = [
+        f"{name.rpartition('.')[2]} {settings[name]:g} for {paper:g}"
+        for name, paper in pairs
+        if name in settings and not math.isclose(settings[name], paper)
+    ]
+    return f" (not the paper's: {', '.join(told)})" if told else ""
 
 
 def _of_the_paper(levels: pd.DataFrame) -> pd.DataFrame:
     """The rows at the paper's rates, with the `paper`'s name for their network."""
-    named = levels.assign(paper=[_paper_network(row) for row in levels.to_dict("records")])
+    runs = levels.drop_duplicates("run")
+    names = {row["run"]: _paper_network(row) for row in runs.to_dict("records")}
+    named = levels.assign(paper=levels["run"].map(names))
     return named[named["paper"] != ""]
 
 
 def _paper_network(row: Mapping[Any, Any]) -> str:
-    """The network group whose settings a row has, or "" where the paper has none of them."""
-    model, lr = str(row["model"]), row["optimizer.options.lr"]
-    rates = {"lenet_300_100": (20, 20), "conv6": (15, 20)}.get(model, (10, 20))
-    if model.startswith(("vgg", "resnet")):
-        rates = (20, 20)
-    fully = model == "lenet_300_100"
-    usual = row["pruning.linear_rate"] == rates[1] and (
-        fully or row["pruning.conv_rate"] == rates[0]
-    )
-    data = str(row["network"]).partition(" on ")[2]
-    if not usual or data not in (["mnist"] if fully else ["cifar10", "cifar10_jpeg"]):
+    """The network group whose settings a run has, or "" where the paper has none of them."""
+    model, data = str(row["model"]), str(row["network"]).partition(" on ")[2]
+    if model == "lenet_300_100":
+        usual = (row["pruning.linear_rate"], row["pruning.output_rate"]) == (20, 10)
+        return _lenet(row) if usual and data == "mnist" else ""
+    if data not in ("cifar10", "cifar10_jpeg"):
         return ""
-    if fully:
-        other = row.get("model.options.widths", "[300, 100]") != "[300, 100]"
-        sgd = str(row.get("optimizer.path", "")).endswith(".SGD")
-        return "lenet_sgd" if sgd else "lenet_sizes" if other else "lenet"
     if model in ("conv2", "conv4", "conv6"):
-        return f"{model}_dropout" if row.get("model.options.dropout", 0) else model
+        rates = (15 if model == "conv6" else 10, 20, 10)
+        kinds = ("conv", "linear", "output")
+        usual = tuple(row[f"pruning.{kind}_rate"] for kind in kinds) == rates
+        name = f"{model}_dropout" if row.get("model.options.dropout", 0) else model
+        return name if usual else ""
+    deep = model in ("vgg19", "resnet18") and row["pruning.conv_rate"] == 20
+    return _deep(row, model) if deep and row["pruning.output_rate"] == 0 else ""
+
+
+def _lenet(row: Mapping[Any, Any]) -> str:
+    if row.get("model.options.widths", "[300, 100]") != "[300, 100]":
+        return "lenet_sizes"
+    if str(row.get("optimizer.path", "")).endswith(".SGD"):
+        plain = not row.get("optimizer.options.momentum", 0)
+        return "lenet_sgd" if plain and row["optimizer.options.lr"] in (0.4, 0.8) else ""
+    return "lenet"
+
+
+def _deep(row: Mapping[Any, Any], model: str) -> str:
+    lr, warm = row["optimizer.options.lr"], bool(row.get("optimizer.schedule.warmup", 0))
     if row["pruning.scope"] == "layerwise":
-        return f"{model}_layerwise"
-    warm = row.get("optimizer.schedule.warmup", 0)
-    return f"{model}_warmup" if warm else f"{model}_low" if lr <= 0.01 else model
+        return f"{model}_layerwise" if warm else ""
+    for name in (model, f"{model}_low", f"{model}_warmup"):
+        if (lr, warm) == (PROTOCOL[name][2], name.endswith("_warmup")):
+            return name
+    return ""
 
 
 def winners(levels: pd.DataFrame, epsilon: float = EPSILON) -> pd.DataFrame:
-    """Which levels are winning tickets: on average over seeds, paired, test accuracy at early stop
-    is not below the dense network's by more than `epsilon`, and early stop comes no later.
+    """Which levels are winning tickets: on average over seeds, paired, test accuracy is not below
+    the dense network's by more than `epsilon`, and early stop comes no later; of VGG and ResNet,
+    which the paper gives no early stop, by accuracy at the end alone.
 
     A row for each experiment, arm, rate and level from 1: `accuracy` (difference), `stop` (ratio of
     means), `n`, `wins`.
     """
     rows = []
-    for (experiment, arm, rate), of_arm in levels.groupby(
-        ["experiment", "arm", "rate"], sort=False
-    ):
+    lines = levels.groupby(["experiment", "arm", "rate"], sort=False)
+    for (experiment, arm, rate), of_arm in lines:
         of = sample(of_arm)
-        accuracy, stop = (of.of(str(arm), quantity) for quantity in (ACCURACY, STOP))
+        reported = reported_accuracy(of.settings)
+        accuracy, stop = (of.of(str(arm), quantity) for quantity in (reported, STOP))
         for level in range(1, accuracy.shape[1]):
             gained = accuracy[:, level] - accuracy[:, 0]
             there = ~np.isnan(gained)
             if there.any():
                 better = float(gained[there].mean())
-                sooner = float(stop[there, level].mean() / max(stop[there, 0].mean(), 1e-9))
-                wins = better >= -epsilon - SAME and sooner <= 1 + SAME
+                sooner = float(stop[there, level].mean() / max(stop[there, 0].mean(), SAME))
+                in_time = reported == FINAL or sooner <= 1 + SAME
                 at = (experiment, arm, rate, level, of.densities[str(arm)][level])
+                wins = better >= -epsilon - SAME and in_time
                 rows.append((*at, better, sooner, int(there.sum()), wins))
     names = ("experiment", "arm", "rate", "level", "density", "accuracy", "stop", "n", "wins")
     return pd.DataFrame(rows, columns=[*names])
+
+
+def smallest_winners(found: pd.DataFrame) -> Iterator[tuple[object, ...]]:
+    """Of `winners`, for each line: experiment, arm, rate, how many levels win of how many, the
+    smallest winning density in percent, n."""
+    for line, rows in found.groupby(["experiment", "arm", "rate"], sort=False):
+        won = rows[rows["wins"]]
+        smallest = f"{100 * won['density'].min():.3g}" if len(won) else "none"
+        yield (*line, len(won), len(rows), smallest, rows["n"].min())

@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import style
 
-from analysis.claims import EPSILON, judged, winners
+from analysis.claims import EPSILON, judged, smallest_winners, winners
 from analysis.collect import Runs, in_order
 from analysis.drawing import STYLE
 from analysis.figures import FIGURES
@@ -54,7 +54,7 @@ def write_report(runs: Runs, folders: Iterable[Path], out: Path, epsilon: float 
         figures=list(_pictures(runs)),
         claims=list(_claims(runs.levels)),
         epsilon=epsilon,
-        winners=list(_winners(runs.levels, epsilon)),
+        winners=list(smallest_winners(winners(runs.levels, epsilon))),
         levels=list(_levels(runs.levels)),
         failures=list(_failures(statuses)),
         notes=runs.problems,
@@ -116,14 +116,6 @@ def _pictures(runs: Runs) -> Iterator[Picture]:
 def _claims(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:
     for experiment, found in groupby(judged(levels), lambda verdict: verdict.experiment):
         yield experiment, [claim_cells(verdict) for verdict in found]
-
-
-def _winners(levels: pd.DataFrame, epsilon: float) -> Iterator[Cells]:
-    by_line = winners(levels, epsilon).groupby(["experiment", "arm", "rate"], sort=False)
-    for line, rows in by_line:
-        won = rows[rows["wins"]]
-        smallest = f"{100 * won['density'].min():.3g}" if len(won) else "none"
-        yield (*line, len(won), len(rows), smallest, rows["n"].min())
 
 
 def _levels(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from analysis.claims import Verdict
+from analysis.claims import Verdict, smallest_winners
 from analysis.collect import in_order
 from analysis.points import in_words, points
 
@@ -125,9 +125,8 @@ def winner_table(found: pd.DataFrame, epsilon: float) -> Table:
         box=SIMPLE_HEAD,
         padding=0,
     )
-    for (experiment, arm, rate), rows in found.groupby(["experiment", "arm", "rate"], sort=False):
-        won = rows[rows["wins"]]
-        smallest = f"{100 * won['density'].min():.3g} %" if len(won) else "none"
-        counts = f"{len(won)} of {len(rows)}"
-        table.add_row(experiment, arm, rate, counts, smallest, str(rows["n"].min()))
+    for experiment, arm, rate, won, count, smallest, n in smallest_winners(found):
+        unit = "" if smallest == "none" else " %"
+        line = str(experiment), str(arm), str(rate)
+        table.add_row(*line, f"{won} of {count}", f"{smallest}{unit}", f"{n}")
     return table

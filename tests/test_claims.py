@@ -4,11 +4,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import RULES, Claim, judge, judged, paper_claims, sample, winners
+from analysis.claims import judge, judged, winners
 from analysis.collect import collect
+from analysis.measured import RULES, Claim, _end, paper_claims, sample
 from tests.test_analysis import analysis, write_run
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
@@ -40,13 +42,20 @@ REINITS = rows(
     [[1000, 800, 1000, 3000], [1200, 1200, 1200, 3600], [1400, 2000, 1400, 4200]],
     [[0.96, 0.96, 0.95, 0.90], [0.97, 0.97, 0.96, 0.91], [0.98, 0.98, 0.97, 0.92]],
 )
-RANDOM = rows("random mask", [[1000] * 4] * 3, [[0.96, 0.95, 0.94, 0.89]] * 3)
+RANDOM = rows(
+    "random mask",
+    [[dense, 1000, 1000, 1000] for dense in (1000, 1200, 1400)],
+    [[dense, 0.95, 0.94, 0.89] for dense in (0.96, 0.97, 0.98)],
+)
+"""Level 0 is the same training for all arms of a seed."""
 ALL = pd.concat([TICKETS, REINITS, RANDOM])
 
 
 def claim(rule: str, **changes: Any) -> Claim:  # noqa: ANN401 - fields of a claim
-    usual = Claim("id", "lenet", rule, "winning ticket", None, 50.0, "=", 1.0, "", "", "", 0)
-    return usual._replace(**changes)
+    """At 50 %, or, where `depth` is given, of runs down to there."""
+    usual = Claim("id", "lenet", rule, "winning ticket", None, 50.0, None, "=", 1.0, "", "", "", 0)
+    at_a_place = "depth" not in changes
+    return usual._replace(density=50.0 if at_a_place else None)._replace(**changes)
 
 
 @pytest.mark.parametrize(("found", "expected"), [
@@ -55,28 +64,33 @@ def claim(rule: str, **changes: Any) -> Claim:  # noqa: ANN401 - fields of a cla
     (claim("slower_than_ticket", arm="random reinit"), 4000 / 2000),
     (claim("gain"), 1.0),
     (claim("below_ticket", arm="random reinit", density=20.0), 3.0),
-    (claim("above_random_mask", arm="random reinit"), 100 * (0.035 - 0.0) - 1.5),
-    (claim("best_gain"), 2.0),
-    (claim("best_final_gain"), 2.0),
+    (claim("above_random_mask", arm="random reinit", depth=10), 2.0),
+    (claim("best_gain", depth=10), 2.0),
+    (claim("best_final_gain", depth=10), 2.0),
     (claim("final_accuracy", level=0), 98.0),
-    (claim("earlier_until"), 20.0),
-    (claim("earlier_from"), 50.0),
-    (claim("better_until"), 20.0),
-    (claim("better_until", arm="random reinit"), 50.0),
-    (claim("better_from"), 50.0),
-    (claim("worse_from"), 10.0),
-    (claim("worse_from", arm="random reinit"), 20.0),
-    (claim("weights_better_until"), 200.0),
-    (claim("final_better_until"), 20.0),
-    (claim("final_within_1_until"), 10.0),
-    (claim("fully_trained_until"), 50.0),
-    (claim("weights"), 1000.0),
+    (claim("earlier_until", depth=10), 20.0),
+    (claim("earlier_from", depth=10), 50.0),
+    (claim("better_until", depth=10), 20.0),
+    (claim("better_until", arm="random reinit", depth=10), 50.0),
+    (claim("better_from", depth=10), 50.0),
+    (claim("worse_from", depth=10), 10.0),
+    (claim("worse_from", arm="random reinit", depth=10), 20.0),
+    (claim("weights_better_until", depth=10), 200.0),
+    (claim("final_better_until", depth=10), 20.0),
+    (claim("final_within_1_until", depth=10), 10.0),
+    (claim("fully_trained_until", depth=10), 50.0),
+    (claim("weights", arm="", density=None), 1000.0),
     (claim("density", level=2), 20.0),
-    (claim("setting:training.iterations"), 50_000.0),
+    (claim("setting:training.iterations", arm="", density=None), 50_000.0),
 ], ids=lambda found: getattr(found, "rule", ""))  # fmt: skip
 def test_rules_on_numbers_that_are_easy_to_check(found: Claim, expected: float) -> None:
-    rule = RULES[found.rule.partition(":")[0]]
-    assert rule(sample(ALL), found) == pytest.approx(expected)
+    assert judge("", sample(ALL), found).measured == pytest.approx(expected)
+
+
+def test_one_level_that_fails_by_chance_does_not_end_a_ladder() -> None:
+    assert [_end(np.array(holds, bool)) for holds in (
+        [1, 1, 0, 1, 0, 0, 1], [1, 0, 1, 1, 1, 0], [1, 0, 0, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1], [1],
+    )] == [3, 4, 3, 0, 2, 0]  # fmt: skip
 
 
 def test_both_estimators_of_a_ratio() -> None:
@@ -88,6 +102,9 @@ def test_both_estimators_of_a_ratio() -> None:
     assert verdict.n == 3
 
 
+IN_PERCENT = {"unit": "% density", "density": None}
+
+
 @pytest.mark.parametrize(("found", "verdict", "why"), [
     (claim("earlier", value=44), "reproduced", "not excluded"),
     (claim("earlier", value=61), "not reproduced", "below"),
@@ -96,13 +113,22 @@ def test_both_estimators_of_a_ratio() -> None:
     (claim("earlier", value=28.0, digits=1), "not reproduced", "above"),
     (claim("gain", value=0.3, bound=">=", digits=1), "reproduced", "not excluded"),
     (claim("gain", value=2.0, bound=">=", digits=1), "not reproduced", "below"),
-    (claim("better_until", value=30, bound="<=", unit="% density"), "reproduced", ""),
-    (claim("better_until", value=3, unit="% density"), "not enough data", "end at 10 %"),
+    (claim("better_until", value=30, bound="<=", **IN_PERCENT), "reproduced", ""),
+    (claim("better_until", value=3, **IN_PERCENT), "not enough data", "no level near 3 %"),
+    (claim("better_until", value=3, bound="<=", **IN_PERCENT), "not enough data", "end at 10 %"),
+    (claim("better_until", value=10.2, **IN_PERCENT), "not enough data", "9.69 % are needed"),
+    (claim("better_until", arm="random reinit", value=60, bound="<=", **IN_PERCENT),
+     "reproduced", ""),
+    (claim("above_random_mask", arm="random reinit", depth=10, value=0, bound=">"),
+     "reproduced", ""),
+    (claim("above_random_mask", arm="winning ticket", depth=10, value=9, bound=">"),
+     "not reproduced", ""),
     (claim("earlier", density=1.2), "not enough data", "no level near 1.2 %"),
     (claim("earlier", arm="one-shot"), "not enough data", "no runs of the arm one-shot"),
-    (claim("weights", value=1000), "reproduced", ""),
-    (claim("weights", value=1001), "not reproduced", "below"),
-    (claim("untestable", says="noise: no such arm"), "not enough data", "no such arm"),
+    (claim("weights", arm="", value=1000), "reproduced", ""),
+    (claim("weights", arm="", value=1001), "not reproduced", "below"),
+    (claim("dense_gain:conv2", arm=""), "not enough data", "no runs of conv2"),
+    (claim("untestable:no_such_arm"), "not enough data", "no such arm"),
 ])  # fmt: skip
 def test_verdicts_and_their_reasons(found: Claim, verdict: str, why: str) -> None:
     judgement = judge("", sample(ALL), found)
@@ -136,10 +162,39 @@ def test_seeds_are_paired_and_draws_of_one_are_averaged() -> None:
     assert found.n == 2
 
 
+def test_seeds_without_what_a_claim_needs_do_not_count() -> None:
+    short = TICKETS[(TICKETS["seed"] < 1) | (TICKETS["level"] < 2)]
+    found = judge("", sample(short), claim("gain", density=20.0))
+    assert (found.n, found.verdict) == (1, "not enough data")
+    one = pd.concat([TICKETS[TICKETS["seed"] == 0], REINITS])
+    assert judge("", sample(one), claim("below_ticket", arm="random reinit")).n == 1
+
+
+def test_other_networks_are_paired_by_seed() -> None:
+    other = TICKETS.assign(
+        early_stop_test_accuracy=TICKETS["early_stop_test_accuracy"] - 0.02 * (1 + TICKETS["seed"])
+    )
+    against = claim("dense_gain:conv2", arm="", value=4.0)
+    found = judge("", sample(TICKETS), against, {"conv2": [sample(other)]})
+    assert (found.measured, found.n) == (pytest.approx(4.0), 3)  # type: ignore[comparison-overlap]
+    apart = judge("", sample(TICKETS), against, {"conv2": [sample(other.assign(seed=9))]})
+    assert apart.why == "no seed that conv2 has as well"
+    several = judge("", sample(TICKETS), against, {"conv2": [sample(other), sample(TICKETS)]})
+    assert several.why == "several experiments of conv2 to compare with"
+
+
+def test_noise_around_the_dense_network_reproduces_nothing() -> None:
+    accuracies = [[0.95, 0.94, 0.94, 0.94], [0.95, 0.94, 0.97, 0.94], [0.95, 0.96, 0.93, 0.94]]
+    noise = sample(rows("winning ticket", [[1000] * 4] * 3, accuracies))
+    for rule in ("better_until", "worse_from", "best_gain"):
+        found = judge("", noise, claim(rule, value=20, unit="% density", density=None, depth=10))
+        assert found.verdict != "reproduced", found
+
+
 def test_every_claim_of_the_paper_has_a_rule() -> None:
     claims = paper_claims()
     assert len({found.id for found in claims}) == len(claims) > 80
-    assert {found.rule.partition(":")[0] for found in claims} == set(RULES)
+    assert {found.name for found in claims} == {*RULES, "untestable"}
 
 
 def test_a_level_wins_that_is_as_accurate_in_no_more_iterations() -> None:
