@@ -93,6 +93,7 @@ def weigh(arguments: argparse.Namespace) -> int:
         console.print("No runs of the paper's networks at its rates: no claims to test.")
     console.print(winner_table(winners(runs.levels, arguments.epsilon), arguments.epsilon))
     if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         rows = [
             found.claim._asdict() | found._asdict() | {"claim": found.claim.id}
             for found in verdicts
@@ -136,7 +137,11 @@ def draw(arguments: argparse.Namespace) -> int:
         with style.context(STYLE):
             plate = (FIGURES | WEIGHT_FIGURES)[name](runs)
             if plate is not None:
-                save(plate, arguments.out / name, arguments.format.split(","))
+                save(
+                    plate,
+                    arguments.out / name,
+                    [word.strip() for word in arguments.format.split(",")],
+                )
             elif arguments.only:
                 print(f"{name}: these runs do not have what it shows", file=sys.stderr)
     return 0

@@ -44,7 +44,8 @@ def arm_name(settings: Mapping[str, Any], options: str = "") -> str:
     else:
         plain = "" if criterion == "magnitude" else criterion
         judged = [plain, "one-shot" if one_shot else ""]
-    start = f" from {settings['rewind.iteration']}" if settings["rewind.iteration"] else ""
+    later = settings["rewind.iteration"] or settings["rewind.kind"] == "late"
+    start = f" from {settings['rewind.iteration']}" if later else ""
     words = [
         *judged,
         options,
@@ -157,6 +158,9 @@ def read_run(folder: Path) -> Run:
     """What a run has recorded. Raises where that is missing or not whole."""
     status = json.loads((folder / "run.json").read_bytes())
     _check_whole(folder, status)
+    state = state_of(folder)
+    if state != "finished" and "tables" not in status and not (folder / "levels.csv").exists():
+        raise ValueError(f"{state}, no level yet: {status.get('error', 'it has just begun')}")
     if "identity" not in status:
         raise ValueError(f"{status['state']} before it began: {status.get('error', 'no reason')}")
     identity = {name: _plain(value) for name, value in status["identity"].items()}
@@ -172,13 +176,14 @@ def read_run(folder: Path) -> Run:
     noise = " (smoke: made-up data)" if status.get("spec", {}).get("smoke") else ""
     derived = {
         "run": str(folder),
-        "state": status["state"],
+        "state": state,
         "model": groups["model"],
         "network": f"{groups['model']} on {groups['dataset']}{noise}",
         "rate": _rates(identity),
         "setting": json.dumps({k: v for k, v in identity.items() if not _tells_arms_apart(k)}),
     }
     levels, lines = (table.assign(run=str(folder)) for table in (levels, lines))
+    arm_name(identity)  # raises where a setting is missing, as in runs of other versions
     return Run({**identity, **derived}, levels, lines)
 
 
@@ -257,7 +262,9 @@ def _without_repeated_lines(
     titles = levels[["setting", "experiment"]].drop_duplicates()
     named = settings[["run", "setting", "arm", "rate", *REPLICATE]].merge(titles, on="setting")
     place = ["setting", "arm", "rate", "level", "iteration", "share", *REPLICATE]
-    return lines.merge(named, on="run").drop_duplicates(place, keep="last")
+    lines = lines.merge(named, on="run")
+    lines.loc[lines["level"] == 0, "rewind.draw"] = 0  # the dense network is one for all draws
+    return lines.drop_duplicates(place, keep="last")
 
 
 def _experiments(levels: pd.DataFrame) -> "pd.Series[str]":

@@ -21,7 +21,8 @@ def export(arguments: argparse.Namespace) -> int:
 
     try:
         run = opened(arguments.run)
-        level = max(run.trainings) if arguments.level is None else arguments.level
+        there = [level for level, training in run.trainings.items() if run.store.exists(training)]
+        level = max(there, default=0) if arguments.level is None else arguments.level
         if level not in run.trainings:
             raise LotteryError(
                 f"--level {level}: this run has levels 0 to {max(run.trainings)}. Choose one."

@@ -187,9 +187,9 @@ def connectivity(runs: Runs) -> Plate | None:
         f"{arm}, apart from {i:,}" for arm, i in zip(error["arm"], error["iteration"], strict=True)
     ]
     plate = _against_density(barriers.assign(arm=parted), ("barrier",))
-    if plate:
-        plate.figure.axes[0].axhline(STABLE, color="0.4", linestyle="--", linewidth=1)
-        plate.figure.axes[0].yaxis.set_major_formatter(drawing.percent)
+    for axis in plate.figure.axes if plate else ():
+        axis.axhline(STABLE, color="0.4", linestyle="--", linewidth=1)
+        axis.yaxis.set_major_formatter(drawing.percent)
     return plate
 
 
@@ -271,7 +271,7 @@ def _on_the_way(runs: Runs, models: Set[str], shares: tuple[float, ...]) -> Plat
     tested = _in_all_runs(runs.curves(levels)).sort_values("iteration")
     found = {}
     for share in shares:
-        before = tested[tested["iteration"] <= share * tested["final_iteration"]]
+        before = tested[tested["iteration"] <= (share * tested["final_iteration"]).round()]
         last = before.groupby([*LINE, "level", "run"], as_index=False).tail(1)
         at = ", ".join(f"{iteration:,}" for iteration in sorted(last["iteration"].unique()))
         found[f"Test accuracy at iteration {at}"] = points(last, "test_accuracy")
@@ -310,9 +310,11 @@ def _grid(
     title = "experiment" if hue == "arm" else "network"
     kinds = levels.groupby("experiment")[["arm", "rate"]].nunique().max()
     several = [name for name in ("arm", "rate") if kinds[name] > 1 and name != hue]
-    dash = several[0] if several else hue
+    dash = "kind" if several else hue
     numbers = {
-        label: _named(of_label, levels).assign(panel=label)
+        label: _named(of_label, levels).assign(
+            panel=label, kind=of_label[several].agg(", ".join, axis=1) if several else ""
+        )
         for label, of_label in found.items()
         if of_label["n"].sum()
     }
@@ -332,7 +334,9 @@ def _grid(
             if behind:
                 networks = levels.loc[levels["experiment"].isin(here["experiment"]), "network"]
                 back = behind[label][behind[label]["network"].isin(networks)]
-                drawing.draw_lines(axis, back, "density", colour=hue, colours=own, faint=True)
+                drawing.draw_lines(
+                    axis, back, "density", colour=hue, colours=own, dash="rate", faint=True
+                )
             drawing.draw_lines(axis, here, "density", colour=hue, colours=own, dash=dash)
             axis.set_ylabel(label)
             drawing.density_axis(axis, here["density"], linear=linear)
@@ -340,7 +344,7 @@ def _grid(
                 drawing.accuracy_axis(axis, here.loc[here["level"] == 0, "mean"].mean(), here)
         row[0].set_title(name, loc="left")
     drawing.legend(figure, everything, colour=hue, own=own, dash=dash)
-    return Plate(figure, everything.drop(columns=["network", "setting"], errors="ignore"))
+    return Plate(figure, everything.drop(columns=["network", "setting", "kind"], errors="ignore"))
 
 
 def _named(found: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:

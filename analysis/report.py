@@ -3,7 +3,8 @@
 import base64
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +18,7 @@ from analysis.claims import EPSILON, judged, smallest_winners, winners
 from analysis.collect import Runs, in_order
 from analysis.drawing import STYLE
 from analysis.figures import FIGURES
-from analysis.points import points
+from analysis.points import LINE, points
 from analysis.status import Status, find_runs, read_status
 from analysis.tables import claim_cells
 
@@ -36,7 +37,7 @@ class Picture(NamedTuple):
 
 def write_report(runs: Runs, folders: Iterable[Path], out: Path, epsilon: float = EPSILON) -> None:
     """Write the page of these runs, those among `folders` that failed included."""
-    folders = list(folders)
+    folders, notes = list(folders), list(runs.problems)
     statuses = [
         (run, read_status(run)) for run in sorted({r for f in folders for r in find_runs(f)})
     ]
@@ -51,13 +52,13 @@ def write_report(runs: Runs, folders: Iterable[Path], out: Path, epsilon: float 
         runs=statuses,
         experiments=list(_experiments(runs.levels, dict(statuses))),
         origins=list(_origins([status for _, status in statuses])),
-        figures=list(_pictures(runs)),
+        figures=list(_pictures(runs, notes)),
         claims=list(_claims(runs.levels)),
         epsilon=epsilon,
         winners=list(smallest_winners(winners(runs.levels, epsilon))),
         levels=list(_levels(runs.levels)),
         failures=list(_failures(statuses)),
-        notes=runs.problems,
+        notes=notes,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
@@ -102,10 +103,15 @@ def _origins(statuses: Iterable[Status]) -> Iterator[tuple[str, str]]:
     yield from ((name, ", ".join(sorted(values))) for name, values in found.items())
 
 
-def _pictures(runs: Runs) -> Iterator[Picture]:
+def _pictures(runs: Runs, notes: list[str]) -> Iterator[Picture]:
+    """What cannot be drawn is noted: it takes nothing else with it."""
     for name, draw in FIGURES.items():
         with style.context(STYLE):
-            plate = draw(runs)
+            try:
+                plate = draw(runs)
+            except Exception as error:
+                notes.append(f"{name} could not be drawn: {type(error).__name__}: {error}")
+                continue
             if plate is not None:
                 drawn = io.BytesIO()
                 plate.figure.savefig(drawn, format="svg")
@@ -119,16 +125,24 @@ def _claims(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:
 
 
 def _levels(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:
-    found = {quantity: points(levels, quantity) for quantity in SHOWN}
-    lines = found[SHOWN[0]].groupby(["experiment", "arm", "rate"], sort=False)
-    for (experiment, arm, rate), of_line in lines:
-        rows: list[Cells] = []
-        for place in of_line[of_line["n"] > 0].itertuples():
-            at = [of.loc[place.Index, ["mean", "low", "high"]] for of in found.values()]
-            accuracies = [f"{100 * value:.2f}" for of in at[1:] for value in of]
-            stops = [f"{value:,.0f}" for value in at[0]]
-            rows.append((place.level, f"{100 * place.density:.1f}", place.n, *stops, *accuracies))
-        yield f"{experiment}: {arm}, {rate} a level", rows
+    place = [*LINE, "level", "density"]
+    shown = [points(levels, quantity).set_index(place) for quantity in SHOWN]
+    numbers = pd.concat([of[["mean", "low", "high"]] for of in shown], axis=1, keys=SHOWN)
+    numbers["n", ""] = shown[0]["n"]
+    found = numbers[numbers["n", ""] > 0].reset_index()
+    for (experiment, arm, rate), rows in found.groupby(LINE, sort=False):
+        cells = [tuple(_cells(row)) for row in rows.to_dict("records")]
+        yield f"{experiment}: {arm}, {rate} a level", list(cells)
+
+
+def _cells(row: Mapping[Any, Any]) -> Iterator[object]:
+    """Level, density, n, then mean, minimum and maximum of each quantity."""
+    yield from (row["level", ""], f"{100 * row['density', '']:.1f}", int(row["n", ""]))
+    for quantity in SHOWN:
+        factor, form = (1, ",.0f") if quantity == SHOWN[0] else (100, ".2f")
+        for column in ("mean", "low", "high"):
+            value = factor * row[quantity, column]
+            yield "" if math.isnan(value) else format(value, form)
 
 
 def _failures(statuses: Iterable[tuple[Path, Status]]) -> Iterator[Cells]:

@@ -36,7 +36,8 @@ class Layer(NamedTuple):
 
 def initial_weights(runs: Runs) -> Plate | None:
     """Distribution of the initial values of the weights that survive, layer by layer."""
-    rows = [row for layer in _layers(runs) for row in _histogram(layer)]
+    reaches: dict[str, float] = {}
+    rows = [row for layer in _layers(runs) for row in _histogram(layer, reaches)]
     if not rows:
         return None
     found = points(pd.DataFrame(rows), "frequency", "layer", "value")
@@ -49,6 +50,7 @@ def initial_weights(runs: Runs) -> Plate | None:
         axis.set(title=layer, xlabel="Initial weight", ylabel="Frequency")
     drawing.side_legend(axes[0][-1], colours, "Density")
     drawing.caption(figure, found)
+    figure.suptitle(str(found["experiment"].iloc[0]))
     return Plate(figure, found)
 
 
@@ -66,6 +68,7 @@ def distance(runs: Runs) -> Plate | None:
         axis.set(title=layer, ylabel="Mean distance moved")
         drawing.density_axis(axis, of_layer["density"])
     drawing.legend(figure, found, colour="fate", own=colours, dash="fate")
+    figure.suptitle(str(found["experiment"].iloc[0]))
     return Plate(figure, found)
 
 
@@ -85,6 +88,7 @@ def connections(runs: Runs) -> Plate | None:
         axis.set(title=f"{layer}, {side}", xlabel=f"{unit}, by rank", ylabel="Connections")
     drawing.side_legend(axes[0][-1], colours, "Density")
     drawing.caption(figure, found)
+    figure.suptitle(str(found["experiment"].iloc[0]))
     return Plate(figure, found)
 
 
@@ -128,9 +132,11 @@ def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Ite
                 yield Layer(place | {"layer": name}, start, end, kept, later)
 
 
-def _histogram(layer: Layer) -> Iterator[dict[str, object]]:
-    """Over three standard deviations of all initial weights, for each share of them a row."""
-    reach = round(3 * float(layer.start.std()), 2)  # the same for all seeds
+def _histogram(layer: Layer, reaches: dict[str, float]) -> Iterator[dict[str, object]]:
+    """Over three standard deviations of all initial weights, those of the first seed, for each
+    share of them a row."""
+    name = str(layer.place["layer"])
+    reach = reaches.setdefault(name, round(3 * float(layer.start.std()), 2))
     counts, edges = np.histogram(layer.start[layer.kept], BINS, (-reach, reach), density=True)
     middles = (edges[:-1] + edges[1:]) / 2
     for value, frequency in zip(middles.round(6), counts, strict=True):

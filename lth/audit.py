@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from lth import care
+from lth import care, graph, lottery
 from lth.data import Data
 from lth.errors import LotteryError
-from lth.graph import Training
+from lth.graph import Stored, Training
 from lth.inputs import Inputs
 from lth.rules import RUN_RULES, TRAINING_RULES, Case, Run, opened
-from lth.store import Damaged
 
 S = TypeVar("S")
 MIXED = ("commit", "dirty", "python", "versions", "device", "threads", "backend")
@@ -37,7 +36,7 @@ def broken(
         name = rule.__name__.replace("_", " ")
         try:
             yield from (Violation(where, name, what) for what in rule(subject))
-        except (OSError, ValueError, LookupError, TypeError, RuntimeError, Damaged) as error:
+        except Exception as error:  # whatever it is, the audit goes on
             yield Violation(where, name, f"cannot be checked: {error}")
 
 
@@ -51,12 +50,12 @@ class Audit:
     """What could not be looked at, and mixtures that are no violation."""
     made_with: dict[str, set[str]] = field(default_factory=dict)
     """Versions, devices and the like of the trainings -> their values."""
-    _seen: set[Training] = field(default_factory=set)
+    _seen: set[Stored] = field(default_factory=set)
     _inputs: dict[tuple[Path, str], Inputs] = field(default_factory=dict)
 
     @property
     def trainings(self) -> int:
-        return len(self._seen)
+        return sum(isinstance(node, Training) for node in self._seen)
 
     def mixtures(self) -> Iterator[str]:
         """What the trainings differ in that settings do not say."""
@@ -68,25 +67,34 @@ class Audit:
         """Everything that is not as it should be in a run's folder and behind it."""
         self.runs += 1
         try:
+            if "spec" not in care.read_status(path):
+                self._note(f"{path}: it was refused before it began")
+                return
             run = opened(path)
         except LotteryError as error:
             yield Violation(path, "runs can be read", str(error))
             return
         yield from broken(RUN_RULES, run, path)
-        reported = {row["training"] for row in run.levels}
-        for training in run.trainings.values():
-            if training.digest in reported and training not in self._seen:
-                yield from self._of_training(training, run)
-
-    def _of_training(self, training: Training, run: Run) -> Iterator[Violation]:
         if not care.is_store(run.store.root):
             self._note(f"{run.store.root}: no store there, so that no training was looked at")
             return
-        self._seen.add(training)
-        where = run.store.path(training)
-        if not run.store.exists(training):
+        reported = {row["training"] for row in run.levels}
+        for node in graph.missing(lottery.wanted(run.spec), lambda _: False):
+            if node not in self._seen and (run.store.exists(node) or node.digest in reported):
+                self._seen.add(node)
+                yield from self._of_node(node, run)
+
+    def _of_node(self, node: Stored, run: Run) -> Iterator[Violation]:
+        where = run.store.path(node)
+        if not run.store.exists(node):
             yield Violation(where, "trainings are stored", "it is not there")
-            return
+        elif isinstance(node, Training):
+            yield from self._of_training(node, run, where)
+        else:
+            faults = care.faults_of(care.entry(where))
+            yield from (Violation(where, "files are whole", fault) for fault in faults)
+
+    def _of_training(self, training: Training, run: Run, where: Path) -> Iterator[Violation]:
         inputs = self._inputs_of(run)
         data = None if self.quick else self._data(inputs, training)
         case = Case(training, run.store, inputs, data)

@@ -127,6 +127,12 @@ def faults(store: Store) -> Iterator[str]:
 
 def faults_of(entry: Entry) -> Iterator[str]:
     """Of one folder."""
+    yield from faults_of_files(entry)
+    yield from faults_of_description(entry)
+
+
+def faults_of_files(entry: Entry) -> Iterator[str]:
+    """Files that are not as they were published, missing, or not of it."""
     done = read_done(entry.path)
     if done is None:
         yield "it has no valid done file"
@@ -140,6 +146,12 @@ def faults_of(entry: Entry) -> Iterator[str]:
     others = {file.name for file in entry.path.iterdir()} - {*done, "done"}
     for name in sorted(others):
         yield f"{name} was not published with it"
+
+
+def faults_of_description(entry: Entry) -> Iterator[str]:
+    """Digests in node.json that are not those of what they stand for."""
+    if read_done(entry.path) is None:
+        return
     if entry.digest not in entry.nodes:
         yield "node.json does not say what it is"
     for digest, node in entry.nodes.items():

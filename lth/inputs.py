@@ -78,6 +78,12 @@ class Inputs:
             self._masks[key] = self._make_mask(node, network)
         return self._masks[key]
 
+    def mask_of(self, training: graph.Training) -> Mask:
+        """That of a stored training, from its own file: no weights are needed."""
+        layers = self.layers(training.recipe.network)
+        stored = load(self.store.read(training, "mask.safetensors"))
+        return masks.unpack(stored, {name: shape for name, (_, shape) in layers.items()})
+
     def layers(self, network: spec.Network) -> dict[str, tuple[models.LayerType, torch.Size]]:
         """The type and the shape of each prunable tensor."""
         key = str(graph.canonical(network))
@@ -93,8 +99,7 @@ class Inputs:
             case Dense():
                 return {n: torch.ones(shape, dtype=torch.bool) for n, shape in shapes.items()}
             case Pruned(weights=Final(of=training), previous=previous) if training.mask == previous:
-                stored = load(self.store.read(training, "mask.safetensors"))
-                return self._prune(node, masks.unpack(stored, shapes))
+                return self._prune(node, self.mask_of(training))
             case Pruned(previous=previous):
                 return self._prune(node, self.mask(previous, network))
             case Shuffled(mask=mask):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -43,8 +43,11 @@ class Ticket:
 
     def put_into(self, model: nn.Module) -> nn.Module:
         """Load the starting weights into `model`, pruned ones as 0, which no optimiser of torch's
-        will move: their gradients are zeroed. Raises RuntimeError where tensors do not fit."""
-        model.load_state_dict(masks.apply(self.start, self.mask))
+        will move: hooks zero their gradients (a deep copy has none: call this again for one). Those
+        of a ticket with frozen weights keep their values, as far as weight decay lets them. Raises
+        RuntimeError where tensors do not fit."""
+        frozen = self.about["pruned"] == "frozen"
+        model.load_state_dict(self.start if frozen else masks.apply(self.start, self.mask))
         for name, kept in self.mask.items():
             parameter = model.get_parameter(name)
             parameter.register_hook(lambda gradient, kept=kept: gradient * kept.to(gradient.device))
@@ -60,12 +63,13 @@ def save_ticket(file: Path, training: Training, inputs: Inputs) -> None:
                            "its run once more with the store that it was made in.")  # fmt: skip
     parts: dict[str, dict[str, Tensor]] = {
         "start": inputs.weights(training.weights, network),
-        "mask": inputs.mask(training.mask, network),
+        "mask": inputs.mask_of(training),
         "final": inputs.weights(Final(training), network),
     }
     about = {
         "network": canonical(network), "recipe": canonical(training.recipe, "recipe"),
         "seed": training.seed, "level": training.mask.level, "training": training.digest,
+        "start": training.start, "pruned": training.pruned,
     }  # fmt: skip
     tensors = {f"{part}/{name}": t for part, own in parts.items() for name, t in own.items()}
     with writing(str(file)):
@@ -75,11 +79,14 @@ def save_ticket(file: Path, training: Training, inputs: Inputs) -> None:
 def load_ticket(file: str | Path) -> Ticket:
     """What `save_ticket` has written. Raises LotteryError for any other file."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    with safe_open(str(file), "pt") as stored:
-        metadata = stored.metadata() or {}
-        if "lth" not in metadata:
-            raise LotteryError(f"{file}: no ticket of lth. Make one: python -m analysis export RUN")
-        for key in stored.keys():  # noqa: SIM118 - it is no mapping
-            part, _, name = key.partition("/")
-            parts[part][name] = stored.get_tensor(key)
-    return Ticket(**parts, about=json.loads(metadata["lth"]))
+    try:
+        with safe_open(str(file), "pt") as stored:
+            metadata = stored.metadata() or {}
+            about = json.loads(metadata["lth"])
+            for key in stored.keys():  # noqa: SIM118 - it is no mapping
+                part, _, name = key.partition("/")
+                parts[part][name] = stored.get_tensor(key)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        mend = "Make one: python -m analysis export RUN"
+        raise LotteryError(f"{file}: no ticket of lth ({error}). {mend}") from error
+    return Ticket(**parts, about=about)

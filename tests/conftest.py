@@ -83,9 +83,10 @@ def engine(tmp_path: Path) -> Engine:
 
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store and a sweep of four arms."""
+    """A folder with a store and a sweep of four arms, with lines."""
     folder = tmp_path_factory.mktemp("clean")
     words = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, "store=store",
-             "rewind=init,reinit,shuffled,frozen", "hydra.sweep.dir=sweep"]  # fmt: skip
+             "rewind=init,reinit,shuffled,frozen", "probe=connectivity", "probe.points=3",
+             "hydra.sweep.dir=sweep"]  # fmt: skip
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
     return folder

@@ -151,7 +151,7 @@ def test_incomplete_levels_are_named(sweep: Path) -> None:
         "mean and range from minimum to maximum, "
         "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; rings: fewer than the arm's most"
     )
-    assert any("running, with 2 levels so far" in problem for problem in runs.problems)
+    assert any("killed, with 2 levels so far" in problem for problem in runs.problems)
 
 
 def test_arms_with_different_n_say_so_and_complete_ones_say_n(sweep: Path) -> None:

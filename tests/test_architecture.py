@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "tracking": {"claims", "errors", "records", "spec"},
     "rules": {"care", "data", "eager", "errors", "files", "graph", "inputs", "lottery", "masks",
               "pruning", "records", "spec", "store"},
-    "audit": {"care", "data", "errors", "graph", "inputs", "rules", "store"},
+    "audit": {"care", "data", "errors", "graph", "inputs", "lottery", "rules"},
     "ticket": {"errors", "files", "graph", "inputs", "masks", "spec"},
     "care": {"claims", "errors", "graph", "files", "records", "lottery", "spec", "store"},
 }  # fmt: skip

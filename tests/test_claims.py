@@ -217,6 +217,19 @@ def test_the_papers_networks_are_known_by_their_settings(tmp_path: Path) -> None
     assert math.isnan(verdicts["lenet-reinit-acc"].measured)
 
 
+def test_ladders_at_other_rates_are_not_averaged(tmp_path: Path) -> None:
+    own = {"model.options.widths": [300, 100], "optimizer.path": "torch.optim.Adam"}
+    mnist = {"model": "lenet_300_100", "dataset": "mnist"}
+    one_shot = {**own, "pruning.mode": "one_shot"}
+    grid = {**one_shot, "pruning.rates": [5, 10]}
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", seed=seed, rate=20.0, settings=one_shot, groups=mnist)
+        write_run(tmp_path / f"g{seed}", seed=seed, rate=20.0, settings=grid, groups=mnist, shift=1)
+    found = [v for v in judged(collect([tmp_path]).levels) if v.claim.id == "lenet-oneshot-acc-hi"]
+    assert len({verdict.experiment for verdict in found}) == 2
+    assert "5, 10 % a level" in found[1].experiment
+
+
 def test_the_command_tells_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

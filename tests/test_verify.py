@@ -145,6 +145,9 @@ PLANTED: dict[str, Callable[[Path], object]] = {
         f / "sweep/0", "levels.csv", cell("final_train_accuracy", 1, "0.999")
     ),
     "controls have the tickets masks": lambda f: swap(f, REINIT),
+    "lines are those stored": lambda f: forge_table(
+        f / "sweep/0", "connectivity.csv", cell("test_accuracy", 2, "0.5")
+    ),
     "files are whole": lambda f: (stored(f, 1) / "summary.json").write_text("{}"),
     "descriptions have their digests": lambda f: forge(
         stored(f, 1), "node.json", lambda c: c.replace(b'"start": 0', b'"start": 1')
@@ -188,7 +191,7 @@ def test_nothing_is_found_on_clean_runs(
     clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert analysis(monkeypatch, "verify", clean) == 0
-    assert "4 runs, 13 trainings: nothing found" in capsys.readouterr().out
+    assert "4 runs, 26 trainings: nothing found" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("rule", PLANTED)
@@ -227,3 +230,31 @@ def test_without_a_store_the_tables_alone_are_looked_at(folder: Path) -> None:
 def test_a_run_that_cannot_be_read_is_a_violation(folder: Path) -> None:
     (folder / "sweep/0/run.json").write_text("{")
     assert "runs can be read" in found(folder)
+
+
+def test_dropped_weights_are_no_violation_and_masks_need_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("store", folder / "store", "--runs", folder / "sweep", "--weights", "ends", "--yes")
+    assert analysis(monkeypatch, *words) == 0
+    assert found(folder) == {}
+    out = folder / "ticket.safetensors"
+    assert analysis(monkeypatch, "export", folder / "sweep/0", "--out", out) == 0
+
+
+def test_what_cannot_be_read_at_all_is_told_and_the_audit_goes_on(folder: Path) -> None:
+    for name in ("mask.safetensors", "final.safetensors"):
+        file = stored(folder, 1) / name
+        file.write_bytes(file.read_bytes()[:20])
+    assert {"files are whole", "masks nest", "ends are as recorded"} <= found(folder).keys()
+
+
+def test_runs_that_have_not_begun_or_not_ended_are_no_violation(folder: Path) -> None:
+    (folder / "sweep/1/levels.csv").unlink()
+    (folder / "sweep/1/metrics.csv").unlink()
+    status = json.loads((folder / "sweep/1/run.json").read_bytes())
+    status |= {"state": "interrupted", "tables": {}}
+    (folder / "sweep/1/run.json").write_text(json.dumps(sealed(status)))
+    refused = {"state": "failed", "overrides": [], "error": "pruning.rate=101"}
+    (folder / "sweep/2/run.json").write_text(json.dumps(sealed(refused)))
+    assert found(folder) == {}
