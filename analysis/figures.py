@@ -4,6 +4,7 @@ Rows of panels are experiments, columns what is measured. The paper's own form i
 """
 
 from collections.abc import Callable, Mapping, Set
+from functools import partial
 
 import pandas as pd
 import seaborn as sns
@@ -308,53 +309,52 @@ def _grid(
 ) -> Plate | None:
     """A row of panels for each experiment or network, a column for each of `found` by its label."""
     title = "experiment" if hue == "arm" else "network"
-    kinds = levels.groupby("experiment")[["arm", "rate"]].nunique().max()
-    several = [name for name in ("arm", "rate") if kinds[name] > 1 and name != hue]
-    dash = "kind" if several else hue
-    numbers = {
-        label: _named(of_label, levels).assign(
-            panel=label, kind=of_label[several].agg(", ".join, axis=1) if several else ""
-        )
-        for label, of_label in found.items()
-        if of_label["n"].sum()
-    }
+    numbers = {label: _named(of_label, levels, hue) for label, of_label in found.items()}
+    numbers = {label: of.assign(panel=label) for label, of in numbers.items() if of["n"].sum()}
     if not numbers:
         return None
     everything = pd.concat(numbers.values())
-    own = _colours(everything, hue)
+    own, dash = _colours(everything, hue), "kind" if everything["kind"].any() else hue
     rows = everything[title].nunique()
     square = rows == 1 and len(numbers) == 4
     figure, axes = drawing.panels(2, 2) if square else drawing.panels(rows, len(numbers))
     for row, name in zip(axes.reshape(rows, -1), everything[title].unique(), strict=True):
         for axis, (label, of_label) in zip(row, numbers.items(), strict=True):
             here = of_label[of_label[title] == name]
-            if here.empty:
-                axis.remove()
-                continue
-            if behind:
-                networks = levels.loc[levels["experiment"].isin(here["experiment"]), "network"]
-                back = behind[label][behind[label]["network"].isin(networks)]
-                drawing.draw_lines(
-                    axis, back, "density", colour=hue, colours=own, dash="rate", faint=True
-                )
-            drawing.draw_lines(axis, here, "density", colour=hue, colours=own, dash=dash)
-            axis.set_ylabel(label)
-            drawing.density_axis(axis, here["density"], linear=linear)
-            if "accuracy" in label:
-                drawing.accuracy_axis(axis, here.loc[here["level"] == 0, "mean"].mean(), here)
+            back = behind[label] if behind else here[:0]
+            back = back[back["network"].isin(here["network"])]
+            draw = partial(drawing.draw_lines, axis, x="density", colour=hue, colours=own)
+            draw(back, dash="rate", faint=True)
+            draw(here, dash=dash)
+            _label(axis, here, label, linear=linear)
         row[0].set_title(name, loc="left")
     drawing.legend(figure, everything, colour=hue, own=own, dash=dash)
-    return Plate(figure, everything.drop(columns=["network", "setting", "kind"], errors="ignore"))
+    return Plate(figure, everything.drop(columns=["network", "setting", "kind"]))
 
 
-def _named(found: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
-    """With the network, and what tells its experiments apart (`setting`)."""
-    if "network" not in levels:
-        return found
-    networks = levels.drop_duplicates("experiment").set_index("experiment")["network"]
+def _label(axis: Axes, here: pd.DataFrame, label: str, *, linear: bool) -> None:
+    """The axes of a panel, which goes where there is nothing to show."""
+    if here.empty:
+        axis.remove()
+        return
+    axis.set_ylabel(label)
+    drawing.density_axis(axis, here["density"], linear=linear)
+    if "accuracy" in label:
+        drawing.accuracy_axis(axis, here.loc[here["level"] == 0, "mean"].mean(), here)
+
+
+def _named(found: pd.DataFrame, levels: pd.DataFrame, hue: str = "arm") -> pd.DataFrame:
+    """With the network, what tells its experiments apart (`setting`), and, where an experiment has
+    several arms or rates beside `hue`, which of them it is (`kind`)."""
+    named = levels if "network" in levels else levels.assign(network=levels["experiment"])
+    networks = named.drop_duplicates("experiment").set_index("experiment")["network"]
     network = found["experiment"].map(networks)
     pairs = zip(found["experiment"], network, strict=True)
-    return found.assign(network=network, setting=[e.removeprefix(f"{n}, ") for e, n in pairs])
+    setting = [experiment.removeprefix(f"{of}, ") for experiment, of in pairs]
+    kinds = levels.groupby("experiment")[["arm", "rate"]].nunique().max()
+    several = [name for name in ("arm", "rate") if kinds[name] > 1 and name != hue]
+    kind = found[several].agg(", ".join, axis=1) if several else ""
+    return found.assign(network=network, setting=setting, kind=kind)
 
 
 def _colours(found: pd.DataFrame, hue: str) -> dict[str, drawing.Colour]:
