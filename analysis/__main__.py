@@ -61,7 +61,7 @@ def _of_figures(parser: argparse.ArgumentParser) -> None:
 def _of_claims(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
     told = "how far below dense a winning ticket may be (0.001: 0.1 points)"
-    parser.add_argument("--epsilon", type=float, default=0.001, help=told)
+    parser.add_argument("--epsilon", type=float, help=told)
     parser.add_argument("--out", type=Path, help="a CSV to write the verdicts to")
 
 

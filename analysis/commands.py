@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import style
 from rich.console import Console
 
-from analysis.claims import judged, winners
+from analysis.claims import EPSILON, judged, winners
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, Plate
 from analysis.figures import FIGURES
@@ -29,7 +29,8 @@ def weigh(arguments: argparse.Namespace) -> int:
         console.print(claim_table(verdicts))
     else:
         console.print("No runs of the paper's networks at its rates: no claims to test.")
-    console.print(winner_table(winners(runs.levels, arguments.epsilon), arguments.epsilon))
+    epsilon = EPSILON if arguments.epsilon is None else arguments.epsilon
+    console.print(winner_table(winners(runs.levels, epsilon), epsilon))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         rows = [
