@@ -22,6 +22,8 @@ from lth.claims import is_abandoned
 Status = dict[str, Any]
 REFRESH_SECONDS = 0.25
 LOG_SECONDS = 10.0
+PUBLISHED = "reference"
+"""The folder of published runs among one's own."""
 
 
 def read_statuses(folder: Path) -> list[tuple[Path, Status]]:
@@ -34,13 +36,15 @@ def read_statuses(folder: Path) -> list[tuple[Path, Status]]:
 
 def find_runs(root: Path) -> Iterator[Path]:
     """Folders with a run.json, not looking inside them nor inside a store; and folders that cannot
-    be looked into, as they may be such."""
+    be looked into, as they may be such. Published runs are found where one looks there."""
     closed: list[OSError] = []
     for path, names, files in os.walk(root, onerror=closed.append):
         if "run.json" in files:
             yield Path(path)
         if "run.json" in files or "claims" in names:
             names.clear()
+        elif PUBLISHED in names:
+            names.remove(PUBLISHED)
     yield from (Path(error.filename) for error in closed if isinstance(error, PermissionError))
 
 

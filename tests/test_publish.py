@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.collect import collect
+from analysis.status import find_runs
+from lth.audit import Audit
+
+Published = tuple[Path, Path]
+
+
+@pytest.fixture
+def published(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
+    """A sweep, and where it was published."""
+    out = tmp_path / "multirun/reference/tiny"
+    assert _publish(monkeypatch, clean / "sweep", out) == 0
+    return clean / "sweep", out
+
+
+def _publish(monkeypatch: pytest.MonkeyPatch, folder: Path, out: Path) -> int:
+    monkeypatch.setattr("sys.argv", ["analysis", "publish", str(folder), "--out", str(out)])
+    return main()
+
+
+def test_figures_and_claims_see_the_same(published: Published) -> None:
+    own, theirs = (collect([folder]) for folder in published)
+    assert not theirs.problems
+    pd.testing.assert_frame_equal(own.levels.drop(columns="run"), theirs.levels.drop(columns="run"))
+    curves = [runs.curves(runs.levels).drop(columns="run") for runs in (own, theirs)]
+    pd.testing.assert_frame_equal(*curves)
+
+
+def test_the_audit_sees_tables_alone(published: Published) -> None:
+    audit = Audit()
+    runs = sorted(find_runs(published[1]))
+    assert [found for run in runs for found in audit.of_run(run)] == []
+    assert [*audit.notes] == ["not-published: no store there, so that no training was looked at"]
+
+
+def test_a_changed_table_shows(published: Published) -> None:
+    run = next(find_runs(published[1]))
+    table = run / "levels.csv"
+    table.write_bytes(table.read_bytes().replace(b"12", b"13"))
+    assert "levels.csv was changed" in "".join(found.what for found in Audit().of_run(run))
+
+
+def test_nothing_tells_of_the_machine(published: Published, clean: Path) -> None:
+    files = [file for file in published[1].rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} == {".json", ".csv"}
+    for file in files:
+        assert str(clean) not in file.read_text()
+    status = json.loads(next(file for file in files if file.name == "run.json").read_bytes())
+    assert status["host"] is None
+    assert not any(word.startswith("store=") for word in status["overrides"])
+
+
+def test_published_runs_are_not_among_ones_own(published: Published, tmp_path: Path) -> None:
+    assert len([*find_runs(published[1])]) == 4
+    assert [*find_runs(tmp_path / "multirun")] == []
+
+
+def test_unfinished_runs_are_left_out(
+    clean: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = json.loads((clean / "sweep/0/run.json").read_bytes())
+    run = tmp_path / "sweep/0"
+    run.mkdir(parents=True)
+    status = {k: v for k, v in status.items() if k != "checksum"} | {"state": "failed"}
+    (run / "run.json").write_text(json.dumps(status))
+    assert _publish(monkeypatch, run.parent, tmp_path / "out") == 1
+    assert "failed. The same command goes on to its end." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
