@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from analysis import export, publish, store, verify
+from analysis import export, store, verify
 from analysis.status import overview
 
 WATCH_SECONDS = 1.0
@@ -28,7 +28,7 @@ def main() -> int:
         ("report", "all of it on one page, for a browser", _of_report, _later("report")),
         ("verify", "whether runs are what they claim", verify.add_arguments, verify.verify),
         ("export", "a ticket as a file for any torch code", export.add_arguments, export.export),
-        ("publish", "finished runs as small files", publish.add_arguments, publish.publish),
+        ("publish", "finished runs as small files", _of_publish, _later("publish")),
         ("status", "how runs stand, from their files alone", _of_status, tell),
         ("store", "what is in the store; its care", store.add_arguments, store.look_after),
     ):
@@ -69,6 +69,11 @@ def _of_claims(parser: argparse.ArgumentParser) -> None:
 def _of_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
     parser.add_argument("--out", type=Path, default=Path("report.html"))
+
+
+def _of_publish(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of runs or sweeps")
+    parser.add_argument("--out", type=Path, required=True, help="e.g. multirun/reference/NAME")
 
 
 def _of_status(parser: argparse.ArgumentParser) -> None:

@@ -157,7 +157,7 @@ class Run(NamedTuple):
 def read_run(folder: Path) -> Run:
     """What a run has recorded. Raises where that is missing or not whole."""
     status = json.loads((folder / "run.json").read_bytes())
-    _check_whole(folder, status)
+    check_whole(folder, status)
     state = state_of(folder)
     if state != "finished" and "tables" not in status and not (folder / "levels.csv").exists():
         raise ValueError(f"{state}, no level yet: {status.get('error', 'it has just begun')}")
@@ -187,7 +187,8 @@ def read_run(folder: Path) -> Run:
     return Run({**identity, **derived}, levels, lines)
 
 
-def _check_whole(folder: Path, status: dict[str, Any]) -> None:
+def check_whole(folder: Path, status: dict[str, Any]) -> None:
+    """Raise ValueError where a run's files are not as they were written."""
     if not is_whole(status):
         raise ValueError("run.json is not as it was written")
     for name, written in status.get("tables", {}).items():

@@ -1,4 +1,4 @@
-"""What `python -m analysis figures`, `claims` and `report` do."""
+"""What `python -m analysis figures`, `claims`, `report` and `publish` do."""
 
 import argparse
 import sys
@@ -13,7 +13,9 @@ from analysis.claims import EPSILON, judged, winners
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, Plate
 from analysis.figures import FIGURES
+from analysis.publish import publish_run
 from analysis.report import write_report
+from analysis.status import find_runs
 from analysis.tables import claim_table, winner_table
 from analysis.weights import WEIGHT_FIGURES
 
@@ -49,6 +51,21 @@ def report(arguments: argparse.Namespace) -> int:
     write_report(runs, arguments.folders, arguments.out)
     print(arguments.out)
     return 0
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    """Write each run to OUT/SWEEP/RUN; the exit code is 1 where one was left out, or none found."""
+    published, left_out = 0, 0
+    for folder in arguments.folders:
+        for run in sorted(find_runs(folder)):
+            try:
+                publish_run(run, arguments.out / run.resolve().relative_to(folder.resolve().parent))
+                published += 1
+            except (OSError, ValueError, KeyError) as error:
+                print(f"{run}: left out ({error})", file=sys.stderr)
+                left_out += 1
+    print(f"{arguments.out}: {published} runs")
+    return int(left_out > 0 or published == 0)
 
 
 def collected(folders: Sequence[Path]) -> Runs | None:

@@ -74,5 +74,5 @@ def test_unfinished_runs_are_left_out(
     status = {k: v for k, v in status.items() if k != "checksum"} | {"state": "failed"}
     (run / "run.json").write_text(json.dumps(status))
     assert _publish(monkeypatch, run.parent, tmp_path / "out") == 1
-    assert "failed. The same command goes on to its end." in capsys.readouterr().err
+    assert "failed: the same command goes on to its end" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
