@@ -29,10 +29,9 @@ from analysis.measured import (
     reported_accuracy,
     sample,
 )
+from analysis.points import FEWEST
 
 RESAMPLES = 5000
-FEWEST = 3
-"""Seeds below which there is no interval."""
 
 EPSILON = 0.001
 """How far below the dense network's accuracy a winning ticket may be, by default: 0.1 points."""

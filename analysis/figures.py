@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from analysis import drawing
 from analysis.collect import ARMS, REPLICATE, Runs
 from analysis.drawing import Plate
+from analysis.paired import paired
 from analysis.points import LINE, points
 
 TICKET, REINIT, RANDOM, ONE_SHOT, ONE_SHOT_REINIT = ARMS
@@ -30,6 +31,9 @@ QUANTITIES = {
     "seconds": "Seconds of training",
     "kept": "Density of the layer",
     "barrier": "Error barrier",
+    "gain": "Points above the dense network",
+    "behind": "Points behind the winning ticket",
+    "stop": "Early stop / the dense network's",
 }
 STOP, AT_STOP, TRAIN_AT_STOP, AT_END, TRAIN_AT_END = tuple(QUANTITIES)[:5]
 
@@ -171,6 +175,16 @@ def layers(runs: Runs) -> Plate | None:
     return Plate(figure, found)
 
 
+def differences(runs: Runs) -> Plate | None:
+    """What arms differ in within a seed, from the dense network and from the winning ticket."""
+    pairs = paired(runs.levels, at_end=VGG | RESNET)
+    plate = _against_density(pairs, ("gain", "behind", "stop"), interval=True)
+    for axis in plate.figure.axes if plate else ():
+        same = 1 if axis.get_ylabel() == QUANTITIES["stop"] else 0
+        axis.axhline(same, color="0.4", linewidth=1)
+    return plate
+
+
 def time(runs: Runs) -> Plate | None:
     """How long a training takes at each density."""
     return _against_density(runs.levels, ("seconds",))
@@ -197,7 +211,8 @@ def connectivity(runs: Runs) -> Plate | None:
 FIGURES: dict[str, Callable[[Runs], Plate | None]] = {
     function.__name__: function
     for function in (figure1, figure3, figure4, figure4c, figure5, figure6, figure7, figure8,
-                     figure9, figure12, figure14, settings, arms, layers, connectivity, time)
+                     figure9, figure12, figure14, settings, arms, differences, layers,
+                     connectivity, time)
 }  # fmt: skip
 """Name -> what draws it, in the order of the paper; then those that it does not have."""
 
@@ -286,11 +301,12 @@ def _against_density(
     hue: str = "arm",
     linear: bool = False,
     behind: pd.DataFrame | None = None,
+    interval: bool = False,
 ) -> Plate | None:
     """A panel for each quantity and experiment; or, with hue="setting", each network."""
     if levels.empty:
         return None
-    found = {QUANTITIES[q]: points(levels, q) for q in quantities}
+    found = {QUANTITIES[q]: points(levels, q, interval=interval) for q in quantities}
     faint = (
         {}
         if behind is None

@@ -2,18 +2,24 @@
 
 import math
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from analysis.collect import in_order
 
 LINE = ["experiment", "arm", "rate"]
 """What has a line of its own in a figure."""
+RANGE, INTERVAL = "range from minimum to maximum", "95 % interval (Student's t)"
+FEWEST = 3
+"""Repetitions below which there is no interval."""
 
 
-def points(rows: pd.DataFrame, quantity: str, *place: str) -> pd.DataFrame:
+def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = False) -> pd.DataFrame:
     """One row for each line and level, and each value of the columns `place` there: `quantity`, its
-    `mean`, `low` and `high` (minimum and maximum) over the `n` repetitions, the `most` that there
-    are anywhere on the line beyond level 0, and the `runs`. What was not measured does not count.
+    `mean`, the ends `low` and `high` of its `spread` over the `n` repetitions (minimum and maximum,
+    or an interval of the mean), the `most` that there are anywhere on the line beyond level 0, and
+    the `runs`. What was not measured does not count.
 
     Level 0 is one training for all draws of a seed, and says nothing about how many others there
     should be. Places within a line where nothing was measured, though it was before and after, have
@@ -26,9 +32,15 @@ def points(rows: pd.DataFrame, quantity: str, *place: str) -> pd.DataFrame:
         mean=(quantity, "mean"),
         low=(quantity, "min"),
         high=(quantity, "max"),
+        deviation=(quantity, "std"),
         n=(quantity, "size"),
         runs=("run", lambda runs: ";".join(sorted(set(runs)))),
     )
+    if interval:
+        half = stats.t.ppf(0.975, found["n"] - 1) * found["deviation"] / np.sqrt(found["n"])
+        half = half.where(found["n"] >= FEWEST)
+        found = found.assign(low=found["mean"] - half, high=found["mean"] + half)
+    found = found.assign(spread=INTERVAL if interval else RANGE)
     found = found if place else _with_gaps(found, rows)
     later = found[(found["level"] > 0) | (found["level"].max() == 0)]
     most = later.groupby(LINE, as_index=False).agg(most=("n", "max"))
@@ -37,7 +49,9 @@ def points(rows: pd.DataFrame, quantity: str, *place: str) -> pd.DataFrame:
     ordered = found.assign(place=found["arm"].map(order)).sort_values(
         ["experiment", "place", "rate", "level", *place], ignore_index=True
     )
-    return ordered[["quantity", *key, "density", "mean", "low", "high", "n", "most", "runs"]]
+    return ordered[
+        ["quantity", *key, "density", "mean", "low", "high", "spread", "n", "most", "runs"]
+    ]
 
 
 def _with_gaps(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -58,8 +72,9 @@ def incomplete(found: pd.DataFrame) -> pd.DataFrame:
     return found[(found["n"] < found["most"]) & (found["level"] > 0)]
 
 
-def in_words(found: pd.DataFrame, spread: str = "mean and range from minimum to maximum") -> str:
+def in_words(found: pd.DataFrame, spread: str = "") -> str:
     """What is shown of how many repetitions, for a caption: n, or that of each arm."""
+    spread = spread or f"mean and {found['spread'].iloc[0]}"
     beyond = found[(found["level"] > 0) | (found["level"].max() == 0)]
     arms = _counts(beyond, ["arm"])
     each = arms if all(" to " not in n for n in arms.values()) else _counts(beyond, ["arm", "rate"])

@@ -334,7 +334,7 @@ def test_the_command_writes_a_table_and_figures_with_their_numbers(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = sweep / "figures"
-    drawn = ("figure3", "figure4", "figure12", "layers", "time")
+    drawn = ("figure3", "figure4", "figure12", "differences", "layers", "time")
     assert analysis(monkeypatch, "figures", sweep, "--out", out, "--format", "png,svg") == 0
     assert {file.name for file in out.iterdir()} == {
         "levels.csv", *(f"{name}.{ending}" for name in drawn for ending in ("png", "svg", "csv"))
