@@ -41,8 +41,8 @@ NEAR = 0.05
 
 
 NO_EFFECT = {"speedup": 1.0, "slower_than_ticket": 1.0} | dict.fromkeys(
-    ("earlier", "gain", "below_ticket", "above_random_mask", "dense_gain", "best_gain",
-     "best_final_gain", "earlier_from", "better_from"), 0.0,
+    ("earlier", "gain", "below_ticket", "mean_below_ticket", "above_random_mask", "dense_gain",
+     "best_gain", "best_final_gain", "earlier_from", "better_from"), 0.0,
 )  # fmt: skip
 """What a rule gives where there is nothing to see; those that end with until: all of the ladder."""
 

@@ -32,6 +32,7 @@ QUANTITIES = {
     "kept": "Density of the layer",
     "barrier": "Error barrier",
     "gain": "Points above the dense network",
+    "gain_at_end": "Points above the dense network, at the end",
     "behind": "Points behind the winning ticket",
     "stop": "Early stop / the dense network's",
 }
@@ -178,7 +179,7 @@ def layers(runs: Runs) -> Plate | None:
 def differences(runs: Runs) -> Plate | None:
     """What arms differ in within a seed, from the dense network and from the winning ticket."""
     pairs = paired(runs.levels, at_end=VGG | RESNET)
-    plate = _against_density(pairs, ("gain", "behind", "stop"), interval=True)
+    plate = _against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
     for axis in plate.figure.axes if plate else ():
         same = 1 if axis.get_ylabel() == QUANTITIES["stop"] else 0
         axis.axhline(same, color="0.4", linewidth=1)

@@ -189,6 +189,11 @@ def below_ticket(case: Case) -> float:
     return 100 * float((ticket - case.own(ACCURACY)[:, case.place]).mean())
 
 
+def mean_below_ticket(case: Case) -> float:
+    difference = case.of.of(TICKET, ACCURACY) - case.own(ACCURACY)
+    return 100 * float(difference[:, case.densities < 50].mean())
+
+
 def above_random_mask(case: Case) -> float:
     sparse = case.densities < 50
     difference = case.own(ACCURACY) - case.of.of(RANDOM_MASK, ACCURACY)
@@ -299,14 +304,16 @@ def _first(case: Case, holds: NDArray[np.bool_]) -> float:
 RULES: dict[str, Callable[..., float]] = {
     rule.__name__: rule
     for rule in (
-        earlier, speedup, slower_than_ticket, gain, below_ticket, above_random_mask, best_gain,
-        best_final_gain, final_accuracy, dense_gain, earlier_until, earlier_from, better_until,
-        better_from, worse_from, weights_better_until, final_better_until, final_within_1_until,
-        fully_trained_until, weights, density, setting,
+        earlier, speedup, slower_than_ticket, gain, below_ticket, mean_below_ticket,
+        above_random_mask, best_gain, best_final_gain, final_accuracy, dense_gain, earlier_until,
+        earlier_from, better_until, better_from, worse_from, weights_better_until,
+        final_better_until, final_within_1_until, fully_trained_until, weights, density, setting,
     )
 }  # fmt: skip
 EXACT = {"weights", "density", "setting"}
 """Rules without chance."""
 RATIOS = {"earlier", "speedup", "slower_than_ticket"}
-COMPARED = {"slower_than_ticket": TICKET, "below_ticket": TICKET, "above_random_mask": RANDOM_MASK}
+COMPARED = dict.fromkeys(("slower_than_ticket", "below_ticket", "mean_below_ticket"), TICKET) | {
+    "above_random_mask": RANDOM_MASK
+}
 """Rules that need a second arm."""

@@ -11,20 +11,21 @@ from analysis.points import LINE
 def paired(levels: pd.DataFrame, at_end: Set[str] = frozenset()) -> pd.DataFrame:
     """A row for each line, level from 1 and seed, draws averaged: `gain`, test accuracy above the
     seed's dense network, and `behind`, below its winning ticket of that level, in points; `stop`,
-    early stop as a multiple of the dense network's. Accuracy is that at early stop; of the models
-    `at_end`, at the end.
+    early stop as a multiple of the dense network's. Accuracy is that at early stop, of the models
+    `at_end` at the end; `gain_at_end` is of all at the end.
     """
     own = _by_seed(levels, at_end)
     dense = own[own["level"] == 0].drop_duplicates(["experiment", "seed"])
     ticket = own[own["arm"] == ARMS[0]]
-    measured, same, place = ["accuracy", "stop"], ["experiment", "seed"], [*LINE, "level", "seed"]
-    place.remove("arm")
+    measured = ["accuracy", "final", "stop"]
+    same, place = ["experiment", "seed"], ["experiment", "rate", "level", "seed"]
     pairs = own[own["level"] > 0]
     pairs = pairs.join(dense.set_index(same)[measured].add_suffix("_dense"), on=same)
     pairs = pairs.join(ticket.set_index(place)[measured].add_suffix("_ticket"), on=place)
     behind = 100 * (pairs["accuracy_ticket"] - pairs["accuracy"])
     return pairs.assign(
         gain=100 * (pairs["accuracy"] - pairs["accuracy_dense"]),
+        gain_at_end=100 * (pairs["final"] - pairs["final_dense"]),
         behind=behind.where(pairs["arm"] != ARMS[0]),
         stop=pairs["stop"] / pairs["stop_dense"],
     )
@@ -38,6 +39,7 @@ def _by_seed(levels: pd.DataFrame, at_end: Set[str]) -> pd.DataFrame:
     return by_seed.agg(
         density=("density", "mean"),
         accuracy=("accuracy", "mean"),
+        final=("final_test_accuracy", "mean"),
         stop=("early_stop_iteration", "mean"),
         run=("run", lambda runs: ";".join(sorted(set(runs)))),
     ).reset_index()

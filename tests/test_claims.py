@@ -64,6 +64,8 @@ def claim(rule: str, **changes: Any) -> Claim:  # noqa: ANN401 - fields of a cla
     (claim("slower_than_ticket", arm="random reinit"), 4000 / 2000),
     (claim("gain"), 1.0),
     (claim("below_ticket", arm="random reinit", density=20.0), 3.0),
+    (claim("mean_below_ticket", arm="random reinit", depth=10), (3 + 5) / 2),
+    (claim("mean_below_ticket", arm="random mask", depth=10), (4 + 6 + 5 + 7 + 6 + 8) / 6),
     (claim("above_random_mask", arm="random reinit", depth=10), 2.0),
     (claim("best_gain", depth=10), 2.0),
     (claim("best_final_gain", depth=10), 2.0),

@@ -15,7 +15,7 @@ def row(
     return {
         "experiment": "e", "arm": arm, "rate": "20 %", "level": level, "seed": seed,
         "rewind.draw": draw, "density": 0.8**level, "model": "lenet", "run": f"{arm} {seed} {draw}",
-        "early_stop_test_accuracy": accuracy, "final_test_accuracy": accuracy - 0.5,
+        "early_stop_test_accuracy": accuracy, "final_test_accuracy": accuracy - 0.01 * level,
         "early_stop_iteration": stop,
     }  # fmt: skip
 
@@ -34,6 +34,7 @@ def levels() -> pd.DataFrame:
 def test_seeds_are_compared_with_themselves(levels: pd.DataFrame) -> None:
     pairs = paired(levels).set_index(["arm", "seed"]).sort_index()
     assert pairs.loc[TICKET, "gain"].tolist() == pytest.approx([2, 2, 2])
+    assert pairs.loc[TICKET, "gain_at_end"].tolist() == pytest.approx([1, 1, 1])
     assert pairs.loc[TICKET, "stop"].tolist() == [0.5, 0.5, 0.5]
     assert pairs.loc[TICKET, "behind"].isna().all()
     assert pairs.loc[REINIT, "gain"].tolist() == pytest.approx([1, 0, -1])
