@@ -58,13 +58,14 @@ def draw_lines(
     colour: str,
     colours: Mapping[str, Colour],
     dash: str = "rate",
+    among: pd.DataFrame | None = None,
     marked: bool = True,
     faint: bool = False,
 ) -> None:
     """A line for each line of `found`, coloured by the column `colour`, dashed and marked by the
-    column `dash`, with a band from low to high, and a ring where there are fewer repetitions than
-    elsewhere; or `faint`, for the background."""
-    dashes = look(found, dash)
+    column `dash` (as `among` all of the figure), with a band from low to high, and a ring where
+    there are fewer repetitions than elsewhere; or `faint`, for the background."""
+    dashes = look(found if among is None else among, dash)
     others = [name for name in LINE if name not in (colour, dash)]
     for (name, kind, *_), of_line in found.groupby([colour, dash, *others], sort=False):
         own, own_colour = of_line.sort_values(x), colours[name]

@@ -31,15 +31,17 @@ QUANTITIES = {
     "seconds": "Seconds of training",
     "kept": "Density of the layer",
     "barrier": "Error barrier",
-    "gain": "Points above the dense network",
-    "gain_at_end": "Points above the dense network, at the end",
-    "behind": "Points behind the winning ticket",
-    "stop": "Early stop / the dense network's",
+    "gain": "Points above dense, at early stop",
+    "gain_at_end": "Points above dense, at the end",
+    "behind": "Points behind the ticket",
+    "stop": "Early stop / that of dense",
 }
 STOP, AT_STOP, TRAIN_AT_STOP, AT_END, TRAIN_AT_END = tuple(QUANTITIES)[:5]
 
 CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """Those of the paper's figure 3."""
+CURVE_ITERATIONS = 15_000
+"""How far it goes."""
 NEAR = 0.15
 """How far from one of them, relatively, a level's density may be to be drawn for it."""
 STABLE = 0.02
@@ -180,9 +182,14 @@ def differences(runs: Runs) -> Plate | None:
     """What arms differ in within a seed, from the dense network and from the winning ticket."""
     pairs = paired(runs.levels, at_end=VGG | RESNET)
     plate = _against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
-    for axis in plate.figure.axes if plate else ():
-        same = 1 if axis.get_ylabel() == QUANTITIES["stop"] else 0
-        axis.axhline(same, color="0.4", linewidth=1)
+    if plate is None:
+        return None
+    highest = plate.numbers.loc[plate.numbers["quantity"] == "stop", "mean"].max()
+    for axis in plate.figure.axes:
+        is_ratio = axis.get_ylabel() == QUANTITIES["stop"]
+        axis.axhline(int(is_ratio), color="0.4", linewidth=1)
+        if is_ratio:
+            axis.set_ylim(0, 1.2 * highest)
     return plate
 
 
@@ -274,6 +281,7 @@ def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
     drawing.draw_lines(axis, shown, "iteration", colour="shown", colours=own, marked=False)
     axis.set(xlabel="Iteration", ylabel=QUANTITIES["test_accuracy"])
     axis.margins(x=0.01)
+    axis.set_xlim(right=min(of_row["iteration"].max(), CURVE_ITERATIONS))
     dense = of_row[of_row["level"] == 0]
     last = dense.loc[dense["iteration"] == dense["iteration"].max(), "mean"].mean()
     drawing.accuracy_axis(axis, last, of_row)
@@ -342,7 +350,7 @@ def _grid(
             back = back[back["network"].isin(here["network"])]
             draw = partial(drawing.draw_lines, axis, x="density", colour=hue, colours=own)
             draw(back, dash="rate", faint=True)
-            draw(here, dash=dash)
+            draw(here, dash=dash, among=everything)
             _label(axis, here, label, linear=linear)
         row[0].set_title(name, loc="left")
     drawing.legend(figure, everything, colour=hue, own=own, dash=dash)
