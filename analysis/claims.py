@@ -6,6 +6,7 @@ claim needs.
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from analysis.measured import (
     COMPARED,
     EXACT,
     FINAL,
+    NEAR,
     RATIOS,
     RULES,
     SAME,
@@ -36,15 +38,15 @@ RESAMPLES = 5000
 EPSILON = 0.001
 """How far below the dense network's accuracy a winning ticket may be, by default: 0.1 points."""
 
-NEAR = 0.05
-"""How far, relatively, a level's density may be from the one that a claim names."""
-
 
 NO_EFFECT = {"speedup": 1.0, "slower_than_ticket": 1.0} | dict.fromkeys(
     ("earlier", "gain", "below_ticket", "mean_below_ticket", "above_random_mask", "dense_gain",
-     "best_gain", "best_final_gain", "earlier_from", "better_from"), 0.0,
+     ), 0.0,
 )  # fmt: skip
-"""What a rule gives where there is nothing to see; those that end with until: all of the ladder."""
+"""What a rule gives where there is nothing to see; those that end with until: all of the ladder,
+those that end with from: its first level, by noise."""
+HIGHEST = ("best_gain", "best_final_gain")
+"""Rules that take the best of all levels: by noise alone, more than nothing."""
 
 
 class Verdict(NamedTuple):
@@ -63,8 +65,10 @@ class Verdict(NamedTuple):
 
 
 def judged(levels: pd.DataFrame) -> Iterator[Verdict]:
-    """Every claim about the networks that are there, at the paper's rates, for each experiment."""
-    named = _of_the_paper(levels)
+    """Every claim about the networks that are there, at the paper's rates, for each experiment that
+    prunes."""
+    prunes = levels.groupby("experiment")["level"].transform("max") > 0
+    named = _of_the_paper(levels[prunes])
     by_rate = named.groupby(["experiment", "paper", "rate"], sort=False)
     samples = {(str(e), n, str(r)): sample(rows) for (e, n, r), rows in by_rate}
     others: dict[str, list[Sample]] = {}
@@ -197,7 +201,9 @@ def _decided(found: Verdict, case: Case) -> tuple[str, str]:
 
 def _has_no_effect(found: Verdict, case: Case) -> bool:
     name = found.claim.name
-    if name == "worse_from":
+    if name in HIGHEST:
+        return found.measured <= _by_chance(case)
+    if name.endswith("_from"):
         return found.high >= float(case.densities[1]) - SAME
     if name.endswith("_until") and found.claim.bound != ">=":
         of_weights = name.startswith("weights")
@@ -206,27 +212,67 @@ def _has_no_effect(found: Verdict, case: Case) -> bool:
     return name in NO_EFFECT and found.low <= NO_EFFECT[name] <= found.high
 
 
-PROTOCOL = {
-    "lenet": (50_000, 60, 0.0012), "conv2": (20_000, 60, 0.0002), "conv4": (25_000, 60, 0.0003),
-    "conv6": (30_000, 60, 0.0003), "conv2_dropout": (60_000, 60, 0.0003),
-    "conv4_dropout": (75_000, 60, 0.0002), "conv6_dropout": (90_000, 60, 0.0002),
-    "resnet18": (30_000, 128, 0.1), "resnet18_low": (30_000, 128, 0.01),
-    "resnet18_warmup": (30_000, 128, 0.03), "vgg19": (112_480, 64, 0.1),
-    "vgg19_low": (112_480, 64, 0.01), "vgg19_warmup": (112_480, 64, 0.1),
+def _by_chance(case: Case) -> float:
+    """What a highest gain comes to, at most in 97.5 of 100 draws of seeds, if no level gains
+    anything on average."""
+    table = case.of.tables[case.claim.arm]
+    even = {name: own - (own - own[:, :1]).mean(axis=0) for name, own in table.items()}
+    nothing = replace(case.of, tables={**case.of.tables, case.claim.arm: even})
+    return _interval(case._replace(of=nothing), 0.0)[1]
+
+
+SETTINGS = {
+    "iterations": "training.iterations", "batch size": "training.batch_size",
+    "rate": "optimizer.options.lr", "optimizer": "optimizer.path",
+    "momentum": "optimizer.options.momentum", "weight decay": "optimizer.options.weight_decay",
+    "schedule": "optimizer.schedule.kind", "warmup": "optimizer.schedule.warmup",
+    "flip": "dataset.flip", "crop": "dataset.crop", "dropout": "model.options.dropout",
+    "init scale": "model.options.init_scale",
 }  # fmt: skip
-"""Network -> iterations, batch size and learning rate (figure 2, appendix H)."""
+ADAM = {
+    "batch size": 60, "optimizer": "torch.optim.Adam", "weight decay": 0, "schedule": "constant",
+    "warmup": 0, "flip": False, "crop": 0, "dropout": 0, "init scale": 1,
+}  # fmt: skip
+SGD = {
+    "optimizer": "torch.optim.SGD", "momentum": 0.9, "weight decay": 1e-4, "schedule": "multistep",
+    "warmup": 0, "flip": True, "crop": 4,
+}  # fmt: skip
+RESNET = {**SGD, "iterations": 30_000, "batch size": 128, "rate": 0.1}
+VGG = {**SGD, "iterations": 112_480, "batch size": 64, "rate": 0.1}
+PROTOCOL: dict[str, dict[str, Any]] = {
+    "lenet": {**ADAM, "iterations": 50_000, "rate": 0.0012},
+    "conv2": {**ADAM, "iterations": 20_000, "rate": 0.0002},
+    "conv4": {**ADAM, "iterations": 25_000, "rate": 0.0003},
+    "conv6": {**ADAM, "iterations": 30_000, "rate": 0.0003},
+    "conv2_dropout": {**ADAM, "iterations": 60_000, "rate": 0.0003, "dropout": 0.5},
+    "conv4_dropout": {**ADAM, "iterations": 75_000, "rate": 0.0002, "dropout": 0.5},
+    "conv6_dropout": {**ADAM, "iterations": 90_000, "rate": 0.0002, "dropout": 0.5},
+    "resnet18": RESNET,
+    "resnet18_low": {**RESNET, "rate": 0.01},
+    "resnet18_warmup": {**RESNET, "rate": 0.03, "warmup": 20_000},
+    "vgg19": VGG,
+    "vgg19_low": {**VGG, "rate": 0.01},
+    "vgg19_warmup": {**VGG, "warmup": 10_000},
+}
+"""Network -> how the paper trains it (figure 2, appendix H): names of SETTINGS."""
 
 
 def _departures(network: str, settings: Mapping[str, Any]) -> str:
     """What of the paper's protocol a run does not follow."""
-    names = ("training.iterations", "training.batch_size", "optimizer.options.lr")
-    pairs = zip(names, PROTOCOL.get(network, ()), strict=False)
+    protocol = PROTOCOL.get(network, {})
     told = [
-        f"{name.rpartition('.')[2]} {settings[name]:g} for {paper:g}"
-        for name, paper in pairs
-        if name in settings and not math.isclose(settings[name], paper)
+        f"{name} {_short(settings[setting])} for {_short(protocol[name])}"
+        for name, setting in SETTINGS.items()
+        if name in protocol and setting in settings
+        if _short(settings[setting]) != _short(protocol[name])
     ]
     return f" (not the paper's: {', '.join(told)})" if told else ""
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 - any setting
+    """As it is written in a title; numbers that are equal, alike."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.6g}" if number else str(value).removeprefix("torch.optim.")
 
 
 def _of_the_paper(levels: pd.DataFrame) -> pd.DataFrame:
@@ -239,6 +285,8 @@ def _of_the_paper(levels: pd.DataFrame) -> pd.DataFrame:
 
 def _paper_network(row: Mapping[Any, Any]) -> str:
     """The network group whose settings a run has, or "" where the paper has none of them."""
+    if row["pruning.rates"] and row["pruning.mode"] == "iterative":
+        return ""
     model, data = str(row["model"]), str(row["network"]).partition(" on ")[2]
     if model == "lenet_300_100":
         usual = (row["pruning.linear_rate"], row["pruning.output_rate"]) == (20, 10)
@@ -269,7 +317,7 @@ def _deep(row: Mapping[Any, Any], model: str) -> str:
     if row["pruning.scope"] == "layerwise":
         return f"{model}_layerwise" if warm else ""
     for name in (model, f"{model}_low", f"{model}_warmup"):
-        if (lr, warm) == (PROTOCOL[name][2], name.endswith("_warmup")):
+        if (lr, warm) == (PROTOCOL[name]["rate"], name.endswith("_warmup")):
             return name
     return ""
 

@@ -177,6 +177,7 @@ def read_run(folder: Path) -> Run:
     derived = {
         "run": str(folder),
         "state": state,
+        "started": status.get("started", 0.0),
         "model": groups["model"],
         "network": f"{groups['model']} on {groups['dataset']}{noise}",
         "rate": _rates(identity),
@@ -245,7 +246,7 @@ def _without_repeats(levels: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
     and level 0 of all draws. Different results under the same settings are reported.
     """
     result = ["setting", "arm", "rate", "level"]
-    levels = levels.sort_values([*result, *REPLICATE, "run"], ignore_index=True)
+    levels = levels.sort_values([*result, *REPLICATE, "started", "run"], ignore_index=True)
     key = [*result, *REPLICATE]
     found = levels.groupby(key, dropna=False)[["training", "early_stop_val_loss"]].nunique()
     problems += [

@@ -27,7 +27,7 @@ def export(arguments: argparse.Namespace) -> int:
             raise LotteryError(
                 f"--level {level}: this run has levels 0 to {max(run.trainings)}. Choose one."
             )
-        save_ticket(arguments.out, run.trainings[level], run.inputs())
+        save_ticket(arguments.out, level, run.trainings[level], run.inputs())
     except (LotteryError, Damaged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -40,7 +40,7 @@ STOP, AT_STOP, TRAIN_AT_STOP, AT_END, TRAIN_AT_END = tuple(QUANTITIES)[:5]
 
 CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """Those of the paper's figure 3."""
-CURVE_ITERATIONS = 15_000
+LENET_ITERATIONS = 15_000
 """How far it goes."""
 NEAR = 0.15
 """How far from one of them, relatively, a level's density may be to be drawn for it."""
@@ -59,6 +59,7 @@ def figure3(runs: Runs) -> Plate | None:
     levels = _of_arms(runs.levels, {TICKET, REINIT})
     if levels.empty:
         return None
+    short = set(_of_models(levels, LENET)["experiment"])
     metrics = runs.curves(at_densities(levels))
     found = points(_in_all_runs(metrics), "test_accuracy", "iteration")
     rows = list(found.groupby(["experiment", "rate"], sort=False))
@@ -69,6 +70,8 @@ def figure3(runs: Runs) -> Plate | None:
             axis.remove()
         for axis, (arm, of_arm) in zip(row, arms, strict=False):
             _draw_curves(axis, of_arm, of_row)
+            if experiment in short:
+                axis.set_xlim(right=min(of_row["iteration"].max(), LENET_ITERATIONS))
             drawing.title(axis, f"{experiment}\n{arm}, {rate} a level")
     drawing.caption(figure, found)
     return Plate(figure, found)
@@ -180,7 +183,7 @@ def layers(runs: Runs) -> Plate | None:
 
 def differences(runs: Runs) -> Plate | None:
     """What arms differ in within a seed, from the dense network and from the winning ticket."""
-    pairs = paired(runs.levels, at_end=VGG | RESNET)
+    pairs = paired(runs.levels)
     plate = _against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
     if plate is None:
         return None
@@ -189,7 +192,7 @@ def differences(runs: Runs) -> Plate | None:
         is_ratio = axis.get_ylabel() == QUANTITIES["stop"]
         axis.axhline(int(is_ratio), color="0.4", linewidth=1)
         if is_ratio:
-            axis.set_ylim(0, 1.2 * highest)
+            axis.set_ylim(0, 1.2 * highest if highest > 0 else None)
     return plate
 
 
@@ -281,7 +284,6 @@ def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
     drawing.draw_lines(axis, shown, "iteration", colour="shown", colours=own, marked=False)
     axis.set(xlabel="Iteration", ylabel=QUANTITIES["test_accuracy"])
     axis.margins(x=0.01)
-    axis.set_xlim(right=min(of_row["iteration"].max(), CURVE_ITERATIONS))
     dense = of_row[of_row["level"] == 0]
     last = dense.loc[dense["iteration"] == dense["iteration"].max(), "mean"].mean()
     drawing.accuracy_axis(axis, last, of_row)

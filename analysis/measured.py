@@ -26,6 +26,8 @@ MEASURED = (STOP, ACCURACY, FINAL, TRAINED, "weights_remaining")
 
 FULLY = 0.995
 """Training accuracy that counts as 100 %: what is printed so."""
+NEAR = 0.05
+"""How far, relatively, a level's density may be from the one that a claim names."""
 SAME = 1e-9
 """What sums of floats may be apart that stand for one number."""
 
@@ -191,13 +193,19 @@ def below_ticket(case: Case) -> float:
 
 def mean_below_ticket(case: Case) -> float:
     difference = case.of.of(TICKET, ACCURACY) - case.own(ACCURACY)
-    return 100 * float(difference[:, case.densities < 50].mean())
+    return 100 * float(difference[:, _claimed(case)].mean())
 
 
 def above_random_mask(case: Case) -> float:
-    sparse = case.densities < 50
     difference = case.own(ACCURACY) - case.of.of(RANDOM_MASK, ACCURACY)
-    return 100 * float(difference[:, sparse].mean())
+    return 100 * float(difference[:, _claimed(case)].mean())
+
+
+def _claimed(case: Case) -> NDArray[np.bool_]:
+    """The levels below 50 %, down to the depth that the claim needs."""
+    assert case.claim.depth is not None
+    lowest = case.densities[case.densities <= case.claim.depth * (1 + NEAR)].max()
+    return np.asarray((case.densities < 50) & (case.densities >= lowest - SAME))
 
 
 def best_gain(case: Case) -> float:
@@ -236,13 +244,13 @@ def better_from(case: Case) -> float:
 
 
 def worse_from(case: Case) -> float:
-    after = _end(_gains(case, ACCURACY) >= -SAME) + 1
+    after = _end(case.densities, _gains(case, ACCURACY) >= -SAME) + 1
     return float(case.densities[after]) if after < len(case.densities) else 0.0
 
 
 def weights_better_until(case: Case) -> float:
     left = case.own("weights_remaining").mean(axis=0)
-    return float(left[_end(_gains(case, ACCURACY) >= -SAME)])
+    return float(left[_end(case.densities, _gains(case, ACCURACY) >= -SAME)])
 
 
 def final_better_until(case: Case) -> float:
@@ -281,10 +289,11 @@ def _stops(case: Case) -> Array:
     return np.asarray(means / means[0])
 
 
-def _end(holds: NDArray[np.bool_]) -> int:
+def _end(densities: Array, holds: NDArray[np.bool_]) -> int:
     """The last level at which it holds, before two in a row at which it does not: noise alone lets
-    one fail."""
-    start = int(np.argmax(holds[1:])) + 1 if holds[1:].any() else 0
+    one fail. Down to 50 %, where little has changed yet, it may begin later."""
+    begun = np.flatnonzero(holds & (densities >= 50 - SAME) & (densities < 100))
+    start = int(begun[0]) if len(begun) else 1
     failures = ~holds[start:]
     twice = failures & np.append(failures[1:], True)
     stop = start + int(np.argmax(np.append(twice, True)))
@@ -292,7 +301,7 @@ def _end(holds: NDArray[np.bool_]) -> int:
 
 
 def _last(case: Case, holds: NDArray[np.bool_]) -> float:
-    return float(case.densities[_end(holds)])
+    return float(case.densities[_end(case.densities, holds)])
 
 
 def _first(case: Case, holds: NDArray[np.bool_]) -> float:

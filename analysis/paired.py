@@ -1,20 +1,19 @@
 """Differences within a seed: what an arm has over the others that share its dense network."""
 
-from collections.abc import Set
-
 import pandas as pd
 
 from analysis.collect import ARMS
+from analysis.measured import reported_accuracy
 from analysis.points import LINE
 
 
-def paired(levels: pd.DataFrame, at_end: Set[str] = frozenset()) -> pd.DataFrame:
+def paired(levels: pd.DataFrame) -> pd.DataFrame:
     """A row for each line, level from 1 and seed, draws averaged: `gain`, test accuracy above the
     seed's dense network, and `behind`, below its winning ticket of that level, in points; `stop`,
-    early stop as a multiple of the dense network's. Accuracy is that at early stop, of the models
-    `at_end` at the end; `gain_at_end` is of all at the end.
+    early stop as a multiple of the dense network's. Accuracy is that at early stop, of VGG and
+    ResNet at the end; `gain_at_end` is of all at the end.
     """
-    own = _by_seed(levels, at_end)
+    own = _by_seed(levels)
     dense = own[own["level"] == 0].drop_duplicates(["experiment", "seed"])
     ticket = own[own["arm"] == ARMS[0]]
     measured = ["accuracy", "final", "stop"]
@@ -23,18 +22,20 @@ def paired(levels: pd.DataFrame, at_end: Set[str] = frozenset()) -> pd.DataFrame
     pairs = pairs.join(dense.set_index(same)[measured].add_suffix("_dense"), on=same)
     pairs = pairs.join(ticket.set_index(place)[measured].add_suffix("_ticket"), on=place)
     behind = 100 * (pairs["accuracy_ticket"] - pairs["accuracy"])
+    later = pairs["stop_dense"] > 0  # at 0, nothing was learnt
     return pairs.assign(
         gain=100 * (pairs["accuracy"] - pairs["accuracy_dense"]),
         gain_at_end=100 * (pairs["final"] - pairs["final_dense"]),
         behind=behind.where(pairs["arm"] != ARMS[0]),
-        stop=pairs["stop"] / pairs["stop_dense"],
+        stop=pairs["stop"] / pairs["stop_dense"].where(later),
     )
 
 
-def _by_seed(levels: pd.DataFrame, at_end: Set[str]) -> pd.DataFrame:
+def _by_seed(levels: pd.DataFrame) -> pd.DataFrame:
     """Accuracy and early stop of each line, level and seed."""
-    at_stop = levels["early_stop_test_accuracy"]
-    chosen = at_stop.where(~levels["model"].isin(at_end), levels["final_test_accuracy"])
+    reported = levels["model"].map(lambda model: reported_accuracy({"model": model}))
+    at_end = reported == "final_test_accuracy"
+    chosen = levels["early_stop_test_accuracy"].where(~at_end, levels["final_test_accuracy"])
     by_seed = levels.assign(accuracy=chosen).groupby([*LINE, "level", "seed"], sort=False)
     return by_seed.agg(
         density=("density", "mean"),

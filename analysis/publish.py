@@ -52,4 +52,5 @@ def _without_the_machine(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_private(override: str) -> bool:
-    return override.lstrip("+~").partition("=")[0] in PRIVATE
+    name = override.lstrip("+~").partition("=")[0]
+    return any(f"{name}.".startswith(f"{private}.") for private in PRIVATE)

@@ -92,6 +92,7 @@ def claim_cells(found: Verdict) -> tuple[str, ...]:
     claim = found.claim
     at = [
         f" at {claim.density:g} %" if claim.density else "",
+        f" at level {claim.level}" if claim.level and not claim.says.startswith("density") else "",
         f", {claim.arm}" if claim.arm else "",
     ]
     bound = "" if claim.bound == "=" else f"{claim.bound} "
@@ -120,7 +121,7 @@ def winner_table(found: pd.DataFrame, epsilon: float) -> Table:
     table = Table(
         *("experiment", "arm", "rate", "winning levels", "smallest winning density", "n"),
         title=f"winning: accuracy at early stop not below dense by more than {100 * epsilon:g} "
-        "points, in no more iterations",
+        "points, in no more iterations (VGG, ResNet: accuracy at the end alone)",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,

@@ -140,12 +140,6 @@ def _of_iterations(spec: Spec) -> Iterator[str]:
             f"{told} reaches past the end of a training of training.iterations={total}. Use "
             "smaller ones, or a larger budget."
         )
-    examples, batch = spec.dataset.training_examples, spec.training.batch_size
-    if batch > examples:
-        yield (
-            f"training.batch_size={batch}: {max(examples, 0)} examples are left to train on "
-            "(dataset.examples less validation and test). Set less aside, or use smaller batches."
-        )
 
 
 def _fitting_model(spec: Spec) -> nn.Module:

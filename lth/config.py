@@ -47,7 +47,7 @@ def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
         lengths = {"it": 1, "ep": kept // training["batch_size"]}
     except (TypeError, KeyError, ZeroDivisionError):
         return plain
-    if lengths["ep"] < 1:
+    if lengths["ep"] < 1 and training["batch_size"] > 0:
         raise LotteryError(
             f"training.batch_size={training['batch_size']}: {kept} examples are left to train on "
             "(dataset.examples less validation and test), not one whole batch. Set less aside, or "

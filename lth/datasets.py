@@ -133,6 +133,8 @@ def image_folder(root: Path, folder: str, channels: int) -> Source:
     `channels`: 3 for colours, 1 for grey. Raises LotteryError where there are none, one cannot be
     read, or sizes or classes differ.
     """
+    if channels not in (1, 3):
+        raise LotteryError(f"dataset.loader.channels={channels}: 3 (colours) or 1 (grey).")
     home = root / folder
     files = {part: sorted(_pictures(home / part)) for part in ("train", "test")}
     if not files["train"]:

@@ -69,6 +69,9 @@ class Eager:
     def load(self, state: Mapping[str, Tensor]) -> None:
         self._model.load_state_dict(state)
 
+    def layout(self) -> list[int]:
+        return [parameter.numel() for parameter in self._model.parameters()]
+
 
 @torch.no_grad()
 def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:

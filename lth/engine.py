@@ -138,7 +138,7 @@ class Engine:
         return claim is not None
 
     def _make(self, node: Stored, pending: list[Stored], claims: ExitStack) -> None:
-        if self.store.has_weights(node):  # published between the look and the claim
+        if self.store.is_made(node):  # published between the look and the claim
             return
         if isinstance(node, Snapshot):  # nobody had asked for it when its training ran
             self._run(node.of, {node.iteration: node}, until=node.iteration)
@@ -204,6 +204,7 @@ class Engine:
     ) -> Progress:
         """Train from where the last attempt was saved, to the end or `until` an iteration."""
         recipe, whole = training.recipe, until is None
+        set_precision(recipe)  # criteria compute too
         return train(
             self._model(training),
             self._inputs.weights(training.weights, recipe.network),

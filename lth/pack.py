@@ -147,6 +147,10 @@ class Member:
             place.copy_(state[name])
         self._pack.changed()
 
+    def layout(self) -> list[int]:
+        (group,) = self.optimizer.param_groups
+        return [stack[self._index].numel() for stack in group["params"]]
+
 
 class MemberOptimizer:
     """One member's part of the optimiser of a pack, in the form of an optimiser of its own."""

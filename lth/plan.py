@@ -91,7 +91,7 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
 def _checked(spec: Spec, known: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     """The ladder of a run that can be run; seeds and draws make no difference."""
     key = str(canonical(replace(spec, seed=0, rewind=replace(spec.rewind, draw=0))))
-    key += f" {spec.pruning.levels}"
+    key += f" {spec.pruning.levels} {spec.probe}"
     if key not in known:
         check(spec)
         model = build_model(Fresh(recipe(spec).network, seed=0))

@@ -125,6 +125,7 @@ class RunFolder:
         self._lines[level] = line_rows(level, density, iteration, line)
         if not cached:
             self.write_tables()
+            self.update()
 
     def write_tables(self) -> None:
         """The CSVs of the levels that are there, in order."""

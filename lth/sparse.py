@@ -136,6 +136,9 @@ class Sparse:
         for tensor, places, values in self._slots(state):
             values.copy_(tensor.flatten()[places])
 
+    def layout(self) -> list[int]:
+        return [self._vector.numel()]
+
     def _slots(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor | slice, Tensor]]:
         """Each weight and bias of a state, which of its entries, and these in the vector."""
         parts = self._vector.detach().split(self._parts)

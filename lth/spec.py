@@ -92,7 +92,8 @@ class Schedule:
     """Of multistep: the iterations from which on the rate is `gamma` times what it was."""
     gamma: Annotated[float, Field(gt=0, le=1)]
     warmup: NonNegativeInt
-    """Iterations over which the rate rises linearly from 0, before any kind; 0: none."""
+    """Iterations over which the rate rises linearly from 0, whatever the kind; 0: none. Milestones
+    stay where they are."""
 
 
 @dataclass(frozen=True, config=STRICT)

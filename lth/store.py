@@ -77,6 +77,10 @@ class Store:
             del self._done[node]  # another process may have made them again
         return self.exists(node) and bool(WEIGHTS & self._done[node].keys())
 
+    def is_made(self, node: Node) -> bool:
+        """Whether there is nothing left to be made of `node`."""
+        return self.exists(node) if isinstance(node, Line) else self.has_weights(node)
+
     def read(self, node: Node, name: str) -> bytes:
         """The content of a published file. Raises Damaged unless it is what was published."""
         if not self.exists(node):
@@ -117,7 +121,7 @@ class Store:
         self._done.pop(node, None)
         if not self.exists(node) and self.path(node).exists():
             self.set_aside(node)
-        elif self.exists(node) and not self.has_weights(node):
+        elif self.exists(node) and not self.is_made(node):
             self._replace(node, aside)  # a curve and weights have to be of one training
         self.path(node).parent.mkdir(exist_ok=True)
         try:

@@ -54,9 +54,9 @@ class Ticket:
         return model
 
 
-def save_ticket(file: Path, training: Training, inputs: Inputs) -> None:
-    """Write that of a stored training. Raises Damaged, and LotteryError where its weights are gone
-    from the store or the file cannot be written."""
+def save_ticket(file: Path, level: int, training: Training, inputs: Inputs) -> None:
+    """Write that of a stored training, which is a `level` of its run. Raises Damaged, and
+    LotteryError where its weights are gone from the store or the file cannot be written."""
     network = training.recipe.network
     if not inputs.store.has_weights(training):
         raise LotteryError(f"{inputs.store.root}: it does not have the weights of {training}. Run "
@@ -67,8 +67,8 @@ def save_ticket(file: Path, training: Training, inputs: Inputs) -> None:
         "final": inputs.weights(Final(training), network),
     }
     about = {
-        "network": canonical(network), "recipe": canonical(training.recipe, "recipe"),
-        "seed": training.seed, "level": training.mask.level, "training": training.digest,
+        "network": canonical(network), "recipe": canonical(training.recipe),
+        "seed": training.seed, "level": level, "training": training.digest,
         "start": training.start, "pruned": training.pruned,
     }  # fmt: skip
     tensors = {f"{part}/{name}": t for part, own in parts.items() for name, t in own.items()}

@@ -35,6 +35,9 @@ class Trainable(Protocol):
     def load(self, state: Mapping[str, Tensor]) -> None:
         """The inverse."""
 
+    def layout(self) -> list[int]:
+        """How many weights each of the optimiser's tensors holds of this network."""
+
 
 def backend(
     model: nn.Module,
@@ -74,17 +77,13 @@ class Progress:
                 "seconds": torch.tensor(self.seconds, dtype=torch.float64),
                 "curve": torch.tensor(self.curve, dtype=torch.float64),
                 "loss_sum": self.loss_sum,
-                "layout": torch.tensor(self._layout()),
+                "layout": torch.tensor(self.network.layout()),
             },
         } | {
             f"optimizer {index}": {k: v for k, v in state.items() if isinstance(v, Tensor)}
             for index, state in self.network.optimizer.state_dict()["state"].items()
         }
         return save({f"{group}/{k}": v for group, part in groups.items() for k, v in part.items()})
-
-    def _layout(self) -> list[int]:
-        """How the optimiser's weights are put together."""
-        return [parameter.numel() for parameter in self.network.optimizer.param_groups[0]["params"]]
 
     def restore(self, content: bytes) -> None:
         """Go on from what `to_bytes` gave, unless weights were put together otherwise there (on
@@ -93,7 +92,7 @@ class Progress:
         for key, value in load(content).items():
             group, _, name = key.partition("/")
             groups.setdefault(group, {})[name] = value
-        if groups["own"]["layout"].tolist() != self._layout():
+        if groups["own"]["layout"].tolist() != self.network.layout():
             return
         self.network.load(groups["model"])
         self.early = groups["early"]
@@ -102,7 +101,7 @@ class Progress:
         self.curve = [Evaluation(int(i), *rest) for i, *rest in own["curve"].tolist()]
         self.loss_sum.copy_(own["loss_sum"])
         optimizer = self.network.optimizer
-        indices = range(len(self._layout()))
+        indices = range(len(self.network.layout()))
         state = {i: groups[f"optimizer {i}"] for i in indices if f"optimizer {i}" in groups}
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 

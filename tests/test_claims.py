@@ -10,7 +10,7 @@ import pytest
 
 from analysis.claims import judge, judged, winners
 from analysis.collect import collect
-from analysis.measured import RULES, Claim, _end, paper_claims, sample
+from analysis.measured import RULES, Array, Claim, _end, paper_claims, sample
 from tests.test_analysis import analysis, write_run
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
@@ -89,10 +89,19 @@ def test_rules_on_numbers_that_are_easy_to_check(found: Claim, expected: float) 
     assert judge("", sample(ALL), found).measured == pytest.approx(expected)
 
 
+def ladder(levels: int) -> Array:
+    return np.array([100 * 0.8**level for level in range(levels)])
+
+
 def test_one_level_that_fails_by_chance_does_not_end_a_ladder() -> None:
-    assert [_end(np.array(holds, bool)) for holds in (
+    assert [_end(ladder(len(holds)), np.array(holds, bool)) for holds in (
         [1, 1, 0, 1, 0, 0, 1], [1, 0, 1, 1, 1, 0], [1, 0, 0, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1], [1],
     )] == [3, 4, 3, 0, 2, 0]  # fmt: skip
+
+
+def test_a_lucky_level_below_50_percent_begins_nothing() -> None:
+    holds = np.array([1, 0, 0, 0, 0, 0, 1, 0], bool)
+    assert _end(ladder(8), holds) == 0
 
 
 def test_both_estimators_of_a_ratio() -> None:
@@ -191,6 +200,43 @@ def test_noise_around_the_dense_network_reproduces_nothing() -> None:
     for rule in ("better_until", "worse_from", "best_gain"):
         found = judge("", noise, claim(rule, value=20, unit="% density", density=None, depth=10))
         assert found.verdict != "reproduced", found
+
+
+@pytest.mark.parametrize("rule", ["best_gain", "better_from", "earlier_from"])
+def test_the_best_or_first_of_many_levels_is_not_there_by_noise(rule: str) -> None:
+    random = np.random.default_rng(1)
+    for _ in range(5):
+        accuracies = 0.97 + 0.002 * random.standard_normal((5, 4))
+        stops = 1000 + 300 * random.standard_normal((5, 4))
+        noise = sample(rows("winning ticket", stops.tolist(), accuracies.tolist()))
+        value = 0.2 if rule == "best_gain" else 50
+        found = judge("", noise, claim(rule, value=value, digits=1, density=None, depth=10))
+        assert found.verdict != "reproduced", found
+
+
+def test_a_level_that_gains_in_all_seeds_is_the_best_of_them() -> None:
+    accuracies = [[0.96, 0.961, 0.97, 0.95], [0.95, 0.949, 0.961, 0.94], [0.97, 0.972, 0.981, 0.96]]
+    found = judge("", sample(rows("winning ticket", [[1000] * 4] * 3, accuracies)),
+                  claim("best_gain", value=1.1, digits=1, density=None, depth=10))  # fmt: skip
+    assert found.measured == pytest.approx(3.2 / 3)
+    assert found.verdict == "reproduced"
+
+
+def test_what_departs_from_the_protocol_stands_in_the_title(tmp_path: Path) -> None:
+    own = {"model.options.widths": [300, 100], "optimizer.path": "torch.optim.AdamW",
+           "optimizer.options.weight_decay": 0.01, "training.iterations": 50_000}  # fmt: skip
+    mnist = {"model": "lenet_300_100", "dataset": "mnist"}
+    write_run(tmp_path / "0", seed=0, rate=20.0, settings=own, groups=mnist)
+    titles = {found.experiment for found in judged(collect([tmp_path]).levels)}
+    departures = "rate 0.1 for 0.0012, optimizer AdamW for Adam, weight decay 0.01 for 0"
+    assert titles == {f"lenet_300_100 on mnist, 20 % a level (not the paper's: {departures})"}
+
+
+def test_lists_of_rates_are_the_papers_where_each_prunes_the_dense_network(tmp_path: Path) -> None:
+    own = {"model.options.widths": [300, 100], "pruning.rates": [50, 50]}
+    mnist = {"model": "lenet_300_100", "dataset": "mnist"}
+    write_run(tmp_path / "0", seed=0, rate=20.0, settings=own, groups=mnist)
+    assert list(judged(collect([tmp_path]).levels)) == []
 
 
 def test_every_claim_of_the_paper_has_a_rule() -> None:

@@ -99,7 +99,10 @@ def test_members_go_on_to_the_same_bytes_and_one_can_go_on_alone() -> None:
         assert_equal(ours.network.state(), theirs.network.state())
         assert repr(ours.curve) == repr(theirs.curve)
     how = recipe("adam", iterations=60)
-    second = train(model(), starts()[1], masks()[1], DATA, how, tasks[1], only_eager=True)
+    seen = []
+    second = train(model(), starts()[1], masks()[1], DATA, how, tasks[1], only_eager=True,
+                   tick=lambda running: seen.append(running[0].iteration))  # fmt: skip
+    assert seen[0] == 23
     assert_close(second, whole[1])
 
 

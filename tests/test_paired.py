@@ -66,7 +66,11 @@ def test_draws_of_a_seed_are_one_repetition(levels: pd.DataFrame) -> None:
 
 def test_models_without_early_stop_are_compared_at_the_end(levels: pd.DataFrame) -> None:
     at_end = levels.assign(final_test_accuracy=0.25 + 0.125 * levels["level"])
-    assert set(paired(at_end, at_end={"lenet"})["gain"]) == {12.5}
+    assert set(paired(at_end.assign(model="vgg19"))["gain"]) == {12.5}
+
+
+def test_a_dense_network_that_learnt_nothing_has_no_ratio(levels: pd.DataFrame) -> None:
+    assert paired(levels.assign(early_stop_iteration=0))["stop"].isna().all()
 
 
 def test_without_a_ticket_nothing_is_behind_it(levels: pd.DataFrame) -> None:

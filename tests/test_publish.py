@@ -6,6 +6,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.collect import collect
+from analysis.publish import _is_private
 from analysis.status import find_runs
 from lth.audit import Audit
 
@@ -55,6 +56,8 @@ def test_nothing_tells_of_the_machine(published: Published, clean: Path) -> None
     status = json.loads(next(file for file in files if file.name == "run.json").read_bytes())
     assert status["host"] is None
     assert not any(word.startswith("store=") for word in status["overrides"])
+    assert _is_private("+tracker.uri=http://user:secret@host")
+    assert not _is_private("dataset.root_of_all=1")
 
 
 def test_published_runs_are_not_among_ones_own(published: Published, tmp_path: Path) -> None:

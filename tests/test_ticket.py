@@ -34,7 +34,7 @@ def stored(engine: Engine, tiny: Composer) -> tuple[Training, Inputs]:
 
 @pytest.fixture
 def ticket(stored: tuple[Training, Inputs], tmp_path: Path) -> Ticket:
-    save_ticket(tmp_path / "ticket.safetensors", *stored)
+    save_ticket(tmp_path / "ticket.safetensors", 2, *stored)
     return load_ticket(tmp_path / "ticket.safetensors")
 
 

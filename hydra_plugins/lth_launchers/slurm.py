@@ -4,6 +4,7 @@ What a job runs is a copy of the code, made at submission: later edits change no
 pre-empted or runs out of time saves, is queued again, and goes on.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -161,7 +162,8 @@ class Runs:
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
         for process in self._processes:
-            process.wait(SAVING_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(SAVING_SECONDS)
         return submitit.helpers.DelayedSubmission(Runs(*self._work))
 
 
