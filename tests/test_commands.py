@@ -55,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("commands")
     for name in ("run.py", "analysis", "lth", "conf", "hydra_plugins"):
         (path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "multirun/reference", path / "multirun/reference")
     return path
 
 
@@ -73,11 +74,18 @@ def test_a_command_works_as_it_stands(command: str, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("block", [b for page in PAGES for b in blocks(page, "console")])
+def test_a_command_says_what_the_docs_say_that_it_says(block: str) -> None:
+    command, _, told = block.removeprefix("$ ").partition("\n")
+    words = [sys.executable, *shlex.split(command)[1:]]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    said = "\n".join(line.rstrip() for line in done.stdout.splitlines())
+    assert said.strip() == told.strip()
+
+
 def test_python_in_the_docs_is_python() -> None:
     for page in PAGES:
-        for block in re.findall(
-            r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
-        ):
+        for block in blocks(page, "python"):
             compile(block, str(page), "exec")
 
 

@@ -72,6 +72,14 @@ def test_a_copy_sees_other_batches(engine: Engine, tiny: Composer) -> None:
     assert found[line.one].curve[1] != found[line.other].curve[1]
 
 
+def test_a_line_that_another_process_has_drawn_stays(engine: Engine, tiny: Composer) -> None:
+    (_, line), *_ = lottery.lines(tiny("probe=connectivity"))
+    ((_, points),) = engine.lines([line])
+    assert engine.store.is_made(line)
+    engine.store.publish(line, {"line.csv": b"another"})
+    assert engine.store.line(line) == points
+
+
 def test_a_run_records_its_lines_once_and_keeps_the_snapshots_they_need(tmp_path: Path) -> None:
     probed = ("probe=connectivity", "probe.iteration=5", "probe.points=4", "pruning.levels=1")
     first = run(tmp_path, *probed, "hydra.run.dir=multirun/a/b")

@@ -61,6 +61,8 @@ def test_runs_that_are_refused_are_told_and_the_rest_planned(engine: Engine, tin
     made = plan(jobs(tiny, ("pruning.levels=80",), ("pruning.rate=0",), ("seed=1",)), engine.store)
     assert set(made.faults) == {"pruning.levels=80", "pruning.rate=0"}
     assert made.reported == 4
+    probes = [("probe=connectivity", f"probe.iteration={at}") for at in (0, 99)]
+    assert list(plan(jobs(tiny, *probes), engine.store).faults) == [" ".join(probes[1])]
 
 
 def test_a_control_costs_its_tickets_too(engine: Engine, tiny: Compose) -> None:

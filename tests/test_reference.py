@@ -1,0 +1,45 @@
+"""The published runs of the reproduction: what figures and README make of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.claims import judged
+from analysis.collect import Runs, collect
+from analysis.tables import claim_cells
+from tests.conftest import ROOT
+from tests.test_analysis import analysis
+
+REFERENCE = ROOT / "multirun/reference"
+DRAWN = {"figure1", "figure3", "figure4", "figure4c", "figure12", "differences", "layers", "time"}
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    return collect([REFERENCE])
+
+
+def test_all_of_it_can_be_used(runs: Runs) -> None:
+    assert runs.problems == []
+    assert set(runs.levels["state"]) == {"finished"}
+
+
+def test_the_published_figures_are_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert analysis(monkeypatch, "figures", REFERENCE, "--out", tmp_path) == 0
+    drawn = {file.stem for file in tmp_path.glob("*.png")}
+    assert drawn >= DRAWN
+
+
+def test_it_is_small() -> None:
+    assert sum(file.stat().st_size for file in REFERENCE.rglob("*") if file.is_file()) < 5e6
+
+
+def test_the_readme_has_what_the_claims_command_says(runs: Runs) -> None:
+    said = {"".join(claim_cells(found)[:4]) for found in judged(runs.levels)}
+    section = (ROOT / "README.md").read_text().partition("| claim |")[2].partition("\n\n")[0]
+    rows = [re.split(r" *\| *", line.strip("| "))[:4] for line in section.splitlines()[2:]]
+    assert len(rows) > 8
+    assert {"".join(row) for row in rows} <= said
