@@ -185,14 +185,12 @@ def differences(runs: Runs) -> Plate | None:
     """What arms differ in within a seed, from the dense network and from the winning ticket."""
     pairs = paired(runs.levels)
     plate = _against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
-    if plate is None:
-        return None
-    highest = plate.numbers.loc[plate.numbers["quantity"] == "stop", "mean"].max()
-    for axis in plate.figure.axes:
-        is_ratio = axis.get_ylabel() == QUANTITIES["stop"]
-        axis.axhline(int(is_ratio), color="0.4", linewidth=1)
-        if is_ratio:
-            axis.set_ylim(0, 1.2 * highest if highest > 0 else None)
+    for axis in plate.figure.axes if plate else ():
+        of_stops = axis.get_ylabel() == QUANTITIES["stop"]
+        same, room = (1, 20.0) if of_stops else (0, 100 * drawing.AXIS_DEPTH)
+        bottom, top = axis.get_ylim()
+        axis.set_ylim(0 if of_stops else max(bottom, -room), min(top, room))
+        axis.axhline(same, color="0.4", linewidth=1)
     return plate
 
 
