@@ -193,7 +193,7 @@ def _decided(found: Verdict, case: Case) -> tuple[str, str]:
     kept = found.low - rounding <= claim.value
     if {"=": reached and kept, ">=": reached, "<=": kept}[claim.bound]:
         if not exact and _has_no_effect(found, case):
-            return "not enough data", "the interval has both the paper's value and no effect"
+            return "not enough data", "with this noise, no effect would do as well"
         return "reproduced", "" if exact else "the paper's value is not excluded"
     side = "below" if found.high < claim.value else "above"
     return "not reproduced", f"measured {side} it{'' if exact else ', beyond the interval'}"

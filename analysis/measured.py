@@ -244,13 +244,13 @@ def better_from(case: Case) -> float:
 
 
 def worse_from(case: Case) -> float:
-    after = _end(case.densities, _gains(case, ACCURACY) >= -SAME) + 1
+    after = _end(_gains(case, ACCURACY) >= -SAME) + 1
     return float(case.densities[after]) if after < len(case.densities) else 0.0
 
 
 def weights_better_until(case: Case) -> float:
     left = case.own("weights_remaining").mean(axis=0)
-    return float(left[_end(case.densities, _gains(case, ACCURACY) >= -SAME)])
+    return float(left[_end(_gains(case, ACCURACY) >= -SAME)])
 
 
 def final_better_until(case: Case) -> float:
@@ -289,19 +289,21 @@ def _stops(case: Case) -> Array:
     return np.asarray(means / means[0])
 
 
-def _end(densities: Array, holds: NDArray[np.bool_]) -> int:
-    """The last level at which it holds, before two in a row at which it does not: noise alone lets
-    one fail. Down to 50 %, where little has changed yet, it may begin later."""
-    begun = np.flatnonzero(holds & (densities >= 50 - SAME) & (densities < 100))
-    start = int(begun[0]) if len(begun) else 1
+def _end(holds: NDArray[np.bool_]) -> int:
+    """The last level at which it holds. It begins at level 1 or with two levels in a row, and ends
+    before two in a row at which it does not: noise alone makes one hold, or fail."""
+    begins = holds[1:] & np.append(holds[2:], False)
+    begins[:1] |= holds[1:2]
+    if not begins.any():
+        return 0
+    start = 1 + int(np.argmax(begins))
     failures = ~holds[start:]
-    twice = failures & np.append(failures[1:], True)
-    stop = start + int(np.argmax(np.append(twice, True)))
-    return max((level for level in range(start, stop) if holds[level]), default=0)
+    ends = np.append(failures & np.append(failures[1:], True), True)
+    return max(level for level in range(start, start + int(np.argmax(ends))) if holds[level])
 
 
 def _last(case: Case, holds: NDArray[np.bool_]) -> float:
-    return float(case.densities[_end(case.densities, holds)])
+    return float(case.densities[_end(holds)])
 
 
 def _first(case: Case, holds: NDArray[np.bool_]) -> float:
