@@ -4,6 +4,7 @@ Works while a sweep is still running. What cannot be used is reported, never sil
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ def collect(folders: Iterable[Path]) -> Runs:
         return Runs(pd.DataFrame(), pd.DataFrame(), problems)
     settings = pd.DataFrame([run.settings for run in runs])
     settings["arm"] = _arm_names([run.settings for run in runs])
+    settings["rate"] = _rate_names(settings["rate"])
     levels = pd.concat([run.levels for run in runs]).merge(settings, on="run")
     levels = _without_repeats(levels, problems)
     probed = [run.lines for run in runs if len(run.lines)]
@@ -235,8 +237,22 @@ def _rates(identity: dict[str, Any]) -> str:
     usual = {"conv": rate, "linear": rate, "output": rate / 2 if layerwise else rate, "shortcut": 0}
     own = {kind: identity[f"pruning.{kind}_rate"] for kind in TYPES}
     named = [f", {kind} {own[kind]:.4g} %" for kind in TYPES if own[kind] != usual[kind]]
-    told = rates.strip("[]") if rates else f"{rate:.4g}"
+    told = ", ".join(f"{each:.4g}" for each in (json.loads(rates) if rates else [rate]))
     return f"{told} %{''.join(named)}"
+
+
+def _rate_names(rates: Sequence[str]) -> list[str]:
+    """Long lists by their ends, where that tells them apart."""
+    short = {rate: _by_its_ends(rate) for rate in set(rates)}
+    counts = Counter(short.values())
+    return [short[rate] if counts[short[rate]] == 1 else rate for rate in rates]
+
+
+def _by_its_ends(rate: str) -> str:
+    numbers, percent, rest = rate.partition(" %")
+    first, *others = numbers.split(", ")
+    shown = ", ".join([first, others[0], "...", others[-1]]) if len(others) > 3 else numbers
+    return f"{shown}{percent}{rest}"
 
 
 def _without_repeats(levels: pd.DataFrame, problems: list[str]) -> pd.DataFrame:

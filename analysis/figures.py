@@ -376,8 +376,10 @@ def _named(found: pd.DataFrame, levels: pd.DataFrame, hue: str = "arm") -> pd.Da
     network = found["experiment"].map(networks)
     pairs = zip(found["experiment"], network, strict=True)
     setting = [experiment.removeprefix(f"{of}, ") for experiment, of in pairs]
-    kinds = levels.groupby("experiment")[["arm", "rate"]].nunique().max()
-    several = [name for name in ("arm", "rate") if kinds[name] > 1 and name != hue]
+    others = [name for name in ("arm", "rate") if name != hue]
+    lines = ["experiment", *({"arm", "rate"} - {*others})]
+    kinds = levels.groupby(lines)[others].nunique().max()
+    several = [name for name in others if kinds[name] > 1]
     kind = found[several].agg(", ".join, axis=1) if several else ""
     return found.assign(network=network, setting=setting, kind=kind)
 

@@ -325,6 +325,24 @@ def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:
     ]  # fmt: skip
 
 
+def test_lists_of_rates_are_named_by_their_ends_where_that_tells_them_apart(sweep: Path) -> None:
+    lists = [[5, 20, 50, 80, 99], [5, 20, 60, 80, 98.5], [5, 20, 60, 90, 98.5], [1, 2]]
+    for number, rates in enumerate(lists):
+        write_run(sweep / f"{9 + number}", seed=0, settings={"pruning.rates": rates})
+    assert set(collect([sweep]).levels["rate"]) == {
+        "50 %", "5, 20, ..., 99 %", "5, 20, 60, 80, 98.5 %", "5, 20, 60, 90, 98.5 %", "1, 2 %",
+    }  # fmt: skip
+
+
+def test_an_arm_with_a_rate_of_its_own_is_told_by_its_name_alone(sweep: Path) -> None:
+    own = {"pruning.mode": "one_shot", "pruning.rates": [5, 50]}
+    write_run(sweep / "9", seed=0, settings=own)
+    plate = figures.figure4(collect([sweep]))
+    assert plate is not None
+    told = [text.get_text() for text in plate.figure.legends[0].get_texts()]
+    assert told == ["winning ticket", "random reinit", "one-shot"]
+
+
 def analysis(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     monkeypatch.setattr("sys.argv", ["analysis", *map(str, words)])
     return main()
