@@ -83,8 +83,9 @@ def draw_lines(
 
 
 def look(found: pd.DataFrame, dash: str) -> dict[str, tuple[Dash, str]]:
-    """The dash and the marker of each value of a column."""
+    """The dash and the marker of each value of a column; known arms have the same everywhere."""
     kinds = list(dict.fromkeys(found[dash]))
+    kinds = [*ARMS] if set(kinds) <= {*ARMS} else kinds
     return {k: (DASHES[n % len(DASHES)], MARKERS[n % len(MARKERS)]) for n, k in enumerate(kinds)}
 
 
@@ -143,6 +144,22 @@ def accuracy_axis(axis: Axes, dense: float, found: pd.DataFrame) -> None:
     axis.set_ylim(lowest - room, min(highest + room, 1.0 + room))
     axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.yaxis.set_major_formatter(FuncFormatter(percent))
+
+
+def points_axis(axis: Axes) -> None:
+    """Of differences in points: no more than the paper's axes hold, and a line at none."""
+    bottom, top = axis.get_ylim()
+    depth = 100 * AXIS_DEPTH
+    axis.set_ylim(max(bottom, -depth), min(top, depth))
+    axis.axhline(0, color="0.4", linewidth=1)
+
+
+def ratio_axis(axis: Axes) -> None:
+    """Logarithmic, from a half to 32 times, and a line at once."""
+    axis.set_yscale("log", base=2)
+    axis.set_ylim(0.5, min(axis.get_ylim()[1], 32))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+    axis.axhline(1, color="0.4", linewidth=1)
 
 
 def legend(

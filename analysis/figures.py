@@ -61,7 +61,8 @@ def figure3(runs: Runs) -> Plate | None:
         return None
     short = set(_of_models(levels, LENET)["experiment"])
     metrics = runs.curves(at_densities(levels))
-    found = points(_in_all_runs(metrics), "test_accuracy", "iteration")
+    shown = _in_all_runs(metrics, "experiment")  # where all improved, or are tested anyway
+    found = points(shown, "test_accuracy", "iteration")
     rows = list(found.groupby(["experiment", "rate"], sort=False))
     figure, axes = drawing.panels(len(rows), found["arm"].nunique(), width=4.6)
     for row, ((experiment, rate), of_row) in zip(axes, rows, strict=True):
@@ -186,11 +187,10 @@ def differences(runs: Runs) -> Plate | None:
     pairs = paired(runs.levels)
     plate = _against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
     for axis in plate.figure.axes if plate else ():
-        of_stops = axis.get_ylabel() == QUANTITIES["stop"]
-        same, room = (1, 20.0) if of_stops else (0, 100 * drawing.AXIS_DEPTH)
-        bottom, top = axis.get_ylim()
-        axis.set_ylim(0 if of_stops else max(bottom, -room), min(top, room))
-        axis.axhline(same, color="0.4", linewidth=1)
+        if axis.get_ylabel() == QUANTITIES["stop"]:
+            drawing.ratio_axis(axis)
+        else:
+            drawing.points_axis(axis)
     return plate
 
 
@@ -259,12 +259,12 @@ def at_densities(levels: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _in_all_runs(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The points of curves at which every run of the line and level was tested."""
-    level = [*LINE, "level"]
-    runs = metrics.groupby(level)["run"].transform("nunique")
-    there = metrics.groupby([*level, "iteration"])["run"].transform("nunique")
-    return metrics[there == runs]
+def _in_all_runs(metrics: pd.DataFrame, *among: str) -> pd.DataFrame:
+    """The points of curves at which every curve was tested that agrees in the columns `among`."""
+    curve = metrics["run"] + " " + metrics["level"].astype(str)
+    curves = curve.groupby([metrics[name] for name in among]).transform("nunique")
+    there = [metrics[name] for name in (*among, "iteration")]
+    return metrics[curve.groupby(there).transform("nunique") == curves]
 
 
 def density_colours(densities: "pd.Series[float]") -> dict[str, drawing.Colour]:
@@ -293,7 +293,7 @@ def _on_the_way(runs: Runs, models: Set[str], shares: tuple[float, ...]) -> Plat
     levels = _of_arms(_of_models(runs.levels, models), {TICKET, REINIT})
     if levels.empty:
         return None
-    tested = _in_all_runs(runs.curves(levels)).sort_values("iteration")
+    tested = _in_all_runs(runs.curves(levels), *LINE, "level").sort_values("iteration")
     found = {}
     for share in shares:
         before = tested[tested["iteration"] <= (share * tested["final_iteration"]).round()]
