@@ -182,7 +182,9 @@ def _redrawn(case: Case, rows: NDArray[np.int64]) -> float:
 
 
 def _decided(found: Verdict, case: Case) -> tuple[str, str]:
-    claim, rounding = found.claim, 0.5 * 10.0**-found.claim.digits + SAME
+    claim = found.claim
+    printed = 0.5 * 10.0**-claim.digits + SAME
+    rounding = max(printed, NEAR * claim.value) if claim.unit == "% density" else printed
     exact = claim.name in EXACT
     if not exact and found.n < FEWEST:
         return "not enough data", f"n = {found.n} seeds; {FEWEST} are the fewest"
@@ -285,7 +287,7 @@ def _of_the_paper(levels: pd.DataFrame) -> pd.DataFrame:
 
 def _paper_network(row: Mapping[Any, Any]) -> str:
     """The network group whose settings a run has, or "" where the paper has none of them."""
-    if row["pruning.rates"] and row["pruning.mode"] == "iterative":
+    if isinstance(row["pruning.rates"], str) and row["pruning.mode"] == "iterative":
         return ""
     model, data = str(row["model"]), str(row["network"]).partition(" on ")[2]
     if model == "lenet_300_100":

@@ -262,7 +262,9 @@ def main() -> None:
     header = ("", "ms an iteration", "times faster")
     console.print(table("a lineage with its evaluations, 1 thread", header, rows))
     found["sweep"] = times = sweep()
-    trainings = 6 * (SWEEP_LEVELS + 1) + 6 * 2 * SWEEP_LEVELS  # a control needs the tickets before its own
+    trainings = (
+        6 * (SWEEP_LEVELS + 1) + 6 * 2 * SWEEP_LEVELS
+    )  # a control needs the tickets before its own
     alone = trainings * SWEEP_ITERATIONS * found["usual, all cores"] / CORES
     rows = [("usual loop, every run alone", f"{alone:.0f}", "")]
     rows += [(name, f"{seconds:.0f}", f"{alone / seconds:.1f}") for name, seconds in times.items()]

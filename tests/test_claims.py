@@ -234,6 +234,17 @@ def test_lists_of_rates_are_the_papers_where_each_prunes_the_dense_network(tmp_p
     mnist = {"model": "lenet_300_100", "dataset": "mnist"}
     write_run(tmp_path / "0", seed=0, rate=20.0, settings=own, groups=mnist)
     assert list(judged(collect([tmp_path]).levels)) == []
+    plain = {"model.options.widths": [300, 100]}
+    write_run(tmp_path / "1", seed=0, rate=20.0, settings=plain, groups=mnist)
+    assert {found.experiment.partition(" a level")[0] for found in judged(
+        collect([tmp_path]).levels
+    )} == {"lenet_300_100 on mnist, 20 %"}  # fmt: skip
+
+
+def test_a_density_near_the_papers_is_the_papers() -> None:
+    found = judge("", sample(TICKETS), claim("earlier_until", value=20.9, **IN_PERCENT))
+    assert found.measured == pytest.approx(20)
+    assert found.verdict == "reproduced"
 
 
 def test_every_claim_of_the_paper_has_a_rule() -> None:
