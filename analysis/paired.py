@@ -22,12 +22,12 @@ def paired(levels: pd.DataFrame) -> pd.DataFrame:
     pairs = pairs.join(dense.set_index(same)[measured].add_suffix("_dense"), on=same)
     pairs = pairs.join(ticket.set_index(place)[measured].add_suffix("_ticket"), on=place)
     behind = 100 * (pairs["accuracy_ticket"] - pairs["accuracy"])
-    later = pairs["stop_dense"] > 0  # at 0, nothing was learnt
+    learnt = (pairs["stop"] > 0) & (pairs["stop_dense"] > 0)  # at 0 nothing was
     return pairs.assign(
         gain=100 * (pairs["accuracy"] - pairs["accuracy_dense"]),
         gain_at_end=100 * (pairs["final"] - pairs["final_dense"]),
         behind=behind.where(pairs["arm"] != ARMS[0]),
-        stop=pairs["stop"] / pairs["stop_dense"].where(later),
+        stop=(pairs["stop"] / pairs["stop_dense"]).where(learnt),
     )
 
 

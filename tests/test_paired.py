@@ -71,6 +71,8 @@ def test_models_without_early_stop_are_compared_at_the_end(levels: pd.DataFrame)
 
 def test_a_dense_network_that_learnt_nothing_has_no_ratio(levels: pd.DataFrame) -> None:
     assert paired(levels.assign(early_stop_iteration=0))["stop"].isna().all()
+    nor_ticket = levels["early_stop_iteration"].where(levels["level"] == 0, 0)
+    assert paired(levels.assign(early_stop_iteration=nor_ticket))["stop"].isna().all()
 
 
 def test_without_a_ticket_nothing_is_behind_it(levels: pd.DataFrame) -> None:
