@@ -40,8 +40,7 @@ EPSILON = 0.001
 
 
 NO_EFFECT = {"speedup": 1.0, "slower_than_ticket": 1.0} | dict.fromkeys(
-    ("earlier", "gain", "below_ticket", "mean_below_ticket", "above_random_mask", "dense_gain",
-     ), 0.0,
+    ("earlier", "gain", "below_ticket", "mean_below_ticket", "above_random_mask", "dense_gain"), 0.0
 )  # fmt: skip
 """What a rule gives where there is nothing to see; those that end with until: all of the ladder,
 those that end with from: its first level, by noise."""
@@ -184,7 +183,8 @@ def _redrawn(case: Case, rows: NDArray[np.int64]) -> float:
 def _decided(found: Verdict, case: Case) -> tuple[str, str]:
     claim = found.claim
     printed = 0.5 * 10.0**-claim.digits + SAME
-    rounding = max(printed, NEAR * claim.value) if claim.unit == "% density" else printed
+    at_a_level = claim.unit == "% density" and claim.bound == "="  # of a grid that is another
+    rounding = max(printed, NEAR * claim.value) if at_a_level else printed
     exact = claim.name in EXACT
     if not exact and found.n < FEWEST:
         return "not enough data", f"n = {found.n} seeds; {FEWEST} are the fewest"
@@ -225,7 +225,7 @@ def _by_chance(case: Case) -> float:
 
 SETTINGS = {
     "iterations": "training.iterations", "batch size": "training.batch_size",
-    "rate": "optimizer.options.lr", "optimizer": "optimizer.path",
+    "learning rate": "optimizer.options.lr", "optimizer": "optimizer.path",
     "momentum": "optimizer.options.momentum", "weight decay": "optimizer.options.weight_decay",
     "schedule": "optimizer.schedule.kind", "warmup": "optimizer.schedule.warmup",
     "flip": "dataset.flip", "crop": "dataset.crop", "dropout": "model.options.dropout",
@@ -239,21 +239,21 @@ SGD = {
     "optimizer": "torch.optim.SGD", "momentum": 0.9, "weight decay": 1e-4, "schedule": "multistep",
     "warmup": 0, "flip": True, "crop": 4,
 }  # fmt: skip
-RESNET = {**SGD, "iterations": 30_000, "batch size": 128, "rate": 0.1}
-VGG = {**SGD, "iterations": 112_480, "batch size": 64, "rate": 0.1}
+RESNET = {**SGD, "iterations": 30_000, "batch size": 128, "learning rate": 0.1}
+VGG = {**SGD, "iterations": 112_480, "batch size": 64, "learning rate": 0.1}
 PROTOCOL: dict[str, dict[str, Any]] = {
-    "lenet": {**ADAM, "iterations": 50_000, "rate": 0.0012},
-    "conv2": {**ADAM, "iterations": 20_000, "rate": 0.0002},
-    "conv4": {**ADAM, "iterations": 25_000, "rate": 0.0003},
-    "conv6": {**ADAM, "iterations": 30_000, "rate": 0.0003},
-    "conv2_dropout": {**ADAM, "iterations": 60_000, "rate": 0.0003, "dropout": 0.5},
-    "conv4_dropout": {**ADAM, "iterations": 75_000, "rate": 0.0002, "dropout": 0.5},
-    "conv6_dropout": {**ADAM, "iterations": 90_000, "rate": 0.0002, "dropout": 0.5},
+    "lenet": {**ADAM, "iterations": 50_000, "learning rate": 0.0012},
+    "conv2": {**ADAM, "iterations": 20_000, "learning rate": 0.0002},
+    "conv4": {**ADAM, "iterations": 25_000, "learning rate": 0.0003},
+    "conv6": {**ADAM, "iterations": 30_000, "learning rate": 0.0003},
+    "conv2_dropout": {**ADAM, "iterations": 60_000, "learning rate": 0.0003, "dropout": 0.5},
+    "conv4_dropout": {**ADAM, "iterations": 75_000, "learning rate": 0.0002, "dropout": 0.5},
+    "conv6_dropout": {**ADAM, "iterations": 90_000, "learning rate": 0.0002, "dropout": 0.5},
     "resnet18": RESNET,
-    "resnet18_low": {**RESNET, "rate": 0.01},
-    "resnet18_warmup": {**RESNET, "rate": 0.03, "warmup": 20_000},
+    "resnet18_low": {**RESNET, "learning rate": 0.01},
+    "resnet18_warmup": {**RESNET, "learning rate": 0.03, "warmup": 20_000},
     "vgg19": VGG,
-    "vgg19_low": {**VGG, "rate": 0.01},
+    "vgg19_low": {**VGG, "learning rate": 0.01},
     "vgg19_warmup": {**VGG, "warmup": 10_000},
 }
 """Network -> how the paper trains it (figure 2, appendix H): names of SETTINGS."""
@@ -319,7 +319,7 @@ def _deep(row: Mapping[Any, Any], model: str) -> str:
     if row["pruning.scope"] == "layerwise":
         return f"{model}_layerwise" if warm else ""
     for name in (model, f"{model}_low", f"{model}_warmup"):
-        if (lr, warm) == (PROTOCOL[name]["rate"], name.endswith("_warmup")):
+        if (lr, warm) == (PROTOCOL[name]["learning rate"], name.endswith("_warmup")):
             return name
     return ""
 

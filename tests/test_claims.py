@@ -225,7 +225,7 @@ def test_what_departs_from_the_protocol_stands_in_the_title(tmp_path: Path) -> N
     mnist = {"model": "lenet_300_100", "dataset": "mnist"}
     write_run(tmp_path / "0", seed=0, rate=20.0, settings=own, groups=mnist)
     titles = {found.experiment for found in judged(collect([tmp_path]).levels)}
-    departures = "rate 0.1 for 0.0012, optimizer AdamW for Adam, weight decay 0.01 for 0"
+    departures = "learning rate 0.1 for 0.0012, optimizer AdamW for Adam, weight decay 0.01 for 0"
     assert titles == {f"lenet_300_100 on mnist, 20 % a level (not the paper's: {departures})"}
 
 
