@@ -155,9 +155,9 @@ def points_axis(axis: Axes) -> None:
 
 
 def ratio_axis(axis: Axes) -> None:
-    """Logarithmic, from a half to 32 times, and a line at once."""
+    """Logarithmic, from a fifth up to 32 times, and a line at once."""
     axis.set_yscale("log", base=2)
-    axis.set_ylim(0.5, min(axis.get_ylim()[1], 32))
+    axis.set_ylim(0.2, min(max(axis.get_ylim()[1], 2), 32))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
     axis.axhline(1, color="0.4", linewidth=1)
 

@@ -41,7 +41,7 @@ STOP, AT_STOP, TRAIN_AT_STOP, AT_END, TRAIN_AT_END = tuple(QUANTITIES)[:5]
 CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """Those of the paper's figure 3."""
 LENET_ITERATIONS = 15_000
-"""How far it goes."""
+"""How far it goes, of LeNet."""
 NEAR = 0.15
 """How far from one of them, relatively, a level's density may be to be drawn for it."""
 STABLE = 0.02
@@ -377,7 +377,7 @@ def _named(found: pd.DataFrame, levels: pd.DataFrame, hue: str = "arm") -> pd.Da
     pairs = zip(found["experiment"], network, strict=True)
     setting = [experiment.removeprefix(f"{of}, ") for experiment, of in pairs]
     others = [name for name in ("arm", "rate") if name != hue]
-    lines = ["experiment", *({"arm", "rate"} - {*others})]
+    lines = ["experiment", "arm"] if hue == "arm" else ["experiment"]
     kinds = levels.groupby(lines)[others].nunique().max()
     several = [name for name in others if kinds[name] > 1]
     kind = found[several].agg(", ".join, axis=1) if several else ""

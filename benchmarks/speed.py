@@ -262,9 +262,8 @@ def main() -> None:
     header = ("", "ms an iteration", "times faster")
     console.print(table("a lineage with its evaluations, 1 thread", header, rows))
     found["sweep"] = times = sweep()
-    trainings = (
-        6 * (SWEEP_LEVELS + 1) + 6 * 2 * SWEEP_LEVELS
-    )  # a control needs the tickets before its own
+    # a control needs the dense network and the tickets of the levels before its own
+    trainings = 6 * (SWEEP_LEVELS + 1) + 6 * 2 * SWEEP_LEVELS
     alone = trainings * SWEEP_ITERATIONS * found["usual, all cores"] / CORES
     rows = [("usual loop, every run alone", f"{alone:.0f}", "")]
     rows += [(name, f"{seconds:.0f}", f"{alone / seconds:.1f}") for name, seconds in times.items()]
