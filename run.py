@@ -9,14 +9,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lth import lottery, spec, terminal
-from lth.config import from_config
-from lth.graph import Line, Training
-from lth.records import Outcome, early_stop
-from lth.run_folder import RunFolder
-from lth.smoke import shrunk
-from lth.store import Damaged, Store
-from lth.tracking import check_tracker, tracked
+from hydra_plugins.lth_launchers import console
+from lth.experiment import lottery, settings
+from lth.experiment.config import from_config
+from lth.experiment.names import arm_name, rate_name
+from lth.experiment.nodes import Line, Training
+from lth.experiment.results import Outcome, early_stop
+from lth.experiment.smoke import shrunk
+from lth.runs.folder import RunFolder
+from lth.store.store import Damaged, Store
+from lth.trackers import check_tracker, tracked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +34,14 @@ def main(config: DictConfig) -> float:
     """One Hydra job; returns the test accuracy at the early stop of its last level."""
     job = HydraConfig.get()
     groups = {group: name for group, name in job.runtime.choices.items() if "/" not in group}
-    status = {"overrides": list(job.overrides.task), "groups": groups}
+    status = {
+        "overrides": list(job.overrides.task),
+        "groups": groups,
+        "preset": groups.pop("preset", None),
+    }
     output = Path(job.runtime.output_dir)
     with (
-        terminal.stop_on_signal() as stopping,
+        console.stop_on_signal() as stopping,
         ExitStack() as after_the_end,
         RunFolder(output, status) as folder,
     ):
@@ -45,7 +51,7 @@ def main(config: DictConfig) -> float:
         return run(wanted, folder, stopping)
 
 
-def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> float:
+def run(wanted: settings.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> float:
     """Make the trainings of a run exist, and record each level as soon as it is there."""
     whole, wanted = wanted, shrunk(wanted) if wanted.smoke else wanted
     asked = Asked(
@@ -55,12 +61,16 @@ def run(wanted: spec.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> f
     store = Store(Path(wanted.store))
     found = all(map(store.exists, [*asked.levels, *asked.lines]))
     if not found:  # what is there has been checked
-        from lth.checks import check  # torch takes a second to import: not before it is needed
+        from lth.engine.checks import (
+            check,  # torch takes a second to import: not before it is needed
+        )
 
         check(whole)
     folder.update(
+        arm=arm_name(wanted),
+        rate=rate_name(wanted.pruning),
         spec=dataclasses.asdict(wanted),
-        identity=spec.identity(wanted),
+        identity=settings.identity(wanted),
         levels=max(asked.levels.values()),
     )
     outcomes = record_stored(asked, store, folder) if found else {}
@@ -86,14 +96,14 @@ def record_stored(asked: Asked, store: Store, folder: RunFolder) -> dict[Trainin
 
 
 def make(
-    wanted: spec.Spec,
+    wanted: settings.Spec,
     asked: Asked,
     store: Store,
     folder: RunFolder,
     stopping: Callable[[], bool],
 ) -> dict[Training, Outcome]:
     """Train what is missing, or wait for who does."""
-    from lth.engine import Engine, find_device
+    from lth.engine.engine import Engine, find_device
 
     engine = Engine(
         store,
@@ -120,4 +130,4 @@ def make(
 
 
 if __name__ == "__main__":
-    terminal.show(main)
+    console.show(main)

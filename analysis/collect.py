@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.status import find_runs, state_of
-from lth.files import checksum
-from lth.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS, is_whole
+from lth.runs.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS, is_whole
+from lth.runs.status import find_runs, state_of
+from lth.store.files import checksum
 
 REPLICATE = ("seed", "rewind.draw")
 """Settings that number repetitions of the same thing."""
@@ -95,7 +95,7 @@ SURVIVORS = {
 
 @dataclass(frozen=True)
 class Runs:
-    """`levels`, `lines`: rows of all runs under the columns of `lth.records`, then `run`, `arm`,
+    """`levels`, `lines`: rows of all runs under the columns of `lth.runs.records`, then `run`, `arm`,
     `rate` (as shown), `experiment` (the network, and what else tells them apart) and, of levels,
     `model`, `network` and every setting by name. `problems`: what was left out, and why."""
 

@@ -15,9 +15,9 @@ from analysis.drawing import STYLE, Plate
 from analysis.figures import FIGURES
 from analysis.publish import publish_run
 from analysis.report import write_report
-from analysis.status import find_runs
 from analysis.tables import claim_table, winner_table
 from analysis.weights import WEIGHT_FIGURES
+from lth.runs.status import find_runs
 
 
 def weigh(arguments: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write the file; the exit code is 1 where that cannot be done."""
-    from lth.rules import opened  # torch takes a while: not before it is needed
-    from lth.store import Damaged
+    from lth.audit.run_rules import opened  # torch takes a while: not before it is needed
+    from lth.store.store import Damaged
     from lth.ticket import save_ticket
 
     try:

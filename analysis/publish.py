@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.collect import check_whole
-from lth.files import checksum, write_atomically
-from lth.records import sealed
+from lth.runs.records import sealed
+from lth.store.files import checksum, write_atomically
 
 PRIVATE = ("dataset.root", "store", "tracker")
 """Settings that say where a run was made, not what it is."""

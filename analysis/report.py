@@ -19,8 +19,8 @@ from analysis.collect import Runs, in_order
 from analysis.drawing import STYLE
 from analysis.figures import FIGURES
 from analysis.points import LINE, points
-from analysis.status import Status, find_runs, read_status
 from analysis.tables import claim_cells
+from lth.runs.status import Status, find_runs, read_status
 
 SHOWN = ("early_stop_iteration", "early_stop_test_accuracy", "final_test_accuracy")
 ORIGINS = ("commit", "dirty", "python", "host", "machine")

@@ -1,14 +1,11 @@
 """How a run or a sweep stands, read from its run.json files: while it runs, and at its end."""
 
-import json
-import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,61 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lth.claims import is_abandoned
+from lth.runs.status import Status, find_runs, read_status, read_statuses
 
-Status = dict[str, Any]
 REFRESH_SECONDS = 0.25
 LOG_SECONDS = 10.0
-PUBLISHED = "reference"
-"""The folder of published runs among one's own."""
-
-
-def read_statuses(folder: Path) -> list[tuple[Path, Status]]:
-    """The run folders in `folder` (it may be one itself) with what their run.json says. A run that
-    says `running` and whose process is gone is `killed`."""
-    files = [folder / "run.json", *folder.glob("*/run.json")]
-    found = [(file.parent, read_status(file.parent)) for file in files if file.is_file()]
-    return sorted(found, key=lambda run: (len(run[0].name), run[0].name))
-
-
-def find_runs(root: Path) -> Iterator[Path]:
-    """Folders with a run.json, not looking inside them nor inside a store; and folders that cannot
-    be looked into, as they may be such. Published runs are found where one looks there."""
-    closed: list[OSError] = []
-    for path, names, files in os.walk(root, onerror=closed.append):
-        if "run.json" in files:
-            yield Path(path)
-        if "run.json" in files or "claims" in names:
-            names.clear()
-        elif PUBLISHED in names:
-            names.remove(PUBLISHED)
-    yield from (Path(error.filename) for error in closed if isinstance(error, PermissionError))
-
-
-def state_of(run: Path) -> str:
-    """That of the run in this folder."""
-    return str(read_status(run)["state"])
-
-
-def read_status(run: Path) -> Status:
-    """What run.json says; `killed` where it says that the run goes on, and its process is gone;
-    `unreadable` where it says nothing."""
-    file = run / "run.json"
-    status = _content(file)
-    if status["state"] == "running" and is_abandoned(run / "claim"):
-        status = _content(file)  # it may have ended between the two looks
-        if status["state"] == "running":
-            status["state"] = "killed"
-    return status
-
-
-def _content(file: Path) -> Status:
-    try:
-        status = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        status = None
-    readable = isinstance(status, dict) and "state" in status
-    return status if readable else {"state": "unreadable"}
 
 
 class View:

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from analysis.status import find_runs, state_of
-from lth import care
 from lth.errors import LotteryError
-from lth.store import Store
+from lth.runs import status
+from lth.runs.status import find_runs, state_of
+from lth.store import cleanup
+from lth.store.store import Store
 
 Removal = tuple[str, list[Path], Callable[[Path], int], Callable[[Path], None]]
 """What goes, from which paths, how many bytes that frees, and how it is done."""
@@ -49,7 +50,7 @@ def look_after(arguments: argparse.Namespace) -> int:
 
 def _look_after(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
-    if not care.is_store(store.root):
+    if not cleanup.is_store(store.root):
         raise LotteryError(f"{store.root}: that is no store. Name the folder of one.")
     if arguments.verify:
         return _verify(store)
@@ -57,8 +58,8 @@ def _look_after(arguments: argparse.Namespace) -> int:
         _print_sizes(store)
         return 0
     _refuse_while_busy(store, arguments.runs)
-    needs = care.needs_of(_runs_in(arguments.runs))
-    found = care.entries(store)
+    needs = status.needs_of(_runs_in(arguments.runs))
+    found = cleanup.entries(store)
     if needs.trainings.isdisjoint(entry.digest for entry in found):
         raise LotteryError(
             f"{store.root}: none of these runs uses it. Name the folders of those that do: --runs"
@@ -83,7 +84,7 @@ def _print_sizes(store: Store) -> None:
     table = Table("in the store", "files", "size", title=str(store.root), title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
-    found = care.sizes(store)
+    found = cleanup.sizes(store)
     for part, (count, size) in sorted(found.items(), key=lambda row: -row[1][1]):
         table.add_row(part, str(count), decimal(size))
     counts, sizes = zip(*found.values(), strict=True) if found else ((), ())
@@ -93,19 +94,19 @@ def _print_sizes(store: Store) -> None:
 
 
 def _verify(store: Store) -> int:
-    faults = list(care.faults(store))
+    faults = list(cleanup.faults(store))
     for fault in faults:
         print(fault)
     if faults:
         print(f"{len(faults)} faults. A run that needs what is damaged makes it again.")
     else:
-        print(f"sound: every file of {len(care.entries(store))} folders is what was published.")
+        print(f"sound: every file of {len(cleanup.entries(store))} folders is what was published.")
     return int(bool(faults))
 
 
 def _refuse_while_busy(store: Store, folders: Iterable[Path]) -> None:
     running = [run for run in _runs_in(folders) if state_of(run) == "running"]
-    busy = care.busy(store)
+    busy = cleanup.busy(store)
     if running or busy:
         raise LotteryError(
             f"{store.root}: {len(running)} runs are running, and {busy} trainings are "
@@ -114,17 +115,17 @@ def _refuse_while_busy(store: Store, folders: Iterable[Path]) -> None:
 
 
 def _removals(
-    arguments: argparse.Namespace, store: Store, found: list[care.Entry], needs: care.Needs
+    arguments: argparse.Namespace, store: Store, found: list[cleanup.Entry], needs: cleanup.Needs
 ) -> Iterable[Removal]:
     if "leftovers" in arguments.remove:
-        yield "leftovers", care.leftovers(store, needs), care.size, store.remove
-    unused = set(care.unused(found, needs)) if "unused" in arguments.remove else set()
+        yield "leftovers", cleanup.leftovers(store, needs), cleanup.size, store.remove
+    unused = set(cleanup.unused(found, needs)) if "unused" in arguments.remove else set()
     if unused:
-        yield "folders that no run needs", sorted(unused), care.size, store.remove
+        yield "folders that no run needs", sorted(unused), cleanup.size, store.remove
     if arguments.weights != "all":
         keep = needs.going_on | (needs.ends if arguments.weights == "ends" else set())
         kept = [entry for entry in found if entry.path not in unused]
-        yield "weights", care.weights(kept, keep), care.weight_size, store.drop_weights
+        yield "weights", cleanup.weights(kept, keep), cleanup.weight_size, store.drop_weights
 
 
 def _remove(removals: Iterable[Removal], *, yes: bool) -> None:

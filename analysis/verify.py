@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from analysis.status import find_runs
+from lth.runs.status import find_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Print every violation and where it is; the exit code is 1 where there is one, or no run."""
-    from lth.audit import Audit  # torch takes a while: not before it is needed
+    from lth.audit.audit import Audit  # torch takes a while: not before it is needed
 
     audit, found = Audit(quick=arguments.quick), 0
     console = Console(highlight=False)

@@ -117,7 +117,7 @@ WEIGHT_FIGURES: dict[str, Callable[[Runs], Plate | None]] = {
 def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Iterator[Layer]:
     """Those of the winning tickets of the last experiment, at the paper's densities or at every
     level, of all runs or one; of runs whose weights are still in their store."""
-    from lth.rules import opened  # torch takes a while: not before it is needed
+    from lth.audit.run_rules import opened  # torch takes a while: not before it is needed
 
     tickets = runs.levels[runs.levels["arm"] == TICKET]
     if tickets.empty:

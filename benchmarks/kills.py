@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from lth.files import checksum
-from lth.records import TIMING_COLUMNS
+from lth.runs.records import TIMING_COLUMNS
+from lth.store.files import checksum
 
 ROOT = Path(__file__).parents[1]
 SWEEP = (

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.speed import composed
-from lth.records import Evaluation, Outcome
-from lth.run_folder import RunFolder
-from lth.spec import Spec, identity
+from lth.experiment.results import Evaluation, Outcome
+from lth.experiment.settings import Spec, identity
+from lth.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 WATCHED = (
@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, random = Path(name), np.random.default_rng(0)
         curves = [curve(random, wanted.evaluations) for _ in range(CURVES)]
-        arms = [composed("network=lenet", f"rewind={arm}") for arm in ("init", "reinit")]
+        arms = [composed("preset=lenet", f"rewind={arm}") for arm in ("init", "reinit")]
         for number in range(wanted.runs):
             seed, arm = divmod(number, len(arms))
             of_run = dataclasses.replace(arms[arm], seed=seed)

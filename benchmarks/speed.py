@@ -24,16 +24,16 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.usual import UsualLoop, mnist_for_torchvision
-from lth import lottery, spec
-from lth.config import from_config
-from lth.data import Batch, BatchOrder, Data, Part
-from lth.engine import Engine
-from lth.graph import Fresh
-from lth.inputs import Inputs, build_model
-from lth.masks import Mask
-from lth.store import Store
-from lth.training import backend
+from benchmarks.baseline import UsualLoop, mnist_for_torchvision
+from lth.engine.build import Inputs, build_model
+from lth.engine.engine import Engine
+from lth.experiment import lottery, settings
+from lth.experiment.config import from_config
+from lth.experiment.nodes import Fresh
+from lth.store.store import Store
+from lth.training.data import Batch, BatchOrder, Data, Part
+from lth.training.loop import backend
+from lth.training.masks import Mask
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -42,7 +42,7 @@ ROUNDS, STEPS = 5, 200
 EVALUATE_EVERY = 100
 LEVELS, ITERATIONS = 21, 10_000
 CORES = os.cpu_count() or 1
-SWEEP = ("-m", "network=lenet", "pruning.rate=10,20", "seed=0,1,2", "rewind=init,reinit")
+SWEEP = ("-m", "preset=lenet", "pruning.rate=10,20", "seed=0,1,2", "rewind=init,reinit")
 SWEEP_LEVELS, SWEEP_ITERATIONS = 20, 2000
 
 
@@ -74,15 +74,15 @@ def alternating(
     return {name: Times(times) for name, times in found.items()}
 
 
-def composed(*overrides: str) -> spec.Spec:
+def composed(*overrides: str) -> settings.Spec:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_config(compose("config", overrides=["network=lenet", *overrides]))
+        return from_config(compose("config", overrides=["preset=lenet", *overrides]))
 
 
 class Ours:
-    """Dense or under a random mask of a density, as `lth.training` computes it."""
+    """Dense or under a random mask of a density, as `lth.training.loop` computes it."""
 
-    def __init__(self, recipe: spec.Recipe, data: Data, density: float) -> None:
+    def __init__(self, recipe: settings.Recipe, data: Data, density: float) -> None:
         model = build_model(Fresh(recipe.network, seed=0))
         random = torch.Generator().manual_seed(0)
         self._mask: Mask = {
@@ -161,7 +161,7 @@ def usual_on_all_cores(root: Path) -> float:
     """Seconds per iteration, evaluation included, of one usual loop on each core at once."""
     code = (
         "import sys; from benchmarks.speed import *; torch.set_num_threads(1);"
-        "loop = UsualLoop(spec.recipe(composed()).network, Path(sys.argv[1]));"
+        "loop = UsualLoop(settings.recipe(composed()).network, Path(sys.argv[1]));"
         "loop.seconds_per_step(50);"
         "print(loop.seconds_per_step(200) + loop.seconds_per_evaluation() / EVALUATE_EVERY)"
     )
@@ -223,7 +223,7 @@ def measure(threads: int, root: Path) -> dict[str, Any]:
     """Steps and evaluations with so many threads, in seconds; printed on the way."""
     torch.set_num_threads(threads)
     wanted = composed(f"training.evaluate_every={EVALUATE_EVERY}")
-    recipe = spec.recipe(wanted)
+    recipe = settings.recipe(wanted)
     data = Inputs(Store(root / "store"), Path(wanted.dataset.root), torch.device("cpu")).data(
         recipe
     )
@@ -268,7 +268,7 @@ def main() -> None:
     rows = [("usual loop, every run alone", f"{alone:.0f}", "")]
     rows += [(name, f"{seconds:.0f}", f"{alone / seconds:.1f}") for name, seconds in times.items()]
     console.print(table("a sweep of 12 runs, all cores", ("", "s", "times faster"), rows))
-    found["run"] = command("network=lenet", "training.iterations=500", "pruning.levels=2")
+    found["run"] = command("preset=lenet", "training.iterations=500", "pruning.levels=2")
     console.print(f"memory of a run: {found['run'][1]} MB at most")
     RESULTS.mkdir(exist_ok=True)
     name = "-".join(found["machine"]["cpu"].split()[:3]).lower()

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lth.data import Examples, Source
 from lth.errors import LotteryError
-from lth.files import write_atomically
-from lth.streams import generator
+from lth.store.files import write_atomically
+from lth.training.data import Examples, Source
+from lth.training.seeds import generator
 
 log = logging.getLogger(__name__)
 

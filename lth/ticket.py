@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lth import masks
+from lth.engine.build import Inputs
 from lth.errors import LotteryError
-from lth.files import write_atomically, writing
-from lth.graph import Final, Training, canonical
-from lth.inputs import Inputs
-from lth.masks import Mask
-from lth.spec import Target
+from lth.experiment.nodes import Final, Training, canonical
+from lth.experiment.settings import Target
+from lth.store.files import write_atomically, writing
+from lth.training import masks
+from lth.training.masks import Mask
 
 PARTS = ("start", "mask", "final")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lth.config import from_config
-from lth.engine import Engine
-from lth.spec import Spec
-from lth.store import Store
+from lth.engine.engine import Engine
+from lth.experiment.config import from_config
+from lth.experiment.settings import Spec
+from lth.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))

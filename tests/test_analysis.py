@@ -21,11 +21,12 @@ from analysis.__main__ import main
 from analysis.collect import arm_name, collect
 from analysis.drawing import Plate
 from analysis.points import points
-from analysis.status import overview, read_statuses, summary
+from analysis.status import overview, summary
 from analysis.tables import level_tables
-from lth.claims import Claims
-from lth.files import checksum
-from lth.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS, sealed
+from lth.runs.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS, sealed
+from lth.runs.status import read_statuses
+from lth.store.files import checksum
+from lth.store.locks import Claims
 
 DENSITIES = [1.0, 0.5, 0.25]
 

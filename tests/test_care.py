@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from lth import care, lottery
-from lth.claims import Claims
-from lth.engine import Engine
+from lth.engine.engine import Engine
 from lth.errors import LotteryError
-from lth.files import checksum
-from lth.records import sealed
-from lth.run_folder import RunFolder
-from lth.spec import Spec
-from lth.store import Store
+from lth.experiment import lottery
+from lth.experiment.settings import Spec
+from lth.runs import status
+from lth.runs.folder import RunFolder
+from lth.runs.records import sealed
+from lth.store import cleanup
+from lth.store.files import checksum
+from lth.store.locks import Claims
+from lth.store.store import Store
 from run import run
 from tests.conftest import ROOT, Composer
 
@@ -38,8 +40,8 @@ def store(tiny: Composer, tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def needs(store: Store) -> care.Needs:
-    return care.needs_of((store.root.parent / "runs").iterdir())
+def needs(store: Store) -> cleanup.Needs:
+    return status.needs_of((store.root.parent / "runs").iterdir())
 
 
 def flip(file: Path) -> None:
@@ -66,24 +68,26 @@ def damage_node(folder: Path) -> None:
     (damage_node, "is not the digest of its content"),
 ])  # fmt: skip
 def test_every_fault_is_found(store: Store, damage: Callable[[Path], None], says: str) -> None:
-    assert not list(care.faults(store))
-    damage(care.entries(store)[3].path)
-    assert any(says in fault for fault in care.faults(store))
+    assert not list(cleanup.faults(store))
+    damage(cleanup.entries(store)[3].path)
+    assert any(says in fault for fault in cleanup.faults(store))
 
 
 def test_a_damaged_checkpoint_is_found(store: Store) -> None:
     store.checkpoints.mkdir()
     (store.checkpoints / "0123").write_bytes(b"0" * 100)
-    assert [fault for fault in care.faults(store) if "0123: the checksum is wrong" in fault]
+    assert [fault for fault in cleanup.faults(store) if "0123: the checksum is wrong" in fault]
 
 
 def test_what_no_run_needs_is_unused_and_nothing_else(store: Store) -> None:
-    assert care.unused(care.entries(store), needs(store)) == []
+    assert cleanup.unused(cleanup.entries(store), needs(store)) == []
     shutil.rmtree(store.root.parent / "runs" / "1")  # its masks are the control's
-    assert len(care.unused(care.entries(store), needs(store))) == 1  # the last level of the ticket
+    assert (
+        len(cleanup.unused(cleanup.entries(store), needs(store))) == 1
+    )  # the last level of the ticket
     shutil.rmtree(store.root.parent / "runs" / "2")
-    assert len(care.unused(care.entries(store), needs(store))) == 7
-    assert len(care.entries(store)) == 11
+    assert len(cleanup.unused(cleanup.entries(store), needs(store))) == 7
+    assert len(cleanup.entries(store)) == 11
 
 
 def test_a_run_that_has_not_finished_needs_what_it_would_report(
@@ -94,7 +98,7 @@ def test_a_run_that_has_not_finished_needs_what_it_would_report(
     status = json.loads((tmp_path / "runs" / "0" / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(sealed(status | {"state": "failed", "tables": {}})))
     shutil.rmtree(tmp_path / "runs" / "0")
-    assert care.unused(care.entries(store), needs(store)) == []
+    assert cleanup.unused(cleanup.entries(store), needs(store)) == []
     digests = {training.digest for _, training in lottery.levels(tiny("seed=0"))}
     assert digests == needs(store).going_on
 
@@ -109,7 +113,7 @@ def test_settings_that_cannot_be_read_are_no_reason_to_remove(store: Store, tmp_
 
 
 def test_leftovers_are_what_the_dead_have_left(store: Store, tiny: Composer) -> None:
-    assert care.leftovers(store, needs(store)) == []
+    assert cleanup.leftovers(store, needs(store)) == []
     coming, done = (tiny(f"seed={seed}", "pruning.levels=0") for seed in (5, 0))
     (_, in_progress), *_ = lottery.levels(coming)
     (_, stored), *_ = lottery.levels(done)
@@ -118,22 +122,22 @@ def test_leftovers_are_what_the_dead_have_left(store: Store, tiny: Composer) -> 
     for training in (in_progress, stored):
         store.write_checkpoint(training, b"")
     going_on = {in_progress.digest, stored.digest}
-    found = care.leftovers(store, dataclasses.replace(needs(store), going_on=going_on))
+    found = cleanup.leftovers(store, dataclasses.replace(needs(store), going_on=going_on))
     assert {str(path.relative_to(store.root)) for path in found} == {
         "unfinished/0123", "damaged/0123", "checkpoints/0123", f"checkpoints/{stored.digest}"
     }  # fmt: skip
     store.drop_weights(store.path(stored))  # it is being made again
-    found = care.leftovers(store, dataclasses.replace(needs(store), going_on=going_on))
+    found = cleanup.leftovers(store, dataclasses.replace(needs(store), going_on=going_on))
     assert not [path for path in found if path.name == stored.digest]
 
 
 def test_who_trains_is_known_by_the_clock_of_the_file_server(store: Store) -> None:
     elsewhere = store.claims / "0123"
     elsewhere.write_text('{"host": "elsewhere", "pid": 1}')
-    assert care.busy(store) == 1
+    assert cleanup.busy(store) == 1
     long_ago = elsewhere.stat().st_mtime - 1000
     os.utime(elsewhere, (long_ago, long_ago))
-    assert care.busy(store) == 0
+    assert cleanup.busy(store) == 0
 
 
 def test_what_a_finished_run_needs_is_not_read_off_a_damaged_table(store: Store) -> None:
@@ -147,18 +151,18 @@ def test_what_a_finished_run_needs_is_not_read_off_a_damaged_table(store: Store)
 
 
 def test_a_chain_that_is_broken_is_not_followed(store: Store) -> None:
-    (care.entries(store)[0].path / "node.json").write_text("{")
+    (cleanup.entries(store)[0].path / "node.json").write_text("{")
     with pytest.raises(LotteryError, match=r"node\.json is damaged"):
-        care.unused(care.entries(store), needs(store))
+        cleanup.unused(cleanup.entries(store), needs(store))
 
 
 def test_other_peoples_folders_are_none_of_a_stores(store: Store) -> None:
     (store.root / "py" / "my thesis").mkdir(parents=True)
-    assert len(care.entries(store)) == 11
+    assert len(cleanup.entries(store)) == 11
 
 
 def drop(store: Store, keep: set[str]) -> None:
-    for folder in care.weights(care.entries(store), keep):
+    for folder in cleanup.weights(cleanup.entries(store), keep):
         store.drop_weights(folder)
 
 
@@ -167,8 +171,8 @@ def test_dropping_weights_leaves_the_record_and_those_of_the_ends(store: Store) 
     assert len(ends) == 2 + 2 + 1  # the control's level 0 is the ticket's
     drop(store, keep=ends)
     assert {file.parent.name for file in store.root.glob("??/*/final*")} == ends
-    assert care.sizes(store)["masks"][0] == care.sizes(store)["curves"][0] == 11
-    assert not list(care.faults(store))
+    assert cleanup.sizes(store)["masks"][0] == cleanup.sizes(store)["curves"][0] == 11
+    assert not list(cleanup.faults(store))
 
 
 def test_dropped_weights_that_are_needed_are_made_again_alike(store: Store, tiny: Composer) -> None:
@@ -182,8 +186,8 @@ def test_dropped_weights_that_are_needed_are_made_again_alike(store: Store, tiny
     assert engine.damaged == []
     after = {file: file.read_bytes() for file in before if file.exists()}
     assert after.items() <= before.items()
-    assert care.sizes(store)["weights"][0] == 5
-    assert not list(care.faults(store))
+    assert cleanup.sizes(store)["weights"][0] == 5
+    assert not list(cleanup.faults(store))
 
 
 def test_a_dropped_snapshot_is_made_again(tiny: Composer, tmp_path: Path) -> None:
@@ -196,7 +200,7 @@ def test_a_dropped_snapshot_is_made_again(tiny: Composer, tmp_path: Path) -> Non
         dict(engine.ensure([training for _, training in lottery.levels(spec)]))
         assert engine.damaged == []
     assert engine.trained == 3
-    assert not list(care.faults(store))
+    assert not list(cleanup.faults(store))
 
 
 def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> None:
@@ -212,7 +216,7 @@ def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> N
     assert "folders that no run needs: 4" in told.stdout
     assert "weights: 7" in told.stdout
     assert "nothing was removed: add --yes" in told.stdout
-    assert len(care.entries(store)) == 11
+    assert len(cleanup.entries(store)) == 11
     nowhere = command("--runs", str(store.root), str(runs), "--remove", "unused", "--yes")
     assert nowhere.returncode == 1
     assert "no runs in" in nowhere.stderr
@@ -225,8 +229,8 @@ def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> N
     assert other.returncode == 1
     assert "none of these runs uses it" in other.stderr
     assert command(*removal, "--yes").returncode == 0
-    assert len(care.entries(store)) == 7
-    assert "weights" not in care.sizes(store)
+    assert len(cleanup.entries(store)) == 7
+    assert "weights" not in cleanup.sizes(store)
     assert "sound: every file of 7 folders" in command("--verify").stdout
     held = Claims(store.claims).acquire("0123")
     assert held is not None

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 
 from analysis.__main__ import main
 from analysis.collect import collect
-from lth import lottery
-from lth.config import from_config
-from lth.graph import Training, missing
-from lth.run_folder import RunFolder
-from lth.spec import Spec
+from lth.experiment import lottery
+from lth.experiment.config import from_config
+from lth.experiment.nodes import Training, missing
+from lth.experiment.settings import Spec
+from lth.runs.folder import RunFolder
 from run import run
 from tests.conftest import ROOT
 

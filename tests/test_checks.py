@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lth.checks import check, ladder
+from lth.engine.build import build_model
+from lth.engine.checks import check, ladder
 from lth.errors import LotteryError
-from lth.graph import Fresh
-from lth.inputs import build_model
+from lth.experiment.nodes import Fresh
+from lth.experiment.settings import Spec, recipe
 from lth.models import prunable
-from lth.spec import Spec, recipe
 from tests.conftest import Composer
 
 LADDERS = Path(__file__).parent / "density_ladders.csv"
@@ -38,7 +38,7 @@ def build(spec: Spec) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_weights_of_each_type_are_those_of_the_paper(composed: Composer, name: str) -> None:
-    model = build(composed(f"network={name}"))
+    model = build(composed(f"preset={name}"))
     found: dict[str, int] = {}
     for tensor, kind in prunable(model).items():
         found[kind] = found.get(kind, 0) + model.get_parameter(tensor).numel()
@@ -52,7 +52,7 @@ def test_the_density_of_every_level_is_that_of_the_table(composed: Composer, nam
     """Each tensor loses a whole number of weights, the table a fraction: at every level each of its
     pools is within one weight of the fraction, and errors shrink with the survivors."""
     column, total, _ = NETWORKS[name]
-    spec = composed(f"network={name}", "pruning.levels=30")
+    spec = composed(f"preset={name}", "pruning.levels=30")
     model = build(spec)
     table = list(csv.DictReader(LADDERS.read_text().splitlines()))
     slack = 100 * 2.5 * len(prunable(model)) / total + 0.0005
@@ -72,7 +72,7 @@ PRINTED = {
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_densities_round_to_those_that_the_paper_prints(composed: Composer, name: str) -> None:
-    spec = composed(f"network={name}", "pruning.levels=20")
+    spec = composed(f"preset={name}", "pruning.levels=20")
     rungs, total = ladder(spec, build(spec)), NETWORKS[name][1]
     assert {k: round(100 * rungs[k] / total, 1) for k in PRINTED[name]} == PRINTED[name]
 
@@ -148,7 +148,7 @@ def test_a_type_can_be_left_alone(composed: Composer) -> None:
      r"output_rate=10 with pruning\.scope=global.*output_rate=null, or 0"),
     (["pruning.scope=global", "pruning.final_density=0.1", "pruning.linear_rate=20"],
      r"linear_rate=20 with pruning\.final_density=0\.1"),
-    (["network=conv2", "pruning=one_shot", "pruning.rates=[50,90]"],
+    (["preset=conv2", "pruning=one_shot", "pruning.rates=[50,90]"],
      r"conv_rate=10 with pruning\.rates=\(50\.0, 90\.0\).*conv_rate=null"),
     (["pruning.rates=[50,90]", "pruning.final_density=0.1"], r"one of the two"),
     (["pruning=movement", "pruning.at=init"], r"nothing has changed yet.*at=end"),

@@ -3,8 +3,8 @@
 import pytest
 
 from lth.errors import LotteryError
-from lth.smoke import shrunk
-from lth.spec import identity, per_level, rules
+from lth.experiment.settings import identity, per_level, rules
+from lth.experiment.smoke import shrunk
 from tests.conftest import Composer
 
 
@@ -19,7 +19,7 @@ def test_budgets_in_iterations_and_epochs(composed: Composer, typed: str, iterat
 def test_epochs_are_counted_in_the_batches_of_the_run(composed: Composer) -> None:
     spec = composed("training.iterations=2ep", "training.batch_size=100", "dataset.validation=177")
     assert spec.training.iterations == 2 * ((1797 - 360 - 177) // 100)
-    vgg = composed("network=vgg19", "training.iterations=160ep")
+    vgg = composed("preset=vgg19", "training.iterations=160ep")
     assert vgg.training.iterations == 112_480  # the paper's figure 2
 
 
@@ -44,7 +44,7 @@ def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:
 
 
 def test_smoke_shrinks_sizes_and_keeps_every_choice(composed: Composer) -> None:
-    whole = composed("network=resnet18_warmup")
+    whole = composed("preset=resnet18_warmup")
     small = shrunk(whole)
     assert small.training.iterations == 8
     assert small.optimizer.schedule.milestones == (5, 6)

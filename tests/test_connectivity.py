@@ -7,10 +7,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lth import connectivity, lottery
-from lth.data import Examples, Part
-from lth.engine import Engine
-from lth.graph import Line, Snapshot
+from lth.engine.engine import Engine
+from lth.experiment import lottery
+from lth.experiment.nodes import Line, Snapshot
+from lth.training import interpolation
+from lth.training.data import Examples, Part
 from tests.conftest import Composer
 from tests.test_run import run, run_folders
 
@@ -19,7 +20,7 @@ def test_a_line_goes_evenly_from_the_one_end_to_the_other() -> None:
     model = nn.Linear(1, 2, bias=False)
     one, other = {"weight": torch.tensor([[4.0], [0.0]])}, {"weight": torch.tensor([[0.0], [2.0]])}
     part = Part(Examples(torch.ones(2, 1), torch.tensor([0, 1])), lambda x: x)
-    found = list(connectivity.along(model, one, other, 3, part))
+    found = list(interpolation.along(model, one, other, 3, part))
     assert [point.share for point in found] == [0.0, 0.5, 1.0]
     for point, logits in zip(found, [(4.0, 0.0), (2.0, 1.0), (0.0, 2.0)], strict=True):
         losses = torch.logsumexp(torch.tensor(logits), 0) - torch.tensor(logits)
@@ -28,7 +29,7 @@ def test_a_line_goes_evenly_from_the_one_end_to_the_other() -> None:
 
 
 def test_counts_of_batches_are_not_put_between() -> None:
-    assert connectivity.between(torch.tensor(3), torch.tensor(8), 0.5) == 3
+    assert interpolation.between(torch.tensor(3), torch.tensor(8), 0.5) == 3
 
 
 def test_the_copies_differ_in_their_order_alone(tiny: Composer) -> None:

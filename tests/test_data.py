@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lth.data import BatchOrder, Data, Examples, Part, Source, augment, prepare
 from lth.errors import LotteryError
-from lth.streams import generator
+from lth.training.data import BatchOrder, Data, Examples, Part, Source, augment, prepare
+from lth.training.seeds import generator
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lth import datasets
-from lth.data import prepare
 from lth.errors import LotteryError
+from lth.training.data import prepare
 
 
 def test_digits_are_the_real_ones() -> None:

@@ -3,7 +3,7 @@
 import re
 import runpy
 
-from lth.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS
+from lth.runs.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS
 from tests.conftest import ROOT
 
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from lth import lottery
-from lth.engine import Engine
+from lth.engine.build import Inputs
+from lth.engine.engine import Engine
 from lth.errors import Interrupted, LotteryError
-from lth.graph import Final, Fresh, Pruned, Snapshot, Training, Weights
-from lth.inputs import Inputs
+from lth.experiment import lottery
+from lth.experiment.nodes import Final, Fresh, Pruned, Snapshot, Training, Weights
+from lth.experiment.results import Outcome, density
+from lth.experiment.settings import Spec
 from lth.models import prunable
-from lth.records import Outcome, density
-from lth.spec import Spec
-from lth.store import Store
+from lth.store.store import Store
 from tests.conftest import NORM_NET, Composer
 
 

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 MINE = """
 import torch
 from torch import nn
-from lth.data import Examples, Source
+from lth.training.data import Examples, Source
 
 class Net(nn.Sequential):
     def __init__(self, shape, classes, depth):

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lth import lottery
-from lth.graph import Final, Snapshot, canonical, describe, missing, parents
-from lth.spec import NOT_IDENTITY, Spec, Target
+from lth.experiment import lottery
+from lth.experiment.nodes import Final, Snapshot, canonical, describe, missing, parents
+from lth.experiment.settings import NOT_IDENTITY, Spec, Target
 from tests.conftest import ROOT, Composer
 
 
@@ -126,7 +126,7 @@ def test_another_process_finds_the_same_digests(composed: Composer) -> None:
     code = (
         "from hydra import compose, initialize_config_dir\n"
         "from lth import lottery\n"
-        "from lth.config import from_config\n"
+        "from lth.experiment.config import from_config\n"
         f"with initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
         "    config = compose('config', overrides=['pruning.levels=3'])\n"
         "print(*(t.digest for _, t in lottery.levels(from_config(config))))\n"
@@ -151,7 +151,7 @@ def test_describing_needs_no_torch_and_no_time() -> None:
         "import sys\n"
         "from hydra import compose, initialize_config_dir\n"
         "from lth import lottery\n"
-        "from lth.config import from_config\n"
+        "from lth.experiment.config import from_config\n"
         f"with initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
         "    config = compose('config', overrides=['pruning.levels=60'])\n"
         "assert len(list(lottery.levels(from_config(config)))) == 61\n"

@@ -1,8 +1,18 @@
 """The experiment as a description: who shares what with whom."""
 
-from lth import lottery
-from lth.graph import Constant, Dense, Final, Fresh, Pruned, Shuffled, Signed, Snapshot, Training
-from lth.spec import Spec
+from lth.experiment import lottery
+from lth.experiment.nodes import (
+    Constant,
+    Dense,
+    Final,
+    Fresh,
+    Pruned,
+    Shuffled,
+    Signed,
+    Snapshot,
+    Training,
+)
+from lth.experiment.settings import Spec
 from tests.conftest import Composer
 
 

@@ -3,7 +3,7 @@ import math
 import torch
 
 from lth.models import LeNet, fresh, prunable, state
-from lth.streams import generator
+from lth.training.seeds import generator
 
 
 def lenet() -> LeNet:

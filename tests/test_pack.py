@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lth import eager, lottery, pack
-from lth.data import Batch, Examples, Part
-from lth.engine import Engine
+from lth.engine.engine import Engine
 from lth.errors import Interrupted
-from lth.masks import Mask
+from lth.experiment import lottery
 from lth.models import ResNet, fresh, prunable, state
-from lth.pack import Pack
-from lth.store import Store
-from lth.streams import generator
-from lth.training import Progress, Task, loop, train
+from lth.store.store import Store
+from lth.training import eager, packed
+from lth.training.data import Batch, Examples, Part
+from lth.training.loop import Progress, Task, loop, train
+from lth.training.masks import Mask
+from lth.training.packed import Pack
+from lth.training.seeds import generator
 from tests.conftest import TINY, Composer, NormNet
 from tests.test_run import command, run, table
 from tests.test_training import DATA, OPTIMIZERS, assert_equal, model, recipe
@@ -47,7 +48,7 @@ def masks() -> list[Mask]:
     ]  # fmt: skip
 
 
-def packed(optimizer: str, *, pruned: str = "zero", tasks: Sequence[Task] | None = None,
+def train_packed(optimizer: str, *, pruned: str = "zero", tasks: Sequence[Task] | None = None,
            stop: int | None = None) -> list[Progress]:  # fmt: skip
     how = recipe(optimizer, iterations=60)
     several = Pack(model(), starts(), masks(), how.optimizer, pruned=pruned)
@@ -80,22 +81,22 @@ def assert_close(one: Progress, other: Progress) -> None:
 @pytest.mark.parametrize("pruned", ["zero", "frozen"])
 def test_each_member_ends_where_it_does_alone(optimizer: str, pruned: str) -> None:
     for ours, theirs in zip(
-        packed(optimizer, pruned=pruned), alone(optimizer, pruned), strict=True
+        train_packed(optimizer, pruned=pruned), alone(optimizer, pruned), strict=True
     ):
         assert_close(ours, theirs)
 
 
 def test_pruned_weights_of_each_member_are_zero() -> None:
-    for progress, mask in zip(packed("momentum"), masks(), strict=True):
+    for progress, mask in zip(train_packed("momentum"), masks(), strict=True):
         assert all(not progress.network.state()[n][~kept].any() for n, kept in mask.items())
 
 
 def test_members_go_on_to_the_same_bytes_and_one_can_go_on_alone() -> None:
-    whole = packed("adam")
+    whole = train_packed("adam")
     with pytest.raises(Interrupted) as stopped:
-        packed("adam", stop=23)
+        train_packed("adam", stop=23)
     tasks = [Task(s, checkpoint=c) for s, c in zip(SEEDS, stopped.value.args, strict=True)]
-    for ours, theirs in zip(packed("adam", tasks=tasks), whole, strict=True):
+    for ours, theirs in zip(train_packed("adam", tasks=tasks), whole, strict=True):
         assert_equal(ours.network.state(), theirs.network.state())
         assert repr(ours.curve) == repr(theirs.curve)
     how = recipe("adam", iterations=60)
@@ -136,13 +137,13 @@ def test_running_statistics_are_each_members_own(network: type[nn.Module]) -> No
 
 def test_what_draws_or_is_unknown_is_not_packed() -> None:
     how = recipe("adam").optimizer
-    assert pack.fits(model(), how)
-    assert not pack.fits(nn.Sequential(*model(), nn.Dropout(0.5)), how)
-    assert not pack.fits(NormNet((1, 4, 4), 4), how)
-    assert not pack.fits(model(), dataclasses.replace(how, path="mine.Optimizer"))
+    assert packed.fits(model(), how)
+    assert not packed.fits(nn.Sequential(*model(), nn.Dropout(0.5)), how)
+    assert not packed.fits(NormNet((1, 4, 4), 4), how)
+    assert not packed.fits(model(), dataclasses.replace(how, path="mine.Optimizer"))
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
-    assert not pack.fits(tied, how)
+    assert not packed.fits(tied, how)
 
 
 def test_packs_that_do_not_fit_into_memory_are_halved(
@@ -156,7 +157,7 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return Pack(model, weights, *rest, pruned=pruned)
 
-    monkeypatch.setattr(pack, "Pack", make)
+    monkeypatch.setattr(packed, "Pack", make)
     specs = [tiny(f"seed={seed}", "pruning.levels=0") for seed in range(5)]
     engine.pack = 5
     dict(engine.ensure([t for spec in specs for _, t in lottery.levels(spec)]))

@@ -12,10 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from hydra_plugins.lth_launchers.sweeper import Composer
-from lth import lottery
-from lth.engine import Engine
-from lth.plan import plan
-from lth.spec import Spec
+from lth.engine.engine import Engine
+from lth.engine.plan import plan
+from lth.experiment import lottery
+from lth.experiment.settings import Spec
 from tests.conftest import ROOT, TINY
 from tests.conftest import Composer as Compose
 
@@ -87,7 +87,7 @@ def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overrides", [
     ["seed=3", "pruning.rate=10"], ["rewind=late", "rewind.iteration=5", "seed=0"],
-    ["network=conv2", "optimizer=sgd", "optimizer.lr=0.5", "model.widths=[8]"],
+    ["preset=conv2", "optimizer=sgd", "optimizer.lr=0.5", "model.widths=[8]"],
     ["+dataset.loader.extra=1", "~optimizer.fused"], ["pruning.criterion=mine.score"],
     ["experiment=figure3", "hydra.sweep.dir=x"],
 ])  # fmt: skip

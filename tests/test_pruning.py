@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth import pruning
-from lth.data import Examples, Part
 from lth.errors import LotteryError
-from lth.masks import Mask, pack, shuffled, unpack
-from lth.pruning import Evidence, Scores, between, counts, keep, pools, removed, survivors
-from lth.streams import generator
+from lth.pruning import Evidence
+from lth.training.data import Examples, Part
+from lth.training.masks import Mask, pack, shuffled, unpack
+from lth.training.seeds import generator
+from lth.training.selection import Scores, between, counts, keep, pools, removed, survivors
 
 
 def none() -> nn.Module:

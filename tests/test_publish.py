@@ -7,8 +7,8 @@ import pytest
 from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.publish import _is_private
-from analysis.status import find_runs
-from lth.audit import Audit
+from lth.audit.audit import Audit
+from lth.runs.status import find_runs
 
 Published = tuple[Path, Path]
 

@@ -6,15 +6,9 @@ import pytest
 
 from analysis.collect import read_csv
 from lth.errors import Interrupted, LotteryError
-from lth.records import (
-    LEVEL_COLUMNS,
-    METRIC_COLUMNS,
-    Evaluation,
-    Outcome,
-    curve_from_csv,
-    curve_to_csv,
-)
-from lth.run_folder import RunFolder
+from lth.experiment.results import Evaluation, Outcome, curve_from_csv, curve_to_csv
+from lth.runs.folder import RunFolder
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS
 
 NAN = float("nan")
 CURVE = [

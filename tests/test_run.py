@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from analysis.status import read_statuses
-from lth import lottery, terminal
-from lth.records import TIMING_COLUMNS
-from lth.run_folder import RunFolder
-from lth.spec import Spec
-from lth.store import Store
+from hydra_plugins.lth_launchers import console
+from lth.experiment import lottery
+from lth.experiment.settings import Spec
+from lth.runs.folder import RunFolder
+from lth.runs.records import TIMING_COLUMNS
+from lth.runs.status import read_statuses
+from lth.store.store import Store
 from tests.conftest import ROOT, TINY, Composer
 
 
@@ -153,7 +154,7 @@ def work(spec: Spec, output: Path) -> None:
     sys.path.insert(0, str(ROOT))
     from run import run
 
-    with terminal.stop_on_signal() as stopping, RunFolder(output, {}) as folder:
+    with console.stop_on_signal() as stopping, RunFolder(output, {}) as folder:
         run(spec, folder, stopping)
 
 
@@ -161,7 +162,7 @@ def attempt(spec: Spec, output: Path, seconds: float, number: int) -> int:
     """The exit code of the work, which gets a signal after `seconds` unless it ends before."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["lth.engine", "lth.checks", "torch._dynamo", "sklearn.datasets"]
+        ["lth.engine.engine", "lth.engine.checks", "torch._dynamo", "sklearn.datasets"]
     )
     process = context.Process(target=work, args=(spec, output))
     process.start()
@@ -310,7 +311,7 @@ def test_a_store_that_is_read_only_serves_what_it_has(tmp_path: Path) -> None:
 
 
 def test_an_experiment_is_a_sweep_by_itself_and_its_axes_can_be_replaced(tmp_path: Path) -> None:
-    words = ["experiment=figure10", "smoke=true", "seed=3", "network=conv4"]
+    words = ["experiment=figure10", "smoke=true", "seed=3", "preset=conv4"]
     done = subprocess.run(
         command(*words, "model.widths=[8]", "model.channels=[4,4]"),
         cwd=tmp_path, capture_output=True, text=True, check=False,

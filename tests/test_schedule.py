@@ -2,8 +2,8 @@
 
 import pytest
 
-from lth.schedule import factor, held_at_the_end
-from lth.spec import Optimizer, Schedule
+from lth.experiment.schedule import factor, held_at_the_end
+from lth.experiment.settings import Optimizer, Schedule
 
 
 def factors(

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from analysis.status import read_statuses
 from hydra_plugins.lth_launchers.slurm import batches
+from lth.runs.status import read_statuses
 from tests.conftest import ROOT, TINY
 
 

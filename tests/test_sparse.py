@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lth import eager, sparse
-from lth.data import Batch, Data, Examples, Part
-from lth.eager import Eager
-from lth.masks import Mask
+from lth.experiment.settings import Recipe
 from lth.models import LeNet, fresh, prunable, state
-from lth.sparse import Sparse
-from lth.spec import Recipe
-from lth.streams import generator
-from lth.training import Progress, Task, train
+from lth.training import eager, sparse
+from lth.training.data import Batch, Data, Examples, Part
+from lth.training.eager import Eager
+from lth.training.loop import Progress, Task, train
+from lth.training.masks import Mask
+from lth.training.seeds import generator
+from lth.training.sparse import Sparse
 from tests.test_training import OPTIMIZERS, assert_equal, recipe
 
 SIZES = ((5,), (20, 7), (16, 12, 9))

@@ -6,9 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from lth.checks import check
+from lth.engine.checks import check
 from lth.errors import LotteryError
-from lth.spec import identity
+from lth.experiment.settings import identity
 from tests.conftest import ROOT, Composer
 
 OPTIONS = [
@@ -36,7 +36,7 @@ def test_every_experiment_composes_and_builds(composed: Composer, name: str) -> 
 
 
 def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
-    spec = composed("experiment=lenet")
+    spec = composed("preset=lenet")
     assert spec.dataset.loader.path == "lth.datasets.mnist"
     assert (spec.dataset.validation, spec.dataset.shape) == (5000, (1, 28, 28))
     assert (spec.training.iterations, spec.training.batch_size) == (50_000, 60)

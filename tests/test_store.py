@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lth import claims
-from lth.claims import Claims, holder_of
 from lth.errors import LotteryError
-from lth.graph import Dense, Node
-from lth.store import Damaged, Store
+from lth.experiment.nodes import Dense, Node
+from lth.store import locks
+from lth.store.locks import Claims, holder_of
+from lth.store.store import Damaged, Store
 
 NODE = Dense()
 
@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_nothing_behind(store: Store, monkeypatch: pytest.Mon
             raise OSError(28, "No space left on device")
         path.write_bytes(content)
 
-    monkeypatch.setattr("lth.store.write", full)
+    monkeypatch.setattr("lth.store.store.write", full)
     with pytest.raises(LotteryError, match="No space left on device"):
         store.publish(NODE, {"a": b"1"})
     assert not store.exists(NODE)
@@ -124,18 +124,18 @@ def test_a_holder_elsewhere_is_stale_when_untouched_by_our_own_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("lth.claims.time.monotonic", lambda: now)
+    monkeypatch.setattr("lth.store.locks.time.monotonic", lambda: now)
     watching = Claims(tmp_path)
     path = tmp_path / "x"
     write_claim(path)
     os.utime(path, (1, 1))  # their clock, or ours, is decades off: it does not matter
     assert watching.acquire("x") is None
-    now += claims.STALE_AFTER - 1
+    now += locks.STALE_AFTER - 1
     assert watching.acquire("x") is None
     os.utime(path, (2, 2))
     now += 2
     assert watching.acquire("x") is None
-    now += claims.STALE_AFTER + 1
+    now += locks.STALE_AFTER + 1
     assert watching.acquire("x") is not None
 
 

@@ -2,7 +2,7 @@ from itertools import product
 
 import torch
 
-from lth.streams import generator
+from lth.training.seeds import generator
 
 
 def draw(*name: str | int, seed: int = 0) -> list[float]:

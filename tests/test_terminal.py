@@ -6,20 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from lth import terminal
+from hydra_plugins.lth_launchers import console
 
 
 @pytest.fixture(autouse=True)
 def _not_stopped() -> Iterator[None]:
     yield
-    terminal.STOP.clear()
+    console.STOP.clear()
 
 
-@pytest.mark.parametrize("number", terminal.SIGNALS)
+@pytest.mark.parametrize("number", console.SIGNALS)
 def test_a_signal_is_a_wish_to_stop(number: int) -> None:
     before = signal.signal(number, signal.SIG_DFL)
     try:
-        with terminal.stop_on_signal() as stopping:
+        with console.stop_on_signal() as stopping:
             assert not stopping()
             os.kill(os.getpid(), number)
             assert stopping()
@@ -31,7 +31,7 @@ def test_a_signal_is_a_wish_to_stop(number: int) -> None:
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with terminal.stop_on_signal() as stopping:
+        with console.stop_on_signal() as stopping:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stopping()
     finally:
@@ -42,7 +42,7 @@ def test_a_handler_of_somebody_else_gets_its_signal_once_all_is_saved() -> None:
     events = []
     before = signal.signal(signal.SIGUSR2, lambda *_: events.append("queue again"))
     try:
-        with terminal.stop_on_signal() as stopping:
+        with console.stop_on_signal() as stopping:
             os.kill(os.getpid(), signal.SIGUSR2)
             assert stopping()
             events.append("saved")

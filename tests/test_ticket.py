@@ -13,13 +13,14 @@ from torch.nn.functional import cross_entropy
 
 from analysis.collect import collect
 from analysis.weights import WEIGHT_FIGURES, connections, distance, initial_weights
-from lth import lottery, masks
-from lth.engine import Engine
+from lth.engine.build import Inputs
+from lth.engine.engine import Engine
 from lth.errors import LotteryError
-from lth.graph import Training
-from lth.inputs import Inputs
+from lth.experiment import lottery
+from lth.experiment.nodes import Training
 from lth.models import LeNet
 from lth.ticket import Ticket, load_ticket, save_ticket
+from lth.training import masks
 from tests.conftest import Composer
 from tests.test_analysis import analysis
 

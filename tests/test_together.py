@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from lth import care, claims, lottery
-from lth.graph import Training
-from lth.run_folder import RunFolder
-from lth.spec import Spec
-from lth.store import Store
+from lth.experiment import lottery
+from lth.experiment.nodes import Training
+from lth.experiment.settings import Spec
+from lth.runs.folder import RunFolder
+from lth.store import cleanup, locks
+from lth.store.store import Store
 from run import run
 from tests.conftest import ROOT, Composer
 
@@ -28,14 +29,14 @@ ELSEWHERE = json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, "token": 
 
 def work(spec: Spec, folder: Path) -> None:
     """A run, in a process that gives up on the claims of other hosts within seconds."""
-    claims.STALE_AFTER, claims.TOUCH_EVERY = 3.0, 0.3
+    locks.STALE_AFTER, locks.TOUCH_EVERY = 3.0, 0.3
     with RunFolder(folder, {}) as of_run:
         run(spec, of_run, lambda: False)
 
 
 def start(spec: Spec, folder: Path) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lth.engine", "lth.checks", "sklearn.datasets"])
+    context.set_forkserver_preload(["lth.engine.engine", "lth.engine.checks", "sklearn.datasets"])
     process = context.Process(target=work, args=(spec, folder))
     process.start()
     return process
@@ -77,7 +78,7 @@ def trained(folder: Path) -> int:
 def check_store(folder: Path, specs: Specs) -> None:
     store = Store(folder / "store")
     assert all(map(store.exists, all_of(specs)))
-    assert not list(care.faults(store))
+    assert not list(cleanup.faults(store))
     assert not list(store.claims.iterdir())
     assert not list(store.unfinished.iterdir())
 
@@ -97,7 +98,7 @@ def test_claims_left_by_the_dead_are_taken_over(tmp_path: Path, specs: Specs) ->
         for n, spec in enumerate(specs[::4])  # one of each seed
     ]
     store = Store(tmp_path / "store")
-    while care.busy(store) < len(victims):
+    while cleanup.busy(store) < len(victims):
         assert all(victim.is_alive() for victim in victims)
     left = sorted(all_of(specs), key=lambda training: training.digest)
     for victim, training in zip(victims, left, strict=False):

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from lth import tracking
+from lth import trackers
 from lth.errors import LotteryError
-from lth.spec import Target
+from lth.experiment.settings import Target
 from tests.conftest import ROOT, TINY
 
 CURVE = "val_accuracy/level 02"
@@ -28,7 +28,7 @@ class Told:
         self._file = (folder / "told.txt").open("w")
         print(settings["pruning.rate"], file=self._file)
 
-    def log(self, axis: str, points: tracking.Points) -> None:
+    def log(self, axis: str, points: trackers.Points) -> None:
         for step, values in points:
             print(axis, step, *values, file=self._file)
 
@@ -38,7 +38,7 @@ class Told:
 
 
 class Broken(Told):
-    def log(self, axis: str, points: tracking.Points) -> None:  # noqa: ARG002
+    def log(self, axis: str, points: trackers.Points) -> None:  # noqa: ARG002
         raise OSError("the server is gone")
 
 
@@ -88,22 +88,22 @@ def test_a_broken_tracker_leaves_the_run_as_it_is(tmp_path: Path) -> None:
 def test_a_hanging_tracker_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(trackers, "WAIT_SECONDS", 0.1)
     tracker = Target("tests.test_tracking.Hanging", {})
     settings = {"tracker": dataclasses.asdict(tracker)}
     status = {"state": "running", "spec": settings, "identity": {}}
     (tmp_path / "run.json").write_text(json.dumps(status))
-    with tracking.tracked(tracker, tmp_path):
+    with trackers.tracked(tracker, tmp_path):
         pass
 
 
 def test_one_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     with pytest.raises(
         LotteryError, match=r"mlflow is not installed. pip install -e '.\[mlflow\]'"
     ):
-        tracking.check_tracker(Target("lth.tracking.MLflow", {}))
-    tracking.check_tracker(None)
+        trackers.check_tracker(Target("lth.trackers.MLflow", {}))
+    trackers.check_tracker(None)
 
 
 def test_tensorboard_holds_what_the_csvs_hold(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lth import eager
-from lth.data import BatchOrder, Data, Examples, Part
-from lth.eager import evaluate
+from lth.experiment.results import Evaluation, early_stop
+from lth.experiment.settings import Budget, Dataset, Optimizer, Recipe, Schedule, Target
 from lth.models import LeNet, fresh, prunable, state
-from lth.records import Evaluation, early_stop
-from lth.spec import Budget, Dataset, Optimizer, Recipe, Schedule, Target
-from lth.streams import generator
-from lth.training import Progress, Task, train
+from lth.training import eager
+from lth.training.data import BatchOrder, Data, Examples, Part
+from lth.training.eager import evaluate
+from lth.training.loop import Progress, Task, train
+from lth.training.seeds import generator
 
 OPTIMIZERS = {
     "sgd": ("torch.optim.SGD", {"lr": 0.1}),

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from lth.audit import Audit
-from lth.files import checksum
-from lth.records import sealed
-from lth.rules import RUN_RULES, TRAINING_RULES
+from lth.audit.audit import Audit
+from lth.audit.run_rules import RUN_RULES
+from lth.audit.training_rules import TRAINING_RULES
+from lth.runs.records import sealed
+from lth.store.files import checksum
 from tests.test_analysis import analysis
 
 TICKET, REINIT = 0, 1

@@ -20,7 +20,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-PRELOADED = ["lth.engine", "lth.checks", "torch._dynamo", "sklearn.datasets", "hydra.main"]
+PRELOADED = [
+    "lth.engine.engine",
+    "lth.engine.checks",
+    "torch._dynamo",
+    "sklearn.datasets",
+    "hydra.main",
+]
 """What takes a second or more to import, once for all runs."""
 
 
@@ -97,10 +103,10 @@ def _work(pickled: bytes, answer: Connection) -> None:
     """One run, in a process of its own."""
     import cloudpickle
 
-    from lth import terminal
+    from hydra_plugins.lth_launchers import console
 
     number, overrides, hydra_context, config, task_function, state = cloudpickle.loads(pickled)
-    Thread(target=_stop_with_the_launcher, args=(terminal.STOP.set,), daemon=True).start()
+    Thread(target=_stop_with_the_launcher, args=(console.STOP.set,), daemon=True).start()
     setup_globals()
     Singleton.set_state(state)
     returned = run_job(

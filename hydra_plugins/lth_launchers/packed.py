@@ -17,9 +17,9 @@ from hydra_plugins.lth_launchers.local import of_job
 from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
-    from lth.engine import Engine
-    from lth.graph import Training
-    from lth.spec import Spec
+    from lth.engine.engine import Engine
+    from lth.experiment.nodes import Training
+    from lth.experiment.settings import Spec
 
 ON_A_GPU = 64
 """Networks at once, to begin with: halved whenever they do not fit."""
@@ -42,14 +42,14 @@ class PackedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run all of them; what each returned or raised, in their order."""
-        from lth import terminal
+        from hydra_plugins.lth_launchers import console
         from lth.errors import Interrupted, LotteryError
 
         setup_globals()
         Path(self._config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         jobs = dict(enumerate(job_overrides, start=initial_job_idx))
         returned: dict[int, JobReturn] = {}
-        with terminal.stop_on_signal():
+        with console.stop_on_signal():
             for specs in self._together(jobs):
                 try:
                     self._train(specs, jobs, returned)
@@ -61,9 +61,9 @@ class PackedLauncher(Launcher):
 
     def _together(self, jobs: dict[int, Sequence[str]]) -> list[dict[int, "Spec"]]:
         """The runs that one engine can serve; without those that are refused."""
-        from lth.checks import check
-        from lth.config import from_config
+        from lth.engine.checks import check
         from lth.errors import LotteryError
+        from lth.experiment.config import from_config
 
         compose = Composer(self._context.config_loader, self._config)
         groups: dict[tuple[Any, ...], dict[int, Spec]] = {}
@@ -84,8 +84,8 @@ class PackedLauncher(Launcher):
         returned: dict[int, JobReturn],
     ) -> None:
         """Make all that some runs want, and run each once it is there."""
-        from lth import lottery
-        from lth.smoke import shrunk
+        from lth.experiment import lottery
+        from lth.experiment.smoke import shrunk
 
         asked = {n: shrunk(spec) if spec.smoke else spec for n, spec in specs.items()}
         wanted = {n: {t for _, t in lottery.levels(spec)} for n, spec in asked.items()}
@@ -102,9 +102,9 @@ class PackedLauncher(Launcher):
             print(f"{engine.trained} networks trained for these runs, which then find them stored")
 
     def _engine(self, spec: "Spec") -> "Engine":
-        from lth import terminal
-        from lth.engine import Engine, find_device
-        from lth.store import Store
+        from hydra_plugins.lth_launchers import console
+        from lth.engine.engine import Engine, find_device
+        from lth.store.store import Store
 
         device = find_device(spec.device)
         return Engine(
@@ -116,7 +116,7 @@ class PackedLauncher(Launcher):
             checkpoint_seconds=spec.checkpoint_seconds,
             pack=self._pack or (ON_A_GPU if device.type == "cuda" else 1),
             pulse=_say,
-            stopping=terminal.STOP.is_set,
+            stopping=console.STOP.is_set,
         )
 
     def _run(self, number: int, overrides: Sequence[str]) -> JobReturn:
@@ -133,7 +133,7 @@ class PackedLauncher(Launcher):
 
 def _say(training: "Training", iteration: int, speed: float) -> None:
     """What is being trained, in the view of the sweep."""
-    from lth.terminal import Terminal
+    from hydra_plugins.lth_launchers.console import Terminal
 
     if Terminal.view is not None:
         where = f"iteration {iteration:,} of {training.recipe.training.iterations:,}"

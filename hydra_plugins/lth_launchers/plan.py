@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
-    from lth.plan import Plan
+    from lth.engine.plan import Plan
 
 LEVELS_ABREAST = 3
 
@@ -40,13 +40,13 @@ class PlanLauncher(Launcher):
         """Nothing is launched, nothing comes back. Raises LotteryError where a run is refused."""
         from rich.console import Console
 
-        from lth import terminal
-        from lth.config import from_config
+        from hydra_plugins.lth_launchers import console
+        from lth.engine.plan import plan
         from lth.errors import LotteryError
-        from lth.plan import plan
-        from lth.store import Store
+        from lth.experiment.config import from_config
+        from lth.store.store import Store
 
-        terminal.dismiss()
+        console.dismiss()
         jobs = {
             " ".join(filter_overrides(overrides)): partial(
                 lambda words: from_config(self._compose(words)), overrides

@@ -91,8 +91,8 @@ class SlurmLauncher(Launcher):
 
     def _lineage(self, overrides: Sequence[str]) -> str:
         """What runs share that share work: their dense network."""
-        from lth.config import from_config
-        from lth.lottery import levels
+        from lth.experiment.config import from_config
+        from lth.experiment.lottery import levels
 
         _, dense = next(levels(from_config(self._compose(overrides))))
         return dense.digest
@@ -111,9 +111,9 @@ class SlurmLauncher(Launcher):
             return [executor.submit(job) for job in jobs]
 
     def _say_how_to_follow(self, submitted: list[Any]) -> None:
-        from lth import terminal
+        from hydra_plugins.lth_launchers import console
 
-        terminal.dismiss()
+        console.dismiss()
         ids = " ".join(str(job.job_id) for job in submitted)
         print(
             f"{len(submitted)} jobs submitted: {ids}\n"
@@ -177,7 +177,7 @@ def batches(
 
 def copy_code(target: Path) -> Path:
     """The code and configuration that are now, with their commit and what differs from it."""
-    from lth.provenance import changes, provenance
+    from lth.store.provenance import changes, provenance
 
     root = Path(__file__).parents[2]
     target.mkdir(parents=True, exist_ok=True)
@@ -195,8 +195,8 @@ def copy_code(target: Path) -> Path:
 
 
 def _returned(run: Path, number: int) -> JobReturn:
-    from analysis.status import read_statuses
     from lth.errors import LotteryError
+    from lth.runs.status import read_statuses
 
     status = next((status for _, status in read_statuses(run)), {"state": "missing"})
     if status["state"] == "finished":

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.status import read_statuses
 from benchmarks.kills import differences, results
+from lth.runs.status import read_statuses
 from tests.conftest import ROOT, TINY
 
 pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]

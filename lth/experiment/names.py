@@ -1,0 +1,56 @@
+"""Name the arm and the rates of a run, as figures and tables show them. The only place that does."""
+
+from lth.experiment.settings import TYPES, Pruning, Rewind, Spec, own_rates, paper_rates, per_level
+
+TICKET = "winning ticket"
+REWINDS = {
+    "init": "",
+    "late": "late rewinding",
+    "lr": "learning-rate rewinding",
+    "finetune": "fine-tuning",
+    "continue": "continued training",
+}
+SURVIVORS = {
+    "rewind": "",
+    "reinit": "random reinit",
+    "reinit_sign": "reinit with signs",
+    "constant_sign": "constant with signs",
+}
+
+
+def arm_name(spec: Spec) -> str:
+    """Return how the run departs from a winning ticket, in words, or "winning ticket"."""
+    parts = [*_pruning_words(spec.pruning), *_rewind_words(spec.rewind)]
+    return ", ".join(part for part in parts if part) or TICKET
+
+
+def _pruning_words(pruning: Pruning) -> list[str]:
+    criterion = pruning.criterion.path.removeprefix("lth.pruning.").replace("_", " ")
+    at_init, one_shot = pruning.at == "init", pruning.mode == "one_shot"
+    rounds = f"{pruning.rounds} rounds" if pruning.rounds > 1 else ""
+    if criterion == "random":
+        return ["random mask", "" if at_init else "at end", "one-shot" if one_shot else "", rounds]
+    if at_init:
+        return [f"{criterion} at init", "" if one_shot else "level by level", rounds]
+    named = "" if criterion == "magnitude" else criterion
+    return [named, "one-shot" if one_shot else "", rounds]
+
+
+def _rewind_words(rewind: Rewind) -> list[str]:
+    later = rewind.iteration or rewind.kind == "late"
+    start = f" from {rewind.iteration}" if later else ""
+    return [
+        "shuffled" if rewind.shuffle else "",
+        REWINDS[rewind.kind] + start,
+        SURVIVORS[rewind.survivors],
+        "pruned weights frozen" if rewind.pruned == "frozen" else "",
+    ]
+
+
+def rate_name(pruning: Pruning) -> str:
+    """Return the rate of each level in percent, and of each layer type that departs from the
+    paper's defaults, e.g. `20 %` or `20 %, conv 10 %`."""
+    rates = pruning.rates or (per_level(pruning),)
+    usual, own = paper_rates(pruning.scope, rates[0]), own_rates(pruning, rates[0])
+    departures = [f", {kind} {own[kind]:.4g} %" for kind in TYPES if own[kind] != usual[kind]]
+    return f"{', '.join(f'{rate:.4g}' for rate in rates)} %{''.join(departures)}"

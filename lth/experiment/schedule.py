@@ -1,0 +1,30 @@
+"""The learning rate over the iterations of a training; no torch."""
+
+import dataclasses
+from math import cos, pi
+
+from lth.experiment.settings import Optimizer, Schedule
+
+
+def factor(schedule: Schedule, iteration: int, total: int) -> float:
+    """What the optimiser's rate is multiplied by at step `iteration` of `total`, in [0, 1].
+
+    Warmup is linear from 0 at step 0 to 1 at step `warmup` and does not delay the rest.
+    """
+    warm = min(1.0, iteration / schedule.warmup) if schedule.warmup else 1.0
+    match schedule.kind:
+        case "constant":
+            return warm
+        case "multistep":
+            return float(warm * schedule.gamma ** sum(iteration >= m for m in schedule.milestones))
+        case "cosine":
+            return warm * (1 + cos(pi * iteration / total)) / 2
+
+
+def held_at_the_end(optimizer: Optimizer, total: int) -> Optimizer:
+    """The same optimiser at the rate of its last step throughout: fine-tuning."""
+    last = optimizer.options["lr"] * factor(optimizer.schedule, total - 1, total)
+    constant = dataclasses.replace(optimizer.schedule, kind="constant", milestones=(), warmup=0)
+    return dataclasses.replace(
+        optimizer, options={**optimizer.options, "lr": last}, schedule=constant
+    )

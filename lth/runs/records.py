@@ -1,0 +1,87 @@
+"""The rows of a run's CSVs, under declared headers: the contract with `analysis`. No torch.
+
+    levels.csv    one row per level; after the declared columns, density/<tensor> for each;
+                  `collapsed`: how many of these have no weight left
+    metrics.csv   one row per evaluation
+    connectivity.csv  one row per place on a level's line (probe=connectivity); `iteration`: where
+                  the two ends parted; `share`: how far from the one to the other
+
+Accuracies and densities are fractions in [0, 1], losses mean cross-entropy in nats, iterations
+optimiser steps; an evaluation at iteration i is made before step i.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lth.experiment.results import Evaluation, Outcome, Point, Row, density, early_stop
+from lth.store.files import checksum
+
+LEVEL_COLUMNS = (
+    "level",
+    "density",
+    "weights_remaining",
+    "early_stop_iteration",
+    "early_stop_val_loss",
+    "early_stop_val_accuracy",
+    "early_stop_test_accuracy",
+    "early_stop_train_accuracy",
+    "final_iteration",
+    "final_val_accuracy",
+    "final_test_accuracy",
+    "final_train_accuracy",
+    "collapsed",
+    "seconds",
+    "cached",
+    "training",
+)
+METRIC_COLUMNS = ("level", "density", *Evaluation._fields)
+LINE_COLUMNS = ("level", "density", "iteration", *Point._fields)
+TIMING_COLUMNS = ("seconds", "cached")
+"""Columns that differ between two runs of the same experiment; all others do not."""
+
+
+def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> Row:
+    stop, final = early_stop(outcome.curve), outcome.curve[-1]
+    values = (
+        level,
+        density(outcome.weights),
+        sum(kept for kept, _ in outcome.weights.values()),
+        stop.iteration,
+        stop.val_loss,
+        stop.val_accuracy,
+        stop.test_accuracy,
+        outcome.early_stop_train_accuracy,
+        final.iteration,
+        final.val_accuracy,
+        final.test_accuracy,
+        outcome.final_train_accuracy,
+        sum(kept == 0 for kept, _ in outcome.weights.values()),
+        round(outcome.seconds, 3),
+        cached,
+        digest,
+    )
+    layers = {f"density/{name}": kept / total for name, (kept, total) in outcome.weights.items()}
+    return dict(zip(LEVEL_COLUMNS, values, strict=True)) | layers
+
+
+def metric_rows(level: int, outcome: Outcome) -> list[Row]:
+    at = {"level": level, "density": density(outcome.weights)}
+    return [{**at, **evaluation._asdict()} for evaluation in outcome.curve]
+
+
+def line_rows(level: int, density: float, iteration: int, line: Iterable[Point]) -> list[Row]:
+    at = {"level": level, "density": density, "iteration": iteration}
+    return [{**at, **point._asdict()} for point in line]
+
+
+def sealed(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json holds, with the checksum of all of it: a damaged or edited one shows."""
+    rest = {name: value for name, value in status.items() if name != "checksum"}
+    content: dict[str, Any] = json.loads(json.dumps(rest))  # as it will be read
+    return content | {"checksum": checksum(json.dumps(content, sort_keys=True).encode())}
+
+
+def is_whole(status: Mapping[str, Any]) -> bool:
+    """Whether it is as it was sealed; one without a seal was written by hand."""
+    return "checksum" not in status or sealed(status)["checksum"] == status["checksum"]

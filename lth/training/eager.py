@@ -1,0 +1,89 @@
+"""Steps and evaluations by torch's autograd: any module, any optimiser, any device."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lth import models
+from lth.experiment.settings import Optimizer
+from lth.training import masks
+from lth.training.data import Batch, Part
+from lth.training.masks import Mask
+
+EVALUATION_BATCH = 500
+"""Part of what a result is: other sizes sum in another order."""
+
+
+class Eager:
+    """A model under a mask, and its optimiser."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, Tensor],
+        mask: Mask,
+        optimizer: Optimizer,
+        *,
+        pruned: str,
+    ) -> None:
+        self._model = model
+        self.load(weights if pruned == "frozen" else masks.apply(weights, mask))
+        self.optimizer: torch.optim.Optimizer = optimizer(model.parameters())
+        self._holes = [
+            (parameter, mask[name].to(parameter.device, parameter.dtype))
+            for name, parameter in model.named_parameters()
+            if name in mask and not mask[name].all()
+        ]
+        self._frozen = [
+            (parameter, ~kept.bool(), parameter.detach().clone())
+            for parameter, kept in self._holes
+            if pruned == "frozen"
+        ]
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step of the optimiser; the loss before it."""
+        inputs, labels = batch.examples()
+        loss = cross_entropy(self._model(inputs), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for parameter, kept in self._holes:
+            if parameter.grad is not None:
+                parameter.grad.mul_(kept)
+        self.optimizer.step()
+        if self._frozen:
+            self._put_back()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        for parameter, gone, value in self._frozen:
+            parameter.copy_(torch.where(gone, value, parameter))
+
+    def evaluate(self, part: Part) -> tuple[float, float]:
+        return evaluate(self._model, part)
+
+    def state(self) -> dict[str, Tensor]:
+        return models.state(self._model)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self._model.load_state_dict(state)
+
+    def layout(self) -> list[int]:
+        return [parameter.numel() for parameter in self._model.parameters()]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy in [0, 1] over all examples, in evaluation mode."""
+    loss = torch.zeros((), dtype=torch.float64, device=part.labels.device)
+    correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
+    model.eval()
+    for block in part.blocks(EVALUATION_BATCH):
+        inputs, labels = block.examples()
+        outputs = model(inputs)
+        loss += cross_entropy(outputs, labels, reduction="sum")
+        correct += (outputs.argmax(1) == labels).sum()
+    model.train()
+    return float(loss) / len(part), int(correct) / len(part)

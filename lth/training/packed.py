@@ -1,0 +1,182 @@
+"""Several networks with the same recipe, trained as one: their weights lie side by side in stacks,
+and every operation is on all of them at once. For GPUs, which one small network leaves idle.
+
+Each member takes the steps that `lth.training.eager` would take with it alone, up to rounding: it has its
+own weights, mask, batches and optimiser state, and can go on alone from its checkpoint.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.dropout import _DropoutNd
+
+from lth.experiment.settings import ELEMENTWISE, Optimizer
+from lth.training import masks
+from lth.training.data import Batch, Part
+from lth.training.eager import EVALUATION_BATCH
+from lth.training.masks import Mask
+
+
+def fits(model: nn.Module, optimizer: Optimizer) -> bool:
+    """Whether such networks can be packed: no draws, nothing shared, an elementwise optimiser."""
+    own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    return (
+        optimizer.path in ELEMENTWISE
+        and own == model.state_dict().keys()
+        and all(_is_deterministic(module) for module in model.modules())
+    )
+
+
+def _is_deterministic(module: nn.Module) -> bool:
+    known = type(module).__module__.startswith(("torch.nn.", "lth.models"))
+    return known and not isinstance(module, _DropoutNd | nn.RReLU)
+
+
+class Pack:
+    """The stacks of some networks, and their optimiser."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Sequence[Mapping[str, Tensor]],
+        under: Sequence[Mask],
+        optimizer: Optimizer,
+        *,
+        pruned: str,
+    ) -> None:
+        device = next(model.parameters()).device
+        starts = [
+            state if pruned == "frozen" else masks.apply(state, mask)
+            for state, mask in zip(weights, under, strict=True)
+        ]
+        stacks = {n: torch.stack([s[n] for s in starts]).to(device) for n in starts[0]}
+        names = [name for name, _ in model.named_parameters()]
+        self._model = model
+        self._parameters = {name: nn.Parameter(stacks[name]) for name in names}
+        self._buffers = {name: stacks[name] for name, _ in model.named_buffers()}
+        self.optimizer: torch.optim.Optimizer = optimizer(list(self._parameters.values()))
+        kept = {name: torch.stack([mask[name] for mask in under]).to(device) for name in under[0]}
+        self._holes = [(self._parameters[n], k.float()) for n, k in kept.items() if not k.all()]
+        self._frozen = [
+            (parameter, ~kept.bool(), parameter.detach().clone())
+            for parameter, kept in self._holes
+            if pruned == "frozen"
+        ]
+        self._scores: dict[int, list[tuple[float, float]]] = {}
+        self.members = [Member(self, index) for index in range(len(starts))]
+
+    def step(self, batches: Sequence[Batch]) -> Tensor:
+        """One step of every member with its own batch; their losses before it."""
+        inputs, labels = map(
+            torch.stack, zip(*(batch.examples() for batch in batches), strict=True)
+        )
+        losses = self._losses(vmap(self._outputs)(self._parameters, self._buffers, inputs), labels)
+        self.optimizer.zero_grad()
+        losses.sum().backward()
+        for parameter, kept in self._holes:
+            if parameter.grad is not None:
+                parameter.grad.mul_(kept)
+        self.optimizer.step()
+        with torch.no_grad():
+            for parameter, gone, value in self._frozen:
+                parameter.copy_(torch.where(gone, value, parameter))
+        self._scores.clear()
+        return losses.detach()
+
+    def _outputs(
+        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor
+    ) -> Tensor:
+        outputs: Tensor = functional_call(self._model, {**parameters, **buffers}, (inputs,))
+        return outputs
+
+    @staticmethod
+    def _losses(outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of each member: (members, batch, classes) to (members,)."""
+        losses = cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
+        return losses.view(labels.shape).mean(1)
+
+    def scores(self, part: Part) -> list[tuple[float, float]]:
+        """Mean cross-entropy and accuracy of every member; asked once for all of them."""
+        if id(part) not in self._scores:
+            self._scores[id(part)] = self._evaluate(part)
+        return self._scores[id(part)]
+
+    @torch.no_grad()
+    def _evaluate(self, part: Part) -> list[tuple[float, float]]:
+        loss = torch.zeros(len(self.members), dtype=torch.float64, device=part.labels.device)
+        correct = torch.zeros_like(loss)
+        self._model.eval()
+        for block in part.blocks(EVALUATION_BATCH):
+            inputs, labels = block.examples()
+            outputs = vmap(self._outputs, (0, 0, None))(self._parameters, self._buffers, inputs)
+            loss += self._losses(outputs, labels.expand(len(outputs), -1)) * len(labels)
+            correct += (outputs.argmax(2) == labels).sum(1)
+        self._model.train()
+        means = (loss / len(part)).tolist(), (correct / len(part)).tolist()
+        return list(zip(*means, strict=True))
+
+    def slots(self, member: int) -> Iterator[tuple[str, Tensor]]:
+        """Name and place in the stacks of each parameter and buffer of one member."""
+        for name, stack in {**self._parameters, **self._buffers}.items():
+            yield name, stack.detach()[member]
+
+    def changed(self) -> None:
+        """Somebody has written into the stacks."""
+        self._scores.clear()
+
+
+class Member:
+    """One network of a pack, as a backend."""
+
+    def __init__(self, pack: Pack, index: int) -> None:
+        self._pack, self._index = pack, index
+        self.optimizer: Any = MemberOptimizer(pack.optimizer, index)
+
+    def evaluate(self, part: Part) -> tuple[float, float]:
+        return self._pack.scores(part)[self._index]
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: place.cpu().clone() for name, place in self._pack.slots(self._index)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, place in self._pack.slots(self._index):
+            place.copy_(state[name])
+        self._pack.changed()
+
+    def layout(self) -> list[int]:
+        (group,) = self.optimizer.param_groups
+        return [stack[self._index].numel() for stack in group["params"]]
+
+
+class MemberOptimizer:
+    """One member's part of the optimiser of a pack, in the form of an optimiser of its own."""
+
+    def __init__(self, whole: torch.optim.Optimizer, index: int) -> None:
+        self._whole, self._index = whole, index
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self._whole.param_groups
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {
+            place: {k: v[self._index] if v.dim() else v for k, v in of_parameter.items()}
+            for place, of_parameter in self._whole.state_dict()["state"].items()
+        }
+        return {"state": state}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        (group,) = self._whole.param_groups
+        for place, own in saved["state"].items():
+            parameter = group["params"][place]
+            whole = self._whole.state[parameter]
+            for name, value in own.items():
+                if value.dim():
+                    empty = torch.zeros_like(parameter, requires_grad=False)
+                    whole.setdefault(name, empty)[self._index].copy_(value)
+                else:  # the count of steps: fused optimisers want it beside the weights
+                    whole[name] = value.to(parameter.device if group.get("fused") else "cpu")

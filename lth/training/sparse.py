@@ -1,0 +1,160 @@
+"""Steps and evaluations of fully connected networks by their surviving weights alone, on a CPU.
+
+Weights and biases lie in one vector, which is all that the optimiser sees: what is pruned is not
+there. The same as `lth.training.eager` up to the order of sums, in a time that falls with density.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lth import models
+from lth.experiment.settings import ELEMENTWISE, Optimizer
+from lth.training.data import Batch, Part
+from lth.training.masks import Mask
+
+DENSEST = 0.35
+"""Above this density products of whole matrices are faster."""
+LANES = 16
+"""Batches are padded to multiples of this: the floats of the widest vector."""
+EVALUATION_BATCH = 256
+"""Part of what a result is: other sizes sum in another order."""
+
+
+def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> bool:
+    """Whether a training can be done here, and is done faster."""
+    kept = sum(int(of_tensor.sum()) for of_tensor in mask.values())
+    return (
+        kept <= DENSEST * sum(of_tensor.numel() for of_tensor in mask.values())
+        and pruned == "zero"
+        and optimizer.path in ELEMENTWISE
+        and next(model.parameters()).device.type == "cpu"
+        and _is_fully_connected(model)
+    )
+
+
+def _is_fully_connected(model: nn.Module) -> bool:
+    """Flatten, then linear layers with ReLU between them, and nothing else."""
+    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
+        return False
+    types = [type(layer) for layer in model]
+    linear = types[1::2]
+    expected = [nn.Flatten, *([nn.Linear, nn.ReLU] * len(linear))][: len(types)]
+    biased = all(layer.bias is not None for layer in model if isinstance(layer, nn.Linear))
+    hooked = any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+    return types == expected and types[-1] is nn.Linear and biased and not hooked
+
+
+class Sparse:
+    """A fully connected network's survivors, and their optimiser."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, Tensor],
+        mask: Mask,
+        optimizer: Optimizer,
+        *,
+        batch_size: int,
+    ) -> None:
+        from lth.training import kernels  # numba takes a second to import: not before it is needed
+
+        self._kernels = kernels
+        self._model = model
+        linear = {n: layer for n, layer in model.named_children() if isinstance(layer, nn.Linear)}
+        masks = [mask[f"{name}.weight"] for name in linear]
+        kept = [of_tensor.sum(1) for of_tensor in masks]
+        self._places = [of_tensor.flatten().nonzero().squeeze(1) for of_tensor in masks]
+        sizes = [of_tensor.shape[0] for of_tensor in masks]
+        self._parts = [len(places) for places in self._places] + sizes
+        self._vector = nn.Parameter(torch.zeros(sum(self._parts)))
+        self._vector.grad = torch.zeros_like(self._vector)
+        self.load(weights)
+        self.optimizer: torch.optim.Optimizer = optimizer([self._vector])
+        self._structure = _structure(masks, kept)
+        self._first, self._hidden = sizes[0], sum(sizes[:-1])
+        width = LANES * -(-batch_size // LANES)
+        rows = masks[0].shape[1], sum(sizes)
+        self._inputs, self._outputs = _zeros(rows, width)
+        self._evaluated = _zeros(rows, EVALUATION_BATCH)
+        self._gradients = np.zeros_like(self._outputs)
+        split = sum(self._parts[: len(masks)])
+        vector, gradient = self._vector.detach().numpy(), self._vector.grad.numpy()
+        self._values, self._biases = vector[:split], vector[split:]
+        self._of_values, self._of_biases = gradient[:split], gradient[split:]
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step of the optimiser; the loss before it."""
+        labels = self._forward(batch, self._inputs, self._outputs)
+        loss = self._kernels.cross_entropy(
+            self._outputs[self._hidden :], labels, self._gradients[self._hidden :]
+        )
+        self._kernels.backward(
+            self._inputs, self._outputs, *self._structure, self._values, self._first, self._hidden,
+            self._gradients, self._of_values, self._of_biases,
+        )  # fmt: skip
+        self.optimizer.step()
+        return torch.tensor(loss, dtype=torch.float64)
+
+    def _forward(self, batch: Batch, inputs: "np.ndarray", outputs: "np.ndarray") -> "np.ndarray":
+        """Fill `inputs` and `outputs`; the labels."""
+        stored = batch.part.stored.inputs
+        if stored.dtype == torch.uint8 and batch.augment is None:
+            pixels = stored.flatten(1).numpy()
+            table, indices = batch.part.table.numpy(), batch.indices.numpy()
+            self._kernels.gather(pixels, indices, table, inputs)
+        else:
+            examples = batch.examples().inputs
+            inputs[:, : len(examples)] = examples.flatten(1).t().numpy()
+        self._kernels.forward(
+            inputs, *self._structure, self._values, self._biases, self._first, self._hidden,
+            outputs,
+        )  # fmt: skip
+        return batch.labels.numpy()
+
+    def evaluate(self, part: Part) -> tuple[float, float]:
+        """Mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
+        loss, right = 0.0, 0
+        inputs, outputs = self._evaluated
+        for block in part.blocks(EVALUATION_BATCH):
+            labels = self._forward(block, inputs, outputs)
+            of_block = self._kernels.scores(outputs[self._hidden :], labels)
+            loss, right = loss + of_block[0], right + of_block[1]
+        return loss / len(part), right / len(part)
+
+    def state(self) -> dict[str, Tensor]:
+        """All parameters, those that were pruned as 0.0."""
+        state = models.state(self._model)
+        for tensor, places, values in self._slots(state):
+            tensor.view(-1).zero_()[places] = values
+        return state
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for tensor, places, values in self._slots(state):
+            values.copy_(tensor.flatten()[places])
+
+    def layout(self) -> list[int]:
+        return [self._vector.numel()]
+
+    def _slots(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor | slice, Tensor]]:
+        """Each weight and bias of a state, which of its entries, and these in the vector."""
+        parts = self._vector.detach().split(self._parts)
+        names = [n for n, layer in self._model.named_children() if isinstance(layer, nn.Linear)]
+        tensors = [state[f"{n}.{kind}"] for kind in ("weight", "bias") for n in names]
+        places: list[Tensor | slice] = [*self._places, *([slice(None)] * len(names))]
+        return list(zip(tensors, places, parts, strict=True))
+
+
+def _zeros(rows: tuple[int, int], width: int) -> list["np.ndarray"]:
+    return [np.zeros((count, width), np.float32) for count in rows]
+
+
+def _structure(masks: list[Tensor], kept: list[Tensor]) -> tuple["np.ndarray", "np.ndarray"]:
+    """`starts` and `columns` of `lth.training.kernels`: the survivors of each neuron, and what they read."""
+    counts = torch.cat([torch.zeros(1, dtype=torch.int64), *kept])
+    offsets = [0, 0, *(int(n) for n in np.cumsum([len(mask) for mask in masks[:-2]]))]
+    columns = [mask.nonzero()[:, 1] + offset for mask, offset in zip(masks, offsets, strict=False)]
+    return counts.cumsum(0).int().numpy(), torch.cat(columns).int().numpy()
