@@ -1,8 +1,10 @@
 """Small experiments that every test file can use."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,13 +63,15 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def composed() -> Composer:
-    """The Spec of overrides as typed on the command line."""
+    """The Spec of overrides as typed on the command line. Composing takes Hydra 0.1 s, so each is
+    composed once for each place of the data."""
 
-    def compose_spec(*overrides: str) -> Spec:
+    @cache
+    def compose_once(_: str | None, overrides: tuple[str, ...]) -> Spec:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return from_config(compose("config", overrides=list(overrides)))
 
-    return compose_spec
+    return lambda *overrides: compose_once(os.environ.get("LTH_DATA"), overrides)
 
 
 @pytest.fixture
