@@ -133,7 +133,7 @@ class Engine:
         return all(map(self.store.has_weights, nodes.parents(node)))
 
     def _claim(self, node: Stored, claims: ExitStack) -> bool:
-        claim = self.store.claim(node)
+        claim = self.store.lock(node)
         if claim is not None:
             claims.enter_context(claim)
         return claim is not None

@@ -16,7 +16,7 @@ from lth.errors import Interrupted, LotteryError
 from lth.experiment.results import Outcome, Point, Row, to_csv
 from lth.runs.records import LINE_COLUMNS, METRIC_COLUMNS, level_row, line_rows, metric_rows, sealed
 from lth.store.files import checksum, write_atomically, writing
-from lth.store.locks import STALE_AFTER, TOUCH_EVERY, Claim, Claims, holder_of, is_held_here
+from lth.store.locks import STALE_AFTER, TOUCH_EVERY, Lock, Locks, holder_of, is_held_here
 from lth.store.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -58,16 +58,16 @@ class RunFolder:
         if isinstance(error, Exception) and not isinstance(error, LotteryError | Interrupted):
             raise LotteryError(self.status["error"]) from error  # one that can be pickled
 
-    def _acquire(self) -> Claim:
+    def _acquire(self) -> Lock:
         """The claim on the folder. One of a process elsewhere may be left over: it gets the time
         after which it is stale."""
-        claims, patience = Claims(self.path), time.monotonic() + STALE_AFTER + TOUCH_EVERY
+        claims, patience = Locks(self.path), time.monotonic() + STALE_AFTER + TOUCH_EVERY
         while True:
             with writing(str(self.path)):
-                claim = claims.acquire("claim")
+                claim = claims.acquire("lock")
             if claim is not None:
                 return claim
-            file = self.path / "claim"
+            file = self.path / "lock"
             if is_held_here(file) or time.monotonic() > patience:
                 raise LotteryError(
                     f"{self.path}: {holder_of(file)} is writing its run there. Wait for it, or "

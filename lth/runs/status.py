@@ -7,6 +7,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,24 @@ from lth.errors import LotteryError
 from lth.experiment import lottery, nodes
 from lth.experiment.settings import Spec
 from lth.runs.records import is_whole
-from lth.store.cleanup import Needs
 from lth.store.files import checksum
 from lth.store.locks import is_abandoned
 
 Status = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The trainings in the store that runs need, by digest."""
+
+    trainings: set[str]
+    """Reported by a run, or to be reported when it is finished."""
+    ends: set[str]
+    """The first and the last level of each finished run."""
+    unfinished: set[str]
+    """Trainings of runs that have not finished, which resume from their weights and checkpoints."""
+
+
 PUBLISHED = "reference"
 """The folder of published runs among one's own."""
 
@@ -40,7 +54,7 @@ def find_runs(root: Path) -> Iterator[Path]:
     for path, names, files in os.walk(root, onerror=closed.append):
         if "run.json" in files:
             yield Path(path)
-        if "run.json" in files or "claims" in names:
+        if "run.json" in files or "locks" in names:
             names.clear()
         elif PUBLISHED in names:
             names.remove(PUBLISHED)
@@ -57,7 +71,7 @@ def read_status(run: Path) -> Status:
     `unreadable` where it says nothing."""
     file = run / "run.json"
     status = _content(file)
-    if status["state"] == "running" and is_abandoned(run / "claim"):
+    if status["state"] == "running" and is_abandoned(run / "lock"):
         status = _content(file)  # it may have ended between the two looks
         if status["state"] == "running":
             status["state"] = "killed"
@@ -75,7 +89,7 @@ def _content(file: Path) -> Status:
 
 def needs_of(runs: Iterable[Path]) -> Needs:
     """What the runs in these folders need. Raises LotteryError for one that cannot be read."""
-    trainings, ends, going_on = set[str](), set[str](), set[str]()
+    trainings, ends, unfinished = set[str](), set[str](), set[str]()
     for run in runs:
         status = read_whole(run)
         reported, wanted = _reported(run, status), _wanted(run, status)
@@ -83,8 +97,8 @@ def needs_of(runs: Iterable[Path]) -> Needs:
         if status["state"] == "finished":
             ends |= {*reported[:1], *reported[-1:]}
         else:
-            going_on |= {*reported, *wanted}
-    return Needs(trainings, ends, going_on)
+            unfinished |= {*reported, *wanted}
+    return Needs(trainings, ends, unfinished)
 
 
 def read_whole(run: Path) -> Status:
