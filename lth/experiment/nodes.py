@@ -85,7 +85,7 @@ class Mask(Node):
 class Stored(Node):
     """A node with a folder in the store."""
 
-    has_weights: ClassVar[bool] = True
+    keeps_weights: ClassVar[bool] = True
     """Whether the folder holds weights that other nodes start from."""
 
     def parents(self) -> set["Stored"]:
@@ -271,7 +271,7 @@ class Measurement(Stored):
     `content` what decides one measurement, and computes its rows in `compute`.
     """
 
-    has_weights = False
+    keeps_weights = False
     table: ClassVar[str]
     """Name of the run's CSV, without `.csv`."""
     columns: ClassVar[tuple[str, ...]]

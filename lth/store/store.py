@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from lth.experiment.nodes import Line, Node, Training, describe
-from lth.experiment.results import Outcome, Point, line_from_csv, outcome
+from lth.experiment.nodes import Stored, describe
 from lth.store.files import checksum, sync_folder, write, write_atomically, writing
 from lth.store.locks import Lock, Locks, holder_of
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class Damaged(Exception):
     """A stored file differs from the published one. `node`: the node whose folder it is in."""
 
-    def __init__(self, node: Node, fault: str) -> None:
+    def __init__(self, node: Stored, fault: str) -> None:
         super().__init__(f"{node} in the store is damaged: {fault}")
         self.node = node
 
@@ -54,9 +54,9 @@ class Store:
         self.unfinished = root / "unfinished"
         self.damaged = root / "damaged"
         self._locks = Locks(self.locks)
-        self._done: dict[Node, dict[str, str]] = {}
+        self._done: dict[Stored, dict[str, str]] = {}
 
-    def path(self, node: Node) -> Path:
+    def path(self, node: Stored) -> Path:
         """Return the folder of `node`, whether it exists or not."""
         return self.root / node.digest[:2] / node.digest
 
@@ -64,7 +64,7 @@ class Store:
         """Yield the folders of all published nodes."""
         return (done.parent for done in self.root.glob("??/*/done"))
 
-    def exists(self, node: Node) -> bool:
+    def exists(self, node: Stored) -> bool:
         """Return whether `node` is published. Its files are checked when they are read."""
         if node not in self._done:
             done = read_done(self.path(node))
@@ -73,17 +73,17 @@ class Store:
             self._done[node] = done
         return True
 
-    def has_weights(self, node: Node) -> bool:
+    def has_weights(self, node: Stored) -> bool:
         """Return whether `node` is published with its weights, so that others can start from it."""
         if self.exists(node) and not WEIGHTS & self._done[node].keys():
             del self._done[node]  # read `done` again: another process may have made them
         return self.exists(node) and bool(WEIGHTS & self._done[node].keys())
 
-    def is_made(self, node: Node) -> bool:
+    def is_made(self, node: Stored) -> bool:
         """Return whether `node` is complete."""
-        return self.exists(node) if isinstance(node, Line) else self.has_weights(node)
+        return self.has_weights(node) if node.keeps_weights else self.exists(node)
 
-    def read(self, node: Node, name: str) -> bytes:
+    def read(self, node: Stored, name: str) -> bytes:
         """Return the content of a published file. Raises Damaged if it is missing or changed."""
         if not self.exists(node):
             raise Damaged(node, "it has no valid done file")
@@ -95,15 +95,11 @@ class Store:
             raise Damaged(node, f"the checksum of {name} is wrong")
         return content
 
-    def outcome(self, training: Training) -> Outcome:
-        """Return the results of a stored training. Raises Damaged."""
-        return outcome(partial(self.read, training))
+    def results(self, node: Stored) -> Any:  # noqa: ANN401 - each kind of node has its own
+        """Return what is recorded of a stored node. Raises Damaged."""
+        return node.results(partial(self.read, node))
 
-    def line(self, line: Line) -> list[Point]:
-        """Return the networks on a stored line. Raises Damaged."""
-        return line_from_csv(self.read(line, "line.csv"))
-
-    def publish(self, node: Node, artefacts: Mapping[str, bytes]) -> None:
+    def publish(self, node: Stored, artefacts: Mapping[str, bytes]) -> None:
         """Store the files of `node`, by name. Does nothing if another process was faster."""
         described = json.dumps({"digest": node.digest, "nodes": describe(node)}, indent=1)
         files = {"node.json": described.encode(), **artefacts}
@@ -119,7 +115,7 @@ class Store:
                 shutil.rmtree(aside, ignore_errors=True)
         self._drop_checkpoint(node)
 
-    def _put_in_place(self, aside: Path, node: Node) -> None:
+    def _put_in_place(self, aside: Path, node: Stored) -> None:
         self._done.pop(node, None)
         if not self.exists(node) and self.path(node).exists():
             self.set_aside(node)
@@ -136,7 +132,7 @@ class Store:
         finally:
             self._done.pop(node, None)
 
-    def _replace(self, node: Node, aside: Path) -> None:
+    def _replace(self, node: Stored, aside: Path) -> None:
         """Remove a folder without weights to make room for `aside`, which has them."""
         old, new = read_done(self.path(node)) or {}, read_done(aside) or {}
         changed = [name for name in old if name in RESULTS and old[name] != new.get(name)]
@@ -145,7 +141,7 @@ class Store:
             log.warning("%s was trained again, and its %s changed", node, names)
         self.remove(self.path(node))
 
-    def is_whole(self, node: Node) -> bool:
+    def is_whole(self, node: Stored) -> bool:
         """Return whether every file of `node` is now as it was published."""
         self._done.pop(node, None)
         if not self.exists(node):
@@ -158,7 +154,7 @@ class Store:
             return False
         return True
 
-    def set_aside(self, node: Node) -> None:
+    def set_aside(self, node: Stored) -> None:
         """Move a damaged folder to `damaged/`, so that the node is made again. A whole folder
         stays: another process may have made it again already."""
         if self.is_whole(node):
@@ -191,22 +187,22 @@ class Store:
             for name in WEIGHTS:
                 (folder / name).unlink(missing_ok=True)
 
-    def lock(self, node: Node) -> Lock | None:
+    def lock(self, node: Stored) -> Lock | None:
         """Return the lock on `node`, or None while another process holds it. Only its holder may
         make the node."""
         with self._writing():
             return self._locks.acquire(node.digest)
 
-    def holder(self, node: Node) -> str:
+    def holder(self, node: Stored) -> str:
         """Return the process that makes `node`, for messages."""
         return holder_of(self.locks / node.digest)
 
-    def write_checkpoint(self, node: Node, content: bytes) -> None:
+    def write_checkpoint(self, node: Stored, content: bytes) -> None:
         """Replace the saved state of a training in progress."""
         with self._writing():
             write_atomically(self._checkpoint(node), checksum(content).encode() + content)
 
-    def read_checkpoint(self, node: Node) -> bytes | None:
+    def read_checkpoint(self, node: Stored) -> bytes | None:
         """Return the saved state; None if there is none or it is damaged."""
         try:
             stored = self._checkpoint(node).read_bytes()
@@ -214,7 +210,7 @@ class Store:
             return None
         return stored[64:] if checksum(stored[64:]).encode() == stored[:64] else None
 
-    def _drop_checkpoint(self, node: Node) -> None:
+    def _drop_checkpoint(self, node: Stored) -> None:
         with contextlib.suppress(OSError):
             for file in self._checkpoint(node).parent.glob(f"*{node.digest}*"):
                 file.unlink(missing_ok=True)  # also a temporary file that a kill left
@@ -222,7 +218,7 @@ class Store:
     def _aside(self, name: str) -> Path:
         return self.unfinished / f"{name}.{uuid.uuid4().hex[:8]}"
 
-    def _checkpoint(self, node: Node) -> Path:
+    def _checkpoint(self, node: Stored) -> Path:
         return self.checkpoints / node.digest
 
     def _writing(self) -> AbstractContextManager[None]:
