@@ -9,7 +9,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from hydra_plugins.lth_launchers import console
 from lth.experiment import lottery, settings
 from lth.experiment.config import from_config
 from lth.experiment.names import arm_name, rate_name
@@ -17,6 +16,7 @@ from lth.experiment.nodes import Line, Training
 from lth.experiment.results import Outcome, early_stop
 from lth.experiment.smoke import shrunk
 from lth.runs.folder import RunFolder
+from lth.runs.signals import stop_on_signal
 from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
 
@@ -41,7 +41,7 @@ def main(config: DictConfig) -> float:
     }
     output = Path(job.runtime.output_dir)
     with (
-        console.stop_on_signal() as stopping,
+        stop_on_signal() as stopping,
         ExitStack() as after_the_end,
         RunFolder(output, status) as folder,
     ):
@@ -130,4 +130,6 @@ def make(
 
 
 if __name__ == "__main__":
+    from hydra_plugins.lth_launchers import console
+
     console.show(main)
