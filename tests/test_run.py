@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.lth_launchers import console
 from lth.experiment import lottery
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 from lth.runs.records import TIMING_COLUMNS
+from lth.runs.signals import stop_on_signal
 from lth.runs.status import read_statuses
 from lth.store.store import Store
 from tests.conftest import ROOT, TINY, Composer
@@ -154,7 +154,7 @@ def work(spec: Spec, output: Path) -> None:
     sys.path.insert(0, str(ROOT))
     from run import run
 
-    with console.stop_on_signal() as stopping, RunFolder(output, {}) as folder:
+    with stop_on_signal() as stopping, RunFolder(output, {}) as folder:
         run(spec, folder, stopping)
 
 
