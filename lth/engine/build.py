@@ -126,7 +126,7 @@ class Inputs:
         for number in range(1, rule.rounds + 1):
             seed = stream_seed(node.seed, "prune", node.level, "dropout", number)
             global_generator(self.device).manual_seed(seed)
-            evidence = pruning.Evidence(
+            scoring = pruning.ScoringInputs(
                 weights={name: state[name] for name in mask},
                 initial={name: initial[name] for name in mask},
                 mask=mask,
@@ -134,9 +134,9 @@ class Inputs:
                 model=model,
                 examples=lambda: self.data(node.recipe).train,
             )
-            way = number / rule.rounds
-            kept = {pool: selection.between(before[pool], after[pool], way) for pool in pools}
-            mask = selection.keep(rule.criterion(evidence), mask, kept)
+            done = number / rule.rounds
+            kept = {pool: selection.between(before[pool], after[pool], done) for pool in pools}
+            mask = selection.keep(rule.criterion(scoring), mask, kept)
         return mask
 
 
