@@ -17,9 +17,10 @@ slurm-test: .venv/test  ## sweeps on a real SLURM, which is installed and starte
 	which slurmctld slurmd munged faketime > /dev/null || { apt-get -qq update && apt-get -qq install -y slurm-wlm munge faketime > /dev/null; } || echo "no SLURM to be had: its tests will be skipped"
 	$(BIN)/python -m pytest tests/slurm
 
-check: .venv/test  ## format, lint, types
+check: .venv/test  ## format, lint, layers, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 bench: .venv/demo  ## what an iteration costs, against the usual loop

@@ -115,15 +115,15 @@ def _refuse_while_busy(store: Store, folders: Iterable[Path]) -> None:
 
 
 def _removals(
-    arguments: argparse.Namespace, store: Store, found: list[cleanup.Entry], needs: cleanup.Needs
+    arguments: argparse.Namespace, store: Store, found: list[cleanup.Entry], needs: status.Needs
 ) -> Iterable[Removal]:
     if "leftovers" in arguments.remove:
-        yield "leftovers", cleanup.leftovers(store, needs), cleanup.size, store.remove
-    unused = set(cleanup.unused(found, needs)) if "unused" in arguments.remove else set()
+        yield "leftovers", cleanup.leftovers(store, needs.unfinished), cleanup.size, store.remove
+    unused = set(cleanup.unused(found, needs.trainings)) if "unused" in arguments.remove else set()
     if unused:
         yield "folders that no run needs", sorted(unused), cleanup.size, store.remove
     if arguments.weights != "all":
-        keep = needs.going_on | (needs.ends if arguments.weights == "ends" else set())
+        keep = needs.unfinished | (needs.ends if arguments.weights == "ends" else set())
         kept = [entry for entry in found if entry.path not in unused]
         yield "weights", cleanup.weights(kept, keep), cleanup.weight_size, store.drop_weights
 

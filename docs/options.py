@@ -1,6 +1,6 @@
-"""Writes docs/options.md: every option and setting, from the comments in conf/.
+"""Write docs/options.md, the page of every option and setting, from the comments in conf/.
 
-python docs/options.py (a test sees to it that the page is up to date)
+python docs/options.py (tests/test_docs.py checks that the page is up to date)
 """
 
 import re
@@ -8,40 +8,48 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
 PAGE = ROOT / "docs" / "options.md"
 SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind", "probe", "tracker")
-PRESETS = ("network", "experiment")
+PRESETS = ("preset", "experiment")
+"""Groups whose options set other groups: their settings are listed there."""
 INTRODUCTION = """# Every option
 
 Made by `python docs/options.py` from the comments in `conf/`. An option is chosen by
 `group=option`, a setting by `group.setting=value`; both can be swept with `-m` and commas. Sections
 and figures are those of the paper (Frankle & Carbin, ICLR 2019) unless another one is named. An
-option that builds on another lists what differs from it. Presets set several groups at once.
+option that builds on another lists only the settings that differ. A preset sets several groups at
+once.
 """
 Row = Sequence[str]
 
 
-def page() -> str:
-    general = list(_settings(ROOT / "conf/config.yaml"))
-    parts = [INTRODUCTION, "## General\n", _table("setting | default | what it is", general)]
+def page(conf: Path = CONF) -> str:
+    """Return the page. The last cell of a row is empty where neither the option's own file nor
+    another one of its group or `config.yaml` explains the setting."""
+    general = list(_settings(conf / "config.yaml"))
+    parts = [INTRODUCTION, "## General\n", _table("setting | default | meaning", general)]
     for group in (*SETTINGS, *PRESETS):
-        files = sorted((ROOT / "conf" / group).glob("*.yaml"), key=_natural)
+        files = sorted((conf / group).glob("*.yaml"), key=_natural)
         options = [(f"`{file.stem}`", _base(file), _description(file)) for file in files]
-        header = "option | builds on | what it does, where it comes from"
-        parts += [f"## {group}\n", _table(header, options)]
+        parts += [f"## {group}\n", _table("option | builds on | what it does, source", options)]
         if group in SETTINGS:
-            rows = [(f"`{file.stem}`", *row) for file in files for row in _settings(file, group)]
-            known = {name: about for name, _, about in reversed(general) if about}
-            known |= {
-                n: about for _, n, _, about in reversed(rows) if about and "_target_" not in n
-            }
-            told = [(*row[:3], row[3] or known.get(row[1], "what is called")) for row in rows]
-            parts.append(_table("option | setting | default | what it is", told))
+            parts.append(_settings_of_group(group, files, general))
     return "\n".join(parts)
 
 
+def _settings_of_group(group: str, files: Sequence[Path], general: Sequence[Row]) -> str:
+    """The table of a group's settings. A comment is written once for the settings of one name."""
+    rows = [(f"`{file.stem}`", *row) for file in files for row in _settings(file, group)]
+    explained = [(name, comment) for name, _, comment in general]
+    explained += [(name, comment) for _, name, _, comment in rows]
+    known = {name: comment for name, comment in reversed(explained) if comment}
+    full = [(*row[:3], row[3] or known.get(row[1], "")) for row in rows]
+    return _table("option | setting | default | meaning", full)
+
+
 def _natural(file: Path) -> list[str]:
-    """figure2 before figure10."""
+    """A key that sorts figure2 before figure10."""
     return [part.zfill(3) for part in re.split(r"(\d+)", file.stem)]
 
 
@@ -64,8 +72,8 @@ def _description(file: Path) -> str:
         if not line.startswith("#"):
             break
         lines.append(line.removeprefix("#").strip())
-    said = " ".join(line for line in lines if not line.startswith(("@package", "python run.py")))
-    return _escaped(said)
+    text = " ".join(line for line in lines if not line.startswith(("@package", "python run.py")))
+    return _escaped(text)
 
 
 def _escaped(text: str) -> str:
@@ -73,7 +81,9 @@ def _escaped(text: str) -> str:
 
 
 def _settings(file: Path, group: str = "") -> Iterator[tuple[str, str, str]]:
-    """(dotted name, default, comment) of every leaf of a YAML file, less Hydra's own."""
+    """Yield (dotted name, default, comment) of every leaf of a YAML file except Hydra's own.
+
+    `_target_` needs no comment of its own."""
     text = file.read_text()
     path = base = [group] if group and "@package _global_" not in text else []
     for line in text.splitlines():
@@ -83,7 +93,8 @@ def _settings(file: Path, group: str = "") -> Iterator[tuple[str, str, str]]:
         spaces, key, value, comment = found.groups()
         path = [*path[: len(base) + len(spaces) // 2], key]
         if value and path[0] != "hydra":
-            yield f"`{'.'.join(path)}`", f"`{value}`", _escaped(comment or "")
+            comment = comment or ("the class or function to call" if key == "_target_" else "")
+            yield f"`{'.'.join(path)}`", f"`{value}`", _escaped(comment)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from analysis.tables import level_tables
 from lth.runs.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS, sealed
 from lth.runs.status import read_statuses
 from lth.store.files import checksum
-from lth.store.locks import Claims
+from lth.store.locks import Locks
 
 DENSITIES = [1.0, 0.5, 0.25]
 
@@ -440,10 +440,10 @@ def test_status_tells_of_every_sweep_where_it_stands(
 
 
 def test_a_run_whose_claim_is_held_runs(sweep: Path) -> None:
-    claim = Claims(sweep / "5").acquire("claim")
+    claim = Locks(sweep / "5").acquire("lock")
     assert claim is not None
     states = {path.name: status["state"] for path, status in read_statuses(sweep)}
     assert states["5"] == "running"
-    (sweep / "5" / "claim").unlink()
+    (sweep / "5" / "lock").unlink()
     states = {path.name: status["state"] for path, status in read_statuses(sweep)}
     assert states["5"] == "killed"

@@ -188,13 +188,13 @@ def test_a_packed_sweep_told_to_stop_saves_and_goes_on(tmp_path: Path) -> None:
         command("-m", *TINY, *words), cwd=tmp_path, stdout=subprocess.DEVNULL
     )
     store = tmp_path / "multirun" / "store"
-    while len(list(store.glob("claims/*"))) < 2:
+    while len(list(store.glob("locks/*"))) < 2:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.05)
     process.terminate()
     assert process.wait() == 130
     assert len(list(store.glob("checkpoints/*"))) in (0, 2)
-    assert not list(store.glob("claims/*"))
+    assert not list(store.glob("locks/*"))
     assert run(tmp_path, "-m", *words).returncode == 0
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.lth_launchers import console
 from lth.experiment import lottery
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 from lth.runs.records import TIMING_COLUMNS
+from lth.runs.signals import stop_on_signal
 from lth.runs.status import read_statuses
 from lth.store.store import Store
 from tests.conftest import ROOT, TINY, Composer
@@ -154,7 +154,7 @@ def work(spec: Spec, output: Path) -> None:
     sys.path.insert(0, str(ROOT))
     from run import run
 
-    with console.stop_on_signal() as stopping, RunFolder(output, {}) as folder:
+    with stop_on_signal() as stopping, RunFolder(output, {}) as folder:
         run(spec, folder, stopping)
 
 
@@ -214,7 +214,7 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: int, co
     done = run(tmp_path, long, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert not any(store.glob("checkpoints/*"))
-    assert not any(store.glob("claims/*"))
+    assert not any(store.glob("locks/*"))
 
 
 @pytest.mark.parametrize("to_all", [True, False])
@@ -234,7 +234,7 @@ def test_a_sweep_told_to_stop_lets_its_runs_save(tmp_path: Path, to_all: bool) -
     assert {status["state"] for status in sweep_statuses(tmp_path / "sweep")} == {"interrupted"}
     store = tmp_path / "multirun/store"
     assert any(store.glob("checkpoints/*"))
-    assert not any(store.glob("claims/*"))
+    assert not any(store.glob("locks/*"))
 
 
 def test_a_killed_run_takes_nobody_with_it_and_a_killed_launcher_loses_nothing(
@@ -250,7 +250,7 @@ def test_a_killed_run_takes_nobody_with_it_and_a_killed_launcher_loses_nothing(
                 process.wait(0.05)
 
     wait_for("running", {"0"})
-    os.kill(json.loads((sweep / "0" / "claim").read_bytes())["pid"], signal.SIGKILL)
+    os.kill(json.loads((sweep / "0" / "lock").read_bytes())["pid"], signal.SIGKILL)
     wait_for("killed", {"0"})
     wait_for("running", {"1", "2"} if os.cpu_count() != 1 else {"1"})
     process.kill()
