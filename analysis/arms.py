@@ -6,11 +6,12 @@ from typing import Any, cast
 
 from lth.experiment.names import arm_name
 from lth.experiment.settings import Pruning, Rewind, Spec
+from lth.experiment.targets import Target
 
 PRUNING: dict[str, Any] = {
-    "criterion": "magnitude", "at": "end", "mode": "iterative", "scope": "layerwise", "rounds": 1,
-    "levels": 1, "rate": 20.0, "rates": None, "final_density": None, "conv_rate": None,
-    "linear_rate": None, "output_rate": None, "shortcut_rate": None,
+    "criterion": Target("magnitude", {}, None), "at": "end", "mode": "iterative",
+    "scope": "layerwise", "rounds": 1, "levels": 1, "rate": 20.0, "rates": None,
+    "final_density": None, "conv_rate": None, "linear_rate": None, "output_rate": None, "shortcut_rate": None,
 }  # fmt: skip
 REWIND: dict[str, Any] = {
     "kind": "init", "iteration": 0, "survivors": "rewind", "pruned": "zero", "shuffle": False,
@@ -18,7 +19,7 @@ REWIND: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _arm(**changes: str) -> str:
+def _arm(**changes: object) -> str:
     """Return the name of the arm that departs from the winning ticket by these settings."""
     pruning, rewind = (
         group | {name: value for name, value in changes.items() if name in group}
@@ -31,10 +32,11 @@ def _arm(**changes: str) -> str:
 
 TICKET = _arm()
 REINIT = _arm(survivors="reinit")
-RANDOM = _arm(criterion="random", at="init")
+RANDOM_CRITERION = Target("random", {}, None)
+RANDOM = _arm(criterion=RANDOM_CRITERION, at="init")
 ONE_SHOT = _arm(mode="one_shot")
 ONE_SHOT_REINIT = _arm(mode="one_shot", survivors="reinit")
-RANDOM_REINIT = _arm(criterion="random", at="init", survivors="reinit")
+RANDOM_REINIT = _arm(criterion=RANDOM_CRITERION, at="init", survivors="reinit")
 CONTINUED = _arm(kind="continue")
 
 ARMS = (TICKET, REINIT, RANDOM, ONE_SHOT, ONE_SHOT_REINIT)

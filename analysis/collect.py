@@ -80,7 +80,9 @@ def collect(folders: Iterable[Path]) -> Runs:
             continue
         runs.append(run)
         if run.settings["state"] != "finished":
-            problems.append(f"{folder}: {run.settings['state']}, with {len(run.levels)} levels so far")
+            problems.append(
+                f"{folder}: {run.settings['state']}, with {len(run.levels)} levels so far"
+            )
     if not runs:
         return Runs(pd.DataFrame(), {}, {}, problems)
     settings = _settings(runs)
@@ -140,8 +142,8 @@ def check_tables(folder: Path, status: Status, state: str) -> None:
 
 
 def read_csv(file: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - pandas' own
-    """Read a table with the floats exactly as written: before version 3.1, pandas rounds the last
-    digit unless it is told otherwise."""
+    """Read a table with the floats exactly as written: the default of pandas before version 3.1
+    rounds the last digit."""
     version = tuple(int(part) for part in pd.__version__.split(".")[:2])
     exact = {} if version >= (3, 1) else {"float_precision": "round_trip"}
     return pd.read_csv(file, **exact, **options)
@@ -200,8 +202,8 @@ def _probes(
 
 
 def _each_line_once(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a probe without those of repeated runs; and without those of draws that
-    report the same line, as all do of the dense network: their losses are equal throughout."""
+    """Return the rows of a probe without repeated lines: of runs that were repeated, and of draws
+    that report one line, as all do for the dense network. Their losses are equal throughout."""
     if not {"fraction", "test_loss"} <= {*rows.columns}:
         return rows.drop_duplicates([name for name in rows.columns if name != "run"], keep="last")
     line = [*RESULT, *(["iteration"] if "iteration" in rows else [])]

@@ -205,6 +205,8 @@ def caption(figure: Figure, found: pd.DataFrame) -> None:
 
 def caption_text(found: pd.DataFrame, figure: Figure) -> str:
     """Return the spread, n, and the meaning of rings, in lines that fit the figure's width."""
-    rings = "; rings: fewer repetitions than elsewhere on the line" if len(incomplete(found)) else ""
+    rings = (
+        "; rings: fewer repetitions than elsewhere on the line" if len(incomplete(found)) else ""
+    )
     text = in_words(found) + rings
     return "\n".join(textwrap.wrap(text, int(1.25 * LEGEND_CHARACTERS * figure.get_figwidth())))

@@ -9,8 +9,15 @@ from lth.errors import LotteryError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of one run")
-    parser.add_argument("--level", type=int, help="level of the ticket (default: the last that is in the store)")
-    parser.add_argument("--out", type=Path, default=Path("ticket.safetensors"), help="file to write (default: ticket.safetensors)")
+    parser.add_argument(
+        "--level", type=int, help="level of the ticket (default: the last that is in the store)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("ticket.safetensors"),
+        help="file to write (default: ticket.safetensors)",
+    )
 
 
 def export(arguments: argparse.Namespace) -> int:

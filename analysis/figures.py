@@ -269,7 +269,7 @@ def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
 def _during_training(
     runs: Runs, models: Set[str], fractions: tuple[float, ...]
 ) -> FigureWithData | None:
-    """Draw test accuracy at fractions of the budget: of each line, at the last iteration up to there
+    """Draw test accuracy at fractions of the budget, or for each line at the last iteration before
     at which all its runs were tested."""
     levels = _of_arms(_of_models(runs.levels, models), {TICKET, REINIT})
     if levels.empty:

@@ -1,4 +1,4 @@
-"""Labels that depend on which other runs are shown: options in arms, short rates, experiment titles."""
+"""Labels that depend on the other runs shown: options of an arm, short rates, experiment titles."""
 
 import json
 from collections import Counter
@@ -19,8 +19,8 @@ ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.")
 
 
 def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that all runs of one experiment have in common: all except those that
-    number repetitions, or that arm and rate describe."""
+    """Return the settings that the runs of one experiment share: none that number repetitions, and
+    none that arm and rate describe."""
     apart = (*REPLICATE, *RATES)
     return {k: v for k, v in identity.items() if k not in apart and not k.startswith(ARM)}
 

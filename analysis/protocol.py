@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from analysis.paper import conditions
 from lth.experiment.config import from_config
-from lth.experiment.settings import identity
+from lth.experiment.recipe import identity
 
 CONF = Path(__file__).parents[1] / "conf"
 COPIES = {"cifar10_jpeg": "cifar10"}

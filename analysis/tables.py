@@ -44,7 +44,7 @@ def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
 def _table(group: pd.DataFrame, arms: list[str], title: str) -> Table:
     table = Table(
         title=title,
-        caption=f"stop: early-stop iteration; accuracy: on the test set at early stop (%); {_spread(group)}",
+        caption=f"stop: early-stop iteration; accuracy: on test, there (%); {_spread(group)}",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -130,8 +130,8 @@ def winner_table(found: pd.DataFrame, epsilon: float) -> Table:
     """Return a table of the smallest density of each arm that is a winning ticket."""
     table = Table(
         *("experiment", "arm", "rate", "winning levels", "smallest winning density", "n"),
-        title=f"winning: accuracy at early stop at most {100 * epsilon:g} points below dense, in no "
-        "more iterations (VGG, ResNet: accuracy at the end alone)",
+        title=f"winning: accuracy at early stop at most {100 * epsilon:g} points below dense, in "
+        "no more iterations (VGG, ResNet: accuracy at the end alone)",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,

@@ -148,7 +148,9 @@ def _decided(found: Verdict, case: Case) -> tuple[str, str]:
     """Return the verdict and its reason."""
     claim = found.claim
     printed = 0.5 * 10.0**-claim.digits + SAME
-    at_a_level = claim.unit == "% density" and claim.bound == "="  # of another grid than the paper's
+    at_a_level = (
+        claim.unit == "% density" and claim.bound == "="
+    )  # of another grid than the paper's
     rounding = max(printed, NEAR * claim.value) if at_a_level else printed
     exact = claim.name in EXACT
     if not exact and found.n < FEWEST:
