@@ -9,6 +9,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lth.errors import LotteryError
@@ -55,12 +56,13 @@ def _no_folder_if_refused(output: Path) -> Iterator[None]:
     """Remove the folder that Hydra has made for a run that is refused before it starts."""
     try:
         yield
-    except LotteryError:
+    except LotteryError as error:
         if not (output / "run.json").exists():
             shutil.rmtree(output, ignore_errors=True)
-            for parent in output.parents[:2]:  # of a sweep or of a day, if nothing else is there
-                with suppress(OSError):
-                    parent.rmdir()
+            with suppress(OSError):  # of a day, if nothing else is there
+                output.parent.rmdir()
+        if HydraConfig.get().mode == RunMode.RUN:
+            raise SystemExit(f"error: {error}") from None  # nothing of Hydra's beside it
         raise
 
 
@@ -80,9 +82,7 @@ def describe(spec: Spec, requested: Requested) -> dict[str, Any]:
     }
 
 
-def run(
-    spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[[], bool]
-) -> float:
+def run(spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[[], bool]) -> float:
     """Make everything that a run reports exist, and record each part as soon as it does."""
     store = Store(Path(spec.store))
     results = record_stored(requested, store, folder) or make(spec, requested, folder, stopping)

@@ -8,18 +8,18 @@ describing a run must not.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lth.errors import LotteryError
-from lth.experiment.nodes import Measurement, Snapshot, Training, frozen
+from lth.experiment.nodes import Measurement, Snapshot, Training
 from lth.experiment.results import Row
 
 if TYPE_CHECKING:
     from lth.engine.build import Builder
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Connectivity(Measurement):
     """Test error on the line between two copies of a network that part at an iteration, where they
     are given different orders of batches (Frankle et al. 2020, "instability")."""
@@ -54,7 +54,7 @@ class Connectivity(Measurement):
         return _line(self, build, {"iteration": self.one.start})
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class LevelConnectivity(Measurement):
     """Test error on the line between the trained networks of two successive levels (Paul et al.
     2022, arXiv:2210.03044): low where pruning and retraining stay in one linearly connected
@@ -96,9 +96,7 @@ def _check_points(points: int) -> None:
         raise LotteryError(f"probe.points must be an integer >= 3, got {points}")
 
 
-def _line(
-    node: Connectivity | LevelConnectivity, build: "Builder", common: Row
-) -> Iterator[Row]:
+def _line(node: Connectivity | LevelConnectivity, build: "Builder", common: Row) -> Iterator[Row]:
     """Evaluate the networks between the final weights of two trainings."""
     from lth.experiment.nodes import Final
     from lth.training.interpolation import along

@@ -1,6 +1,6 @@
 """Which weights go: criteria score them (one small function each), `keep` drops the lowest.
 
-A criterion is any importable function `(Evidence, **options) -> Scores`; the lowest scores are
+A criterion is any importable function `(ScoringInputs, **options) -> Scores`; the lowest scores are
 pruned. Selecting knows nothing of criteria: it counts, pool by pool.
 """
 
@@ -18,7 +18,7 @@ from lth.training.selection import Scores
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ScoringInputs:
     """What a criterion may look at; tensors by name, prunable ones only, on the CPU."""
 
     weights: Mapping[str, Tensor]
@@ -35,12 +35,12 @@ class Evidence:
     """The training part, on the device of the model."""
 
 
-def magnitude(evidence: Evidence) -> Scores:
+def magnitude(evidence: ScoringInputs) -> Scores:
     """|w|: the paper's criterion (section 2); large_final of Zhou et al. 2019."""
     return {name: w.abs() for name, w in evidence.weights.items()}
 
 
-def random(evidence: Evidence) -> Scores:
+def random(evidence: ScoringInputs) -> Scores:
     """Uniform noise: every surviving weight is as likely to go as any other."""
     return {
         name: torch.rand(w.shape, dtype=torch.float64, generator=evidence.generator)
@@ -48,48 +48,48 @@ def random(evidence: Evidence) -> Scores:
     }
 
 
-def _score(evidence: Evidence, formula: Callable[[Tensor, Tensor], Tensor]) -> Scores:
+def _score(evidence: ScoringInputs, formula: Callable[[Tensor, Tensor], Tensor]) -> Scores:
     return {name: formula(w, evidence.initial[name]) for name, w in evidence.weights.items()}
 
 
-def small_final(evidence: Evidence) -> Scores:
+def small_final(evidence: ScoringInputs) -> Scores:
     """-|w_f| (Zhou et al. 2019, as all down to large_final_same_sign)."""
     return _score(evidence, lambda final, _: -final.abs())
 
 
-def large_init(evidence: Evidence) -> Scores:
+def large_init(evidence: ScoringInputs) -> Scores:
     """|w_i|."""
     return _score(evidence, lambda _, initial: initial.abs())
 
 
-def small_init(evidence: Evidence) -> Scores:
+def small_init(evidence: ScoringInputs) -> Scores:
     """-|w_i|."""
     return _score(evidence, lambda _, initial: -initial.abs())
 
 
-def large_init_large_final(evidence: Evidence, alpha: float) -> Scores:
+def large_init_large_final(evidence: ScoringInputs, alpha: float) -> Scores:
     """min(alpha |w_f|, |w_i|): large at both ends."""
     return _score(
         evidence, lambda final, initial: torch.minimum(alpha * final.abs(), initial.abs())
     )
 
 
-def magnitude_increase(evidence: Evidence) -> Scores:
+def magnitude_increase(evidence: ScoringInputs) -> Scores:
     """|w_f| - |w_i|."""
     return _score(evidence, lambda final, initial: final.abs() - initial.abs())
 
 
-def movement(evidence: Evidence) -> Scores:
+def movement(evidence: ScoringInputs) -> Scores:
     """|w_f - w_i|."""
     return _score(evidence, lambda final, initial: (final - initial).abs())
 
 
-def large_final_same_sign(evidence: Evidence) -> Scores:
+def large_final_same_sign(evidence: ScoringInputs) -> Scores:
     """max(0, w_f w_i / |w_i|): large at the end, and of the sign it started with."""
     return _score(evidence, lambda final, initial: (final * initial.sign()).clamp(min=0))
 
 
-def snip(evidence: Evidence, per_class: int) -> Scores:
+def snip(evidence: ScoringInputs, per_class: int) -> Scores:
     """|w dL/dw| on `per_class` training examples of each class (Lee et al. 2019)."""
     model = evidence.model()
     weights = _prunable(model, evidence)
@@ -98,7 +98,7 @@ def snip(evidence: Evidence, per_class: int) -> Scores:
     return _times(weights, gradients, Tensor.abs)
 
 
-def grasp(evidence: Evidence, per_class: int, temperature: float) -> Scores:
+def grasp(evidence: ScoringInputs, per_class: int, temperature: float) -> Scores:
     """w Hg, with H the Hessian of the loss and g its gradient in the survivors (Wang et al. 2020):
     those whose removal hurts the flow of gradients least go first. Logits are divided by
     `temperature`, more than 0."""
@@ -115,7 +115,7 @@ def grasp(evidence: Evidence, per_class: int, temperature: float) -> Scores:
     return _times(weights, torch.autograd.grad(flow, tensors), lambda score: score)
 
 
-def synflow(evidence: Evidence) -> Scores:
+def synflow(evidence: ScoringInputs) -> Scores:
     """|w dR/dw|, R the sum of the outputs for an input of ones with every parameter replaced by its
     absolute value (Tanaka et al. 2020): no data. In float64, as products of layers overflow."""
     model = evidence.model().double().eval()
@@ -128,7 +128,7 @@ def synflow(evidence: Evidence) -> Scores:
     return _times(weights, gradients, Tensor.abs)
 
 
-def _prunable(model: nn.Module, evidence: Evidence) -> dict[str, Tensor]:
+def _prunable(model: nn.Module, evidence: ScoringInputs) -> dict[str, Tensor]:
     return {name: model.get_parameter(name) for name in evidence.weights}
 
 
@@ -143,7 +143,7 @@ def _times(
     return {name: form(weight.detach() * factor).cpu() for (name, weight), factor in products}
 
 
-def _sample(evidence: Evidence, per_class: int) -> Examples:
+def _sample(evidence: ScoringInputs, per_class: int) -> Examples:
     """So many training examples of each class (all where there are fewer), drawn at random."""
     if per_class < 1:
         raise LotteryError(f"pruning.criterion.per_class={per_class}: 1 or more are wanted.")
@@ -153,7 +153,3 @@ def _sample(evidence: Evidence, per_class: int) -> Examples:
     drawn = labels.cpu()[order]
     picked = [order[drawn == label][:per_class] for label in drawn.unique()]
     return part.at(torch.cat(picked).to(labels.device))
-
-
-CHANGES = (movement, magnitude_increase)
-"""Criteria of what training has changed: at initialisation they know nothing."""

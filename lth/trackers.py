@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol, cast
 
 from lth.errors import LotteryError
 from lth.experiment.results import Evaluation
-from lth.experiment.settings import Target
+from lth.experiment.targets import Target
 from lth.runs.records import LEVEL_COLUMNS
 from lth.store.locks import is_abandoned
 
@@ -36,11 +36,8 @@ WAIT_SECONDS = 30.0
 """How long a run that has ended waits for its tracker to have read all."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 ROOT = Path(__file__).parents[1]
-PACKAGES = {
-    "lth.trackers.TensorBoard": "tensorboard",
-    "lth.trackers.MLflow": "mlflow",
-    "lth.trackers.WandB": "wandb",
-}
+PACKAGES = ("tensorboard", "mlflow", "wandb")
+"""Packages that the built-in trackers need; each tracker has the id of its package."""
 OF_LEVELS = tuple(c for c in LEVEL_COLUMNS if c not in ("level", "cached", "training"))
 OF_CURVES = Evaluation._fields[1:]
 Points = Sequence[tuple[int, Mapping[str, float]]]
@@ -260,8 +257,8 @@ def check_tracker(tracker: Target | None) -> None:
     """Raise LotteryError unless what the tracker needs is installed, and its options are its."""
     if tracker is None:
         return
-    package = PACKAGES.get(tracker.path)
-    if package and find_spec(package) is None:
+    package = tracker.name
+    if package in PACKAGES and find_spec(package) is None:
         raise LotteryError(
             f"tracker={package}: {package} is not installed. pip install -e '.[{package}]', or "
             "tracker=none."
@@ -269,7 +266,7 @@ def check_tracker(tracker: Target | None) -> None:
     try:
         tracker()
     except (TypeError, ValueError) as error:
-        raise LotteryError(f"tracker: {tracker.path} cannot be made ({error}).") from error
+        raise LotteryError(f"tracker: {tracker.name} cannot be made ({error}).") from error
 
 
 def main(folder: Path) -> None:

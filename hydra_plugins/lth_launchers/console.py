@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.status import View, summary
-from lth.errors import Interrupted
+from lth.errors import Interrupted, LotteryError
 from lth.runs.signals import ENDING, SIGNALS
 from lth.runs.status import Status, read_statuses
 
@@ -76,6 +76,9 @@ def show(main: Callable[[], object]) -> None:
     stop_jobs_on_signals()
     try:
         main()
+    except SystemExit:  # a run that was refused: its message is all that is printed
+        hide_progress()
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if wants_traceback:
             raise
@@ -97,8 +100,11 @@ def conclude(failure: BaseException | None) -> int:
     if ConsoleCallback.view is not None:
         ConsoleCallback.view.stop()
         runs = read_statuses(ConsoleCallback.view.folder)
-        text = summary(ConsoleCallback.view.folder, runs)
-        Console(highlight=False, soft_wrap=True).print(text)
+        if runs:
+            text = summary(ConsoleCallback.view.folder, runs)
+            Console(highlight=False, soft_wrap=True).print(text)
+        elif isinstance(failure, LotteryError):
+            _remove_empty(ConsoleCallback.view.folder)
     if isinstance(failure, Interrupted | KeyboardInterrupt):
         return INTERRUPTED
     recorded = {status.get("error") for _, status in runs}
@@ -106,6 +112,14 @@ def conclude(failure: BaseException | None) -> int:
         cause = f"\n{failure.__cause__}" if failure.__cause__ else ""
         print(f"error: {failure or type(failure).__name__}{cause}", file=sys.stderr)
     return 1 if failure is not None or "failed" in _states(runs) else 0
+
+
+def _remove_empty(sweep: Path) -> None:
+    """Remove the folder of a sweep of which no run was started."""
+    (sweep / "multirun.yaml").unlink(missing_ok=True)
+    for folder in (sweep, sweep.parent):
+        with contextlib.suppress(OSError):  # there is something else in it
+            folder.rmdir()
 
 
 def stop_jobs(number: int, _: object) -> None:

@@ -7,7 +7,7 @@ server that has already imported torch, so a run starts in a fraction of a secon
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -61,6 +61,7 @@ class LocalLauncher(Launcher):
             for answer in _ready(running):
                 number, process = running.pop(answer)
                 returned[number] = _collect(number, answer, process)
+        raise_refused(returned.values())
         return [returned[number] for number in sorted(returned)]
 
     def _start(self, number: int, overrides: Sequence[str]) -> tuple[Connection, ForkServerProcess]:
@@ -100,6 +101,22 @@ def _collect(number: int, answer: Connection, process: ForkServerProcess) -> Job
             "Run the same command again: it resumes from the last checkpoint."
         )
     return returned
+
+
+def raise_refused(returned: Iterable[JobReturn]) -> None:
+    """Raise one LotteryError with the reasons why jobs were refused before they had a run folder;
+    the reason of a job that failed later is in its folder."""
+    from lth.errors import LotteryError
+
+    reasons = {
+        str(job._return_value): None
+        for job in returned
+        if isinstance(job._return_value, LotteryError)
+        and job.working_dir
+        and not Path(job.working_dir, "run.json").exists()
+    }
+    if reasons:
+        raise LotteryError("\n".join(reasons))
 
 
 def _work(pickled: bytes, answer: Connection) -> None:

@@ -13,7 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.lth_launchers.local import job_config
+from hydra_plugins.lth_launchers.local import job_config, raise_refused
 from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class PackedLauncher(Launcher):
                     continue  # raised again, and recorded, by the jobs below
             for number in jobs.keys() - returned.keys():
                 returned[number] = self._run(number, jobs[number])
+        raise_refused(returned.values())
         return [returned[number] for number in sorted(returned)]
 
     def _groups(self, jobs: dict[int, Sequence[str]]) -> list[dict[int, "Spec"]]:
@@ -87,19 +88,16 @@ class PackedLauncher(Launcher):
         jobs: dict[int, Sequence[str]],
         returned: dict[int, JobReturn],
     ) -> None:
-        """Train what a group of runs reports; run each job as soon as its trainings are stored."""
+        """Make what a group of runs reports; run each job as soon as all of it is stored."""
         from lth.experiment import lottery
-        from lth.experiment.smoke import shrunk
 
-        whole = {n: shrunk(spec) if spec.smoke else spec for n, spec in specs.items()}
-        left = {n: {t for _, t in lottery.levels(spec)} for n, spec in whole.items()}
-        every = dict.fromkeys(training for of_run in left.values() for training in of_run)
-        lines = dict.fromkeys(line for spec in whole.values() for _, line in lottery.lines(spec))
+        left = {number: {n for _, n in lottery.nodes(spec)} for number, spec in specs.items()}
+        every = dict.fromkeys(node for of_run in left.values() for node in of_run)
         engine = self._engine(next(iter(specs.values())))
         try:
-            for training, _ in engine.ensure(every, then=[*lines]):
+            for node, _ in engine.ensure(every):
                 for number, of_run in left.items():
-                    of_run.discard(training)
+                    of_run.discard(node)
                     if not of_run and number not in returned:
                         returned[number] = self._run(number, jobs[number])
         finally:
@@ -108,22 +106,13 @@ class PackedLauncher(Launcher):
             )
 
     def _engine(self, spec: "Spec") -> "Engine":
-        from lth.engine.engine import Engine, find_device
+        from lth.engine.engine import engine_for, find_device
+        from lth.engine.monitor import Watch
         from lth.runs.signals import STOP
-        from lth.store.store import Store
 
-        device = find_device(spec.device)
-        return Engine(
-            Store(Path(spec.store)),
-            device,
-            Path(spec.dataset.root),
-            threads=spec.threads,
-            backend=spec.backend,
-            checkpoint_seconds=spec.checkpoint_seconds,
-            pack=self._pack or (ON_A_GPU if device.type == "cuda" else 1),
-            pulse=_show,
-            stopping=STOP.is_set,
-        )
+        default = ON_A_GPU if find_device(spec.device).type == "cuda" else 1
+        watch = Watch(on_progress=_show, stopping=STOP.is_set)
+        return engine_for(spec, watch, pack=self._pack or default)
 
     def _run(self, number: int, overrides: Sequence[str]) -> JobReturn:
         returned = run_job(

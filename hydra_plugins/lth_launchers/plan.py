@@ -56,8 +56,8 @@ class PlanLauncher(Launcher):
         }
         made = plan(jobs, Store(Path(self._store)))
         Console(highlight=False, soft_wrap=True).print(*report(made, self._store), sep="\n")
-        if made.faults:
-            count = f"{len(made.faults)} of {len(job_overrides)}"
+        if made.refused:
+            count = f"{len(made.refused)} of {len(job_overrides)}"
             raise LotteryError(f"{count} runs are refused for the reasons above. Correct them.")
         return []
 
@@ -66,24 +66,24 @@ def report(plan: "Plan", store: str) -> Iterator[str]:
     """Yield the lines of a plan, in rich's markup. `store`: the path to name."""
     from rich.markup import escape
 
-    runs = sum(map(len, plan.ladders.values()))
-    shared = plan.reported - plan.wanted
+    runs = sum(map(len, plan.counts.values()))
+    shared = plan.reported - plan.distinct
     yield (
         f"[bold]runs[/]: {runs}, which report {plan.reported} levels; {shared} of them share a "
-        f"training with another. {plan.stored} of the {plan.wanted} trainings are in {store}."
+        f"training with another. {plan.stored} of the {plan.distinct} trainings are in {store}."
     )
-    for counts, names in plan.ladders.items():
-        yield from _ladder(counts, names)
+    for counts, names in plan.counts.items():
+        yield from _counts(counts, names)
     yield (
         f"[bold]to train[/]: {len(plan.trainings)} networks, {plan.iterations:,} iterations, "
         f"{plan.disk / 1e6:,.0f} MB on disk"
     )
     yield f"[bold]time[/]: {_time(plan)}"
-    for overrides, reason in plan.faults.items():
+    for overrides, reason in plan.refused.items():
         yield f"[red]refused[/] {escape(overrides)}: {escape(reason)}"
 
 
-def _ladder(counts: tuple[int, ...], names: list[str]) -> Iterator[str]:
+def _counts(counts: tuple[int, ...], names: list[str]) -> Iterator[str]:
     """Yield the lines with the surviving weights at each level. `names`: runs that have them."""
     others = f" and {len(names) - 1} more" if len(names) > 1 else ""
     yield f"[bold]weights at each level[/] of {names[0] or 'the run'}{others}:"
@@ -97,11 +97,11 @@ def _time(plan: "Plan") -> str:
 
     cores = os.cpu_count() or 1
     unknown = (
-        f"; {plan.unmeasured} of them have no timing data: run one of their kind with few levels"
-        if plan.unmeasured
+        f"; {plan.untimed} of them have no timing data: run one of their kind with few levels"
+        if plan.untimed
         else ""
     )
-    if plan.unmeasured == len(plan.trainings) and plan.trainings:
+    if plan.untimed == len(plan.trainings) and plan.trainings:
         return f"unknown{unknown}"
     at_once = f", {clock(plan.seconds / cores)} of {cores} at once" if cores > 1 else ""
     return f"{clock(plan.seconds)} of one process{at_once}{unknown}"

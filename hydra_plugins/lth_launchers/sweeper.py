@@ -7,19 +7,33 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf
 
 
 class GridSweeper(BasicSweeper):
-    """The grid of all swept settings. Hydra's own check reads the YAMLs of every run, which takes
-    a tenth of a second each."""
+    """The grid of all swept settings. A sweep with an invalid run is refused as a whole, before
+    anything starts. Hydra's own check reads the YAMLs of every run, a tenth of a second each."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Raise LotteryError with the reasons why runs are refused, each reason once."""
+        from lth.errors import LotteryError
+        from lth.experiment.config import from_config
+
         assert self.hydra_context is not None
         assert self.config is not None
         compose = Composer(self.hydra_context.config_loader, self.config)
+        reasons: dict[str, str] = {}
         for overrides in batch:
-            compose(overrides)
+            try:
+                from_config(compose(overrides))
+            except LotteryError as error:
+                reasons.setdefault(str(error), " ".join(filter_overrides(overrides)))
+        if reasons:
+            raise LotteryError(
+                "\n".join(f"{reason} ({run})" for reason, run in reasons.items())
+                + "\nNo run of this sweep was started."
+            )
 
 
 class Composer:

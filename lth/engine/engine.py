@@ -30,7 +30,9 @@ def find_device(name: str) -> torch.device:
     CUDA is required and missing."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise LotteryError("device=cuda needs a CUDA device, and torch finds none. Use device=auto.")
+        raise LotteryError(
+            "device=cuda needs a CUDA device, and torch finds none. Use device=auto."
+        )
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

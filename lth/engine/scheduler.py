@@ -8,7 +8,9 @@ from lth.experiment.nodes import Stored
 Test = Callable[[Stored], bool]
 
 
-def missing(requested: Iterable[Stored], exists: Test, has_weights: Test | None = None) -> list[Stored]:
+def missing(
+    requested: Iterable[Stored], exists: Test, has_weights: Test | None = None
+) -> list[Stored]:
     """Return everything that has to be made so that all of `requested` exist, parents first.
 
     Nodes start from the weights of their parents, which may have been dropped from the store

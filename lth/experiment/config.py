@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lth.errors import LotteryError
 from lth.experiment.builtins import BUILTINS, IDS
+from lth.experiment.consistency import check_consistency
 from lth.experiment.settings import Spec
 from lth.experiment.smoke import for_smoke
 from lth.experiment.targets import flat
@@ -29,7 +30,8 @@ TARGETS = ("model", "dataset.loader", "optimizer", "pruning.criterion", "probe",
 def from_config(config: DictConfig) -> Spec:
     """Return the Spec of a composed configuration, shrunk if it says `smoke=true`.
 
-    Raises LotteryError naming each key at fault, what must hold, and the value given.
+    Raises LotteryError naming each key at fault, what must hold, and the value given; or each
+    combination of settings that has no meaning.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -44,6 +46,7 @@ def from_config(config: DictConfig) -> Spec:
     for place in TARGETS:
         _name_target(plain, place.split("."))
     spec = validated(_in_iterations(plain))
+    check_consistency(spec)
     return for_smoke(spec) if spec.smoke else spec
 
 

@@ -106,9 +106,7 @@ def arm(spec: Spec, ticket: Training, level: int) -> Training:
     return replace(ticket, recipe=recipe(spec), weights=weights, start=0)
 
 
-def measurements(
-    spec: Spec, trainings: dict[int, Training]
-) -> Iterator[tuple[int, Measurement]]:
+def measurements(spec: Spec, trainings: dict[int, Training]) -> Iterator[tuple[int, Measurement]]:
     """Yield (level, measurement) of the run's probe, if it has one."""
     if spec.probe is not None:
         probe: type[Measurement] = load(spec.probe.name)

@@ -7,10 +7,10 @@ parent twice (for its mask and for that mask's predecessor), and comparing conte
 2^levels. Nothing here imports torch or touches a file.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lth.experiment.recipe import Network, Recipe, Rule
@@ -20,16 +20,14 @@ from lth.experiment.targets import canonical, without_neutral
 FORMAT = 4
 """Raised whenever the same description would lead to other numbers, or is written otherwise."""
 
-frozen = dataclasses.dataclass(frozen=True, eq=False, repr=False)
 
-
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Node:
     """Anything that an experiment is described with."""
 
     tag: ClassVar[str]
     """Name of the kind of node in digests; never changes."""
-    digest: str = dataclasses.field(init=False)
+    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", digest_of(self.identity()))
@@ -100,7 +98,7 @@ class Stored(Node):
         raise NotImplementedError
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Fresh(Weights):
     """Draw by the network's own initialiser, from the stream `stream` of `seed`."""
 
@@ -113,7 +111,7 @@ class Fresh(Weights):
         return {"network": self.network, "seed": self.seed, "stream": self.stream}
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(Mask):
     """Every weight survives."""
 
@@ -123,7 +121,7 @@ class Dense(Mask):
         return {}
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Training(Stored):
     """One full run of the optimiser: the unit of work, of storage and of identity."""
 
@@ -158,7 +156,7 @@ class Training(Stored):
         return read_outcome(read)
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Final(Weights):
     """Weights at the end of a training."""
 
@@ -169,7 +167,7 @@ class Final(Weights):
         return {"of": self.of}
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Snapshot(Stored, Weights):
     """Full state of a training before its step `iteration`. A snapshot is stored by itself, so one
     that is requested after its training has run does not touch what was published."""
@@ -185,7 +183,7 @@ class Snapshot(Stored, Weights):
         return {self.of}
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Signed(Weights):
     """Magnitudes of `sizes` with the signs of `signs` in every prunable tensor, else `sizes`."""
 
@@ -197,7 +195,7 @@ class Signed(Weights):
         return {"sizes": self.sizes, "signs": self.signs}
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Constant(Weights):
     """Each prunable tensor filled with the standard deviation that it has in `of`."""
 
@@ -208,7 +206,7 @@ class Constant(Weights):
         return {"of": self.of}
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Pruned(Mask):
     """Survivors of `previous`, less the lowest-scoring share of `weights` that `rule` removes.
 
@@ -246,7 +244,7 @@ class Pruned(Mask):
         return super().needs()
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Shuffled(Mask):
     """Entries of `mask` in random order within each tensor, drawn from a stream of `seed`."""
 
@@ -263,7 +261,7 @@ class Shuffled(Mask):
         return {"mask": self.mask, "seed": self.seed, "stream": self.stream}
 
 
-@frozen
+@dataclass(frozen=True, eq=False, repr=False)
 class Measurement(Stored):
     """Rows measured on trained networks; each probe of `lth.probes` has a subclass of its own.
 
@@ -278,7 +276,7 @@ class Measurement(Stored):
     """Columns of the rows, all of them numbers."""
     plan: ClassVar[Callable[..., Iterator[tuple[int, "Measurement"]]]]
     """Class method: given level -> training and the options of its YAML, yield (level, node)."""
-    code: str | None = dataclasses.field(default=None, kw_only=True)
+    code: str | None = field(default=None, kw_only=True)
     """Fingerprint of a user's probe; None for built-ins."""
 
     def identity(self) -> dict[str, Any]:

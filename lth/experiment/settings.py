@@ -76,10 +76,10 @@ def _check_optimizer(value: object) -> object:
     """Check the ranges of `lr` and `weight_decay`, which a schedule and every optimiser need."""
     options = value.get("options", {}) if isinstance(value, Mapping) else {}
     for name, allowed in (("lr", "a number > 0"), ("weight_decay", "a number >= 0")):
-        given = options.get(name, None if name == "lr" else 0)
+        given = options.get(name, "nothing" if name == "lr" else 0)
         number = isinstance(given, int | float) and not isinstance(given, bool)
         if not number or given < 0 or (given == 0 and name == "lr"):
-            raise ValueError(f"{name} must be {allowed}, got {'nothing' if given is None else given}")
+            raise ValueError(f"{name} must be {allowed}, got {given}")
     return value
 
 
@@ -243,4 +243,3 @@ NOT_IDENTITY = {
     "smoke": "is already applied to the settings that it shrinks",
 }
 """Settings that are in no digest of a training, each with the reason."""
-

@@ -9,7 +9,7 @@ from lth.training import masks
 
 
 def start_state(
-    weights: Mapping[str, Tensor], mask: Mapping[str, Tensor], *, pruned: str
+    weights: Mapping[str, Tensor], mask: masks.Mask, *, pruned: str
 ) -> Mapping[str, Tensor]:
     """Return the state that a training starts from: pruned weights 0, or as they are (`frozen`)."""
     return weights if pruned == "frozen" else masks.apply(weights, mask)
