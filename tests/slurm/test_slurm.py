@@ -123,7 +123,7 @@ def test_a_failed_run_names_the_reason_and_its_job_fails(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 1
     assert states(tmp_path) == {"0": "finished", "1": "failed"}
-    assert "no pictures in" in done.stdout
+    assert "no images in" in done.stdout
     assert "1 failed, 1 finished" in done.stdout
 
 
