@@ -154,7 +154,8 @@ def test_incomplete_levels_are_named(sweep: Path) -> None:
     runs = collect([sweep])
     assert caption(figures.figure4(runs)) == (
         "mean and range from minimum to maximum, "
-        "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; rings: fewer repetitions than elsewhere on the line"
+        "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; "
+        "rings: fewer repetitions than elsewhere on the line"
     )
     assert any("killed, with 2 levels so far" in problem for problem in runs.problems)
 

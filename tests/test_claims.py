@@ -15,7 +15,7 @@ DENSITIES = (1.0, 0.5, 0.2, 0.1)
 
 
 def rows(arm: str, stops: list[list[float]], accuracies: list[list[float]]) -> pd.DataFrame:
-    """Return the rows of one arm from the early stops and accuracies of each seed's levels 0 to 3."""
+    """Return the rows of one arm, from early stops and accuracies of levels 0 to 3 of each seed."""
     return pd.DataFrame(
         {
             "experiment": "LeNet", "arm": arm, "rate": "20 %", "seed": seed, "level": level,

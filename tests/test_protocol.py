@@ -60,8 +60,9 @@ SGD = "optimizer.name=sgd optimizer.options.lr=0.4|0.8 optimizer.options.momentu
 
 @pytest.mark.parametrize(("overrides", "claims"), [
     (("preset=lenet",), claims_of("lenet")),
-    (("preset=lenet", "training.iterations=5000", "dataset.preprocessing=unit", "model.dropout=0.5",
-      "training.evaluate_every=50", "optimizer.lr=0.001", "model.init_scale=2"), claims_of("lenet")),
+    (("preset=lenet", "training.iterations=5000", "training.evaluate_every=50", "model.dropout=0.5",
+      "dataset.preprocessing=unit", "optimizer.lr=0.001", "model.init_scale=2"),
+     claims_of("lenet")),
     (("preset=lenet", "pruning.mode=one_shot", "pruning.rates=[50,90]"), claims_of("lenet")),
     (("preset=lenet", "model.widths=[30,10]"), claims_of("lenet", SIZES)),
     (("preset=lenet", "optimizer=sgd", "optimizer.lr=0.4"), claims_of("lenet", SGD)),
