@@ -22,19 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write the file; return 1 if that is impossible."""
-    from lth.audit.run_rules import opened  # imports torch, which is slow
+    from lth.audit.run_rules import open_run  # imports torch, which is slow
     from lth.store.store import Damaged
     from lth.ticket import save_ticket
 
     try:
-        run = opened(arguments.run)
+        run = open_run(arguments.run)
         there = [level for level, training in run.trainings.items() if run.store.exists(training)]
         level = max(there, default=0) if arguments.level is None else arguments.level
         if level not in run.trainings:
             raise LotteryError(
                 f"--level must be in 0 to {max(run.trainings)} for this run, got {level}"
             )
-        save_ticket(arguments.out, level, run.trainings[level], run.inputs())
+        save_ticket(arguments.out, level, run.trainings[level], run.builder())
     except (LotteryError, Damaged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -120,7 +120,7 @@ WEIGHT_FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
 def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Iterator[Layer]:
     """Yield the layers of the winning tickets of the last experiment, at the paper's densities or
     at every level, of all runs or the first, as far as their weights are in the store."""
-    from lth.audit.run_rules import opened  # imports torch, which is slow
+    from lth.audit.run_rules import open_run  # imports torch, which is slow
 
     tickets = runs.levels[runs.levels["arm"] == TICKET]
     if tickets.empty:
@@ -128,7 +128,7 @@ def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Ite
     *_, (_, tickets) = tickets.groupby(["experiment", "rate"], sort=False)
     chosen = tickets if every else at_densities(tickets)
     for run, rows in list(chosen.groupby("run", sort=False))[: 1 if only_first else None]:
-        stored = opened(Path(str(run)))
+        stored = open_run(Path(str(run)))
         for row in rows.to_dict("records"):
             place = {name: row[name] for name in (*LINE, "level", "density", "run")}
             for name, (start, end, kept, later) in stored.tensors(int(row["level"])).items():

@@ -1,9 +1,6 @@
 """From hand-written run folders to the numbers that are plotted."""
 
-import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,19 +11,13 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
-from rich.console import Console, RenderableType
 
 from analysis import figures
 from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.drawing import FigureWithData
 from analysis.points import points
-from analysis.status import overview, summary
-from analysis.tables import level_tables, tables_of
-from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, sealed
-from lth.runs.status import read_statuses
-from lth.store.files import checksum
-from lth.store.locks import Locks
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS
 
 DENSITIES = [1.0, 0.5, 0.25]
 
@@ -75,14 +66,18 @@ def write_csv(file: Path, header: Any, rows: list[list[Any]]) -> None:  # noqa: 
     file.write_text("\n".join(",".join(map(str, row)) for row in [header, *rows]) + "\n")
 
 
-@pytest.fixture
-def sweep(tmp_path: Path) -> Path:
+def write_sweep(folder: Path) -> None:
     """Write three seeds of two arms; the last reinit run has only reached level 1."""
     for seed, shift in enumerate((0.0, 0.03, 0.09)):
-        write_run(tmp_path / f"{seed}", seed=seed, shift=shift)
+        write_run(folder / f"{seed}", seed=seed, shift=shift)
         levels, state = (2, "running") if seed == 2 else (3, "finished")
-        folder = tmp_path / f"{seed + 3}"
-        write_run(folder, seed=seed, kind="reinit", shift=-0.1, levels=levels, state=state)
+        write_run(folder / f"{seed + 3}", seed=seed, kind="reinit", shift=-0.1, levels=levels,
+                  state=state)  # fmt: skip
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    write_sweep(tmp_path)
     return tmp_path
 
 
@@ -92,12 +87,6 @@ def lines(axis: Axes) -> dict[str, list[tuple[float, float]]]:
     return {
         colour: sorted(map(tuple, xy.tolist()), reverse=True) for colour, xy in drawn if len(xy)
     }
-
-
-def printed(*things: RenderableType) -> str:
-    console = Console(width=200, file=io.StringIO())
-    console.print(*things)
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
 def numbers(drawn: FigureWithData | None) -> pd.DataFrame:
@@ -178,19 +167,6 @@ def test_a_level_that_is_missing_breaks_the_line(sweep: Path) -> None:
     assert np.isnan(gap["mean"])
 
 
-def test_draws_of_one_ticket_are_one_result(sweep: Path) -> None:
-    for name, source in (("7", "0"), ("8", "3")):
-        write_run(sweep / name, seed=0, kind="init" if source == "0" else "reinit")
-        run = sweep / name / "run.json"
-        run.write_text(run.read_text().replace('"rewind.draw": 0', '"rewind.draw": 1'))
-    drawn = sweep / "8" / "levels.csv"
-    for level in (1, 2):  # level 0 is the dense network whatever the draw
-        drawn.write_text(drawn.read_text().replace(f"reinit-0-{level}", f"another-0-{level}"))
-    counts = points(collect([sweep]).levels, "early_stop_iteration").set_index(["arm", "level"])
-    assert counts.loc["winning ticket", "n"].tolist() == [3, 3, 3]
-    assert counts.loc["random reinit", "n"].tolist() == [3, 4, 3]
-
-
 def test_curves_are_drawn_at_the_papers_densities(sweep: Path) -> None:
     drawn = figures.figure3(collect([sweep]))
     assert drawn is not None
@@ -240,68 +216,6 @@ def test_figures_take_the_experiments_that_have_their_arms(sweep: Path) -> None:
     assert set(found.index.get_level_values("arm")) == {"winning ticket", "random mask"}
 
 
-def test_a_repeated_run_counts_once(sweep: Path) -> None:
-    before = collect([sweep])
-    write_run(sweep / "9", seed=0)
-    after = collect([sweep])
-    assert len(after.levels) == len(before.levels)
-    assert len(after.curves(after.levels)) == len(before.curves(before.levels))
-
-
-def test_runs_that_disagree_are_reported(sweep: Path) -> None:
-    write_run(sweep / "9", seed=0, shift=0.5)
-    levels = sweep / "9" / "levels.csv"
-    levels.write_text(levels.read_text().replace("init-0-2-50.0", "another"))
-    assert any("disagree" in problem for problem in collect([sweep]).problems)
-
-
-@pytest.mark.parametrize(("file", "content"), [
-    ("run.json", "{"), ("run.json", "{}"), ("run.json", "[]"),
-    ("levels.csv", "level\n0\n"), ("levels.csv", ""), ("metrics.csv", "x\n"),
-])  # fmt: skip
-def test_a_damaged_run_is_reported_and_the_rest_drawn(sweep: Path, file: str, content: str) -> None:
-    (sweep / "1" / file).write_text(content)
-    runs = collect([sweep])
-    assert any(str(sweep / "1") in problem for problem in runs.problems)
-    assert runs.levels["run"].nunique() == 5
-
-
-@pytest.mark.parametrize("file", ["run.json", "levels.csv", "metrics.csv"])
-def test_a_changed_digit_in_what_a_run_wrote_is_never_drawn(tmp_path: Path, file: str) -> None:
-    tables = ("levels.csv", "metrics.csv")
-    for seed in (0, 1):
-        run = tmp_path / f"{seed}"
-        write_run(run, seed=seed)
-        status = json.loads((run / "run.json").read_text())
-        status["tables"] = {name: checksum((run / name).read_bytes()) for name in tables}
-        (run / "run.json").write_text(json.dumps(sealed(status)))
-    assert collect([tmp_path]).problems == []
-    text = (tmp_path / "1" / file).read_text()
-    (tmp_path / "1" / file).write_text(text.replace("0", "1", 1))
-    runs = collect([tmp_path])
-    assert runs.levels["run"].unique() == [str(tmp_path / "0")]
-    assert f"{tmp_path / '1'}: left out ({file}" in runs.problems[0]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="reading as somebody else needs root")
-def test_a_folder_that_cannot_be_read_is_reported() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for seed in (0, 1):
-            write_run(folder / f"{seed}", seed=seed)
-        folder.chmod(0o755)
-        (folder / "1").chmod(0)
-        try:
-            os.seteuid(65534)
-            runs, (picture, states) = collect([folder]), overview([folder])
-        finally:
-            os.seteuid(0)
-    assert runs.levels["run"].nunique() == 1
-    assert any(problem.startswith(f"{folder / '1'}: left out") for problem in runs.problems)
-    assert states == {"finished", "unreadable"}
-    assert "1 (): unreadable" in printed(picture)
-
-
 def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:
     write_run(sweep / "8", seed=0, rate=20.0)
     assert set(collect([sweep]).levels["experiment"]) == {"lenet_300_100 on digits"}
@@ -315,16 +229,6 @@ def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:
     assert [text.get_text() for text in drawn.figure.legends[0].get_texts()][:2] == [
         "lr 0.1", "lr 0.2"
     ]  # fmt: skip
-
-
-def test_lists_of_rates_are_named_by_their_ends_where_that_tells_them_apart(sweep: Path) -> None:
-    lists = [[5, 20, 50, 80, 99], [5, 20, 60, 80, 98.5], [5, 20, 60, 90, 98.5], [1, 2]]
-    for number, rates in enumerate(lists):
-        label = f"{', '.join(f'{rate:g}' for rate in rates)} %"
-        write_run(sweep / f"{9 + number}", seed=0, label=label, settings={"pruning.rates": rates})
-    assert set(collect([sweep]).levels["rate"]) == {
-        "50 %", "5, 20, ..., 99 %", "5, 20, 60, 80, 98.5 %", "5, 20, 60, 90, 98.5 %", "1, 2 %",
-    }  # fmt: skip
 
 
 def test_an_arm_with_a_rate_of_its_own_is_listed_by_its_name_alone(sweep: Path) -> None:
@@ -357,61 +261,3 @@ def test_the_command_writes_a_table_and_figures_with_their_numbers(
     }  # fmt: skip
     assert analysis(monkeypatch, "figures", sweep / "nowhere") == 1
     assert "give folders of runs" in capsys.readouterr().err
-
-
-def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:
-    text = printed(*level_tables(collect([sweep]).levels))
-    assert "94.00±4.50" in text
-    assert text.index("winning") < text.index("random")
-    assert "random reinit 50 % 2 to 3" in text
-
-
-def test_a_summary_lists_every_failure_with_its_reason(sweep: Path) -> None:
-    write_run(sweep / "7", seed=7, state="failed", error="pruning.rate=[0]: more than 0")
-    text = printed(summary(sweep, read_statuses(sweep), tables_of(sweep)))
-    assert "93.00±4.50" in text
-    assert (
-        "1 failed, 5 finished, 1 killed" in text
-    )  # run.json says running, but no process holds the lock
-    assert "killed: run the same command again" in text
-    assert "93.00±4.50" not in printed(summary(sweep, read_statuses(sweep)))
-    assert "failed 7 (seed=7): pruning.rate=[0]: more than 0" in text
-
-
-def test_a_criterion_with_several_options_is_several_arms(sweep: Path) -> None:
-    for number, per_class in enumerate((10, 20)):
-        write_run(sweep / f"snip{number}", seed=0)
-        run = sweep / f"snip{number}" / "run.json"
-        own = (
-            f'"pruning.criterion.options.per_class": {per_class}, "pruning.criterion.name": "snip"'
-        )
-        text = run.read_text().replace('"pruning.criterion.name": "magnitude"', own)
-        run.write_text(text.replace('"winning ticket"', '"snip"'))
-    arms = set(collect([sweep]).levels["arm"])
-    assert {"snip, per class 10", "snip, per class 20"} < arms
-    (sweep / "snip1" / "run.json").unlink()
-    assert "snip" in set(collect([sweep]).levels["arm"])
-
-
-def test_status_shows_the_state_of_every_sweep(
-    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_run(sweep / "7", seed=7, state="failed", error="pruning.rate must be in (0, 100), got 0")
-    monkeypatch.setattr("sys.argv", ["analysis", "status", str(sweep)])
-    assert main() == 1
-    shown = capsys.readouterr().out
-    assert f"{sweep}: 1 failed, 5 finished, 1 killed" in shown
-    assert "7 (seed=7): failed, pruning.rate must be in (0, 100), got 0" in shown
-    assert "0 (seed=0)" not in shown
-    monkeypatch.setattr("sys.argv", ["analysis", "status", str(sweep / "0"), "--watch"])
-    assert main() == 0
-
-
-def test_a_run_whose_lock_is_held_is_running(sweep: Path) -> None:
-    lock = Locks(sweep / "5").acquire("lock")
-    assert lock is not None
-    states = {path.name: status["state"] for path, status in read_statuses(sweep)}
-    assert states["5"] == "running"
-    (sweep / "5" / "lock").unlink()
-    states = {path.name: status["state"] for path, status in read_statuses(sweep)}
-    assert states["5"] == "killed"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import figures
+from analysis import probe_figures
 from analysis.collect import collect
 from lth.store.files import checksum
 from tests.test_analysis import numbers, write_csv, write_run
@@ -26,7 +26,7 @@ def test_barriers_are_the_highest_error_less_the_mean_of_the_ends(tmp_path: Path
     line = [(1.0, 0.8), (0.0, 0.9), (0.5, 0.6)]
     rows = [[1, 0.5, 100, fraction, 0.3, accuracy] for fraction, accuracy in line]
     write_probe(tmp_path / "0", "connectivity", CONNECTIVITY, rows)
-    found = numbers(figures.connectivity(collect([tmp_path])))
+    found = numbers(probe_figures.connectivity(collect([tmp_path])))
     assert found["mean"].tolist() == pytest.approx([0.4 - 0.15])
     assert found.index.get_level_values("arm") == ["winning ticket, branched at iteration 100"]
 
@@ -42,7 +42,7 @@ def test_barriers_between_levels_are_points_with_means_and_ranges_over_seeds(
             for fraction, accuracy in ((0.0, 0.9), (0.5, middle), (1.0, 0.8))
         ]
         write_probe(tmp_path / f"{seed}", "level_connectivity", LEVELS, rows)
-    found = numbers(figures.level_connectivity(collect([tmp_path])))
+    found = numbers(probe_figures.level_connectivity(collect([tmp_path])))
     found = found.loc[("level_barrier", "winning ticket")]
     assert found.index.tolist() == [0, 1]
     assert found["density"].tolist() == [1.0, 0.5]
@@ -63,15 +63,15 @@ def test_draws_that_report_the_same_line_are_one_repetition(tmp_path: Path) -> N
             for fraction in (0.0, 0.5, 1.0)
         ]
         write_probe(run, "level_connectivity", LEVELS, rows)
-    found = numbers(figures.level_connectivity(collect([tmp_path])))
+    found = numbers(probe_figures.level_connectivity(collect([tmp_path])))
     assert found["n"].tolist() == [1, 3]
 
 
 def test_runs_without_probes_have_no_such_figures(tmp_path: Path) -> None:
     write_run(tmp_path / "0", seed=0)
     runs = collect([tmp_path])
-    assert figures.connectivity(runs) is None
-    assert figures.level_connectivity(runs) is None
+    assert probe_figures.connectivity(runs) is None
+    assert probe_figures.level_connectivity(runs) is None
 
 
 def test_a_table_without_the_columns_of_its_probe_is_reported(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_audit_sees_tables_alone(published: Published) -> None:
     audit = Audit()
     runs = sorted(find_runs(published[1]))
     assert [found for run in runs for found in audit.of_run(run)] == []
-    assert [*audit.notes] == ["not-published: no store there, so that no training was looked at"]
+    assert [*audit.notes] == ["not-published: there is no store, so no training was checked"]
 
 
 def test_a_changed_table_shows(published: Published) -> None:
