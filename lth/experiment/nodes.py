@@ -304,3 +304,14 @@ def describe(node: Node) -> dict[str, dict[str, Any]]:
             found[current.digest] = current.identity()
             stack += [child for child in current.children() if not isinstance(child, Training)]
     return found
+
+
+def with_ancestors(requested: Iterable[Stored]) -> set[Stored]:
+    """Return `requested` and every stored node that must exist before one of them can be made."""
+    found, stack = set[Stored](), list(requested)
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack += node.parents()
+    return found

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lth.engine.scheduler import missing
 from lth.errors import LotteryError
 from lth.experiment import lottery
+from lth.experiment.nodes import with_ancestors
 from lth.experiment.results import rows_from_csv
 from lth.experiment.settings import Spec
 from lth.runs.records import is_whole
@@ -143,8 +143,7 @@ def _described(run: Path, status: Status) -> set[str]:
         raise _unreadable(
             run, "it has not finished, and its settings are of another version"
         ) from error
-    requested = [node for _, node in lottery.nodes(spec)]
-    return {node.digest for node in missing(requested, lambda _: False)}
+    return {node.digest for node in with_ancestors(node for _, node in lottery.nodes(spec))}
 
 
 def _unreadable(run: Path, why: str) -> LotteryError:
