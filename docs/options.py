@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "options.md"
 SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind", "probe", "tracker")
-PRESETS = ("network", "experiment")
+PRESETS = ("preset", "experiment")
 INTRODUCTION = """# Every option
 
 Made by `python docs/options.py` from the comments in `conf/`. An option is chosen by
