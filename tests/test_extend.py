@@ -39,7 +39,8 @@ def test_ones_own_model_criterion_dataset_and_optimizer(tmp_path: Path) -> None:
         "optimizer=own", "optimizer._target_=torch.optim.Adagrad", "optimizer.lr=0.1",
         "pruning.levels=2", "pruning.conv_rate=50", "training.iterations=10", "hydra.run.dir=run",
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, str(ROOT / "run.py"), *words]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
