@@ -114,7 +114,9 @@ def _place(claim: Claim, densities: Array) -> tuple[int, int]:
     deep = np.flatnonzero(densities <= depth + SAME)
     if not len(deep):
         lowest = f"{np.nanmin(densities):.3g} %"
-        raise Untestable(f"the runs end at {lowest}, {depth:.3g} % are needed: set pruning.levels higher")
+        raise Untestable(
+            f"the runs end at {lowest}, {depth:.3g} % are needed: set pruning.levels higher"
+        )
     return 0, int(deep[0])
 
 
