@@ -74,7 +74,10 @@ class Optimizer(Target):
 
 def _check_optimizer(value: object) -> object:
     """Check the ranges of `lr` and `weight_decay`, which a schedule and every optimiser need."""
-    options = value.get("options", {}) if isinstance(value, Mapping) else {}
+    if isinstance(value, Optimizer):  # dataclasses.replace of a Spec
+        options = value.options
+    else:
+        options = value.get("options", {}) if isinstance(value, Mapping) else {}
     for name, allowed in (("lr", "a number > 0"), ("weight_decay", "a number >= 0")):
         given = options.get(name, "nothing" if name == "lr" else 0)
         number = isinstance(given, int | float) and not isinstance(given, bool)
