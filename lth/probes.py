@@ -12,27 +12,44 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lth.errors import LotteryError
-from lth.experiment.nodes import Measurement, Snapshot, Training
+from lth.experiment.nodes import Final, Measurement, Snapshot, Training
 from lth.experiment.results import Row
 
 if TYPE_CHECKING:
     from lth.engine.build import Builder
+    from lth.training.interpolation import InterpolationPoint
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Connectivity(Measurement):
-    """Test error on the line between two copies of a network that part at an iteration, where they
-    are given different orders of batches (Frankle et al. 2020, "instability")."""
+class Line(Measurement):
+    """Networks on the straight line between what two trainings ended with: `points` of them, evenly
+    spread, both ends included."""
 
-    tag = "connectivity"
-    table = "connectivity"
-    columns = ("iteration", "fraction", "test_loss", "test_accuracy")
     one: Training
     other: Training
     points: int
 
     def content(self) -> dict[str, Any]:
         return {"one": self.one, "other": self.other, "points": self.points}
+
+    def along(self, build: "Builder") -> "Iterator[InterpolationPoint]":
+        """Evaluate these networks on the test set."""
+        from lth.training.interpolation import along
+
+        recipe = self.one.recipe
+        one, other = (build.weights(Final(of), recipe.network) for of in (self.one, self.other))
+        model, test = build.model(self.one), build.data(recipe).test
+        return along(model, one, other, points=self.points, part=test)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Connectivity(Line):
+    """Test error on the line between two copies of a network that part at an iteration, where they
+    are given different orders of batches (Frankle et al. 2020, "instability")."""
+
+    tag = "connectivity"
+    table = "connectivity"
+    columns = ("iteration", "fraction", "test_loss", "test_accuracy")
 
     @classmethod
     def plan(
@@ -51,24 +68,17 @@ class Connectivity(Measurement):
             yield level, cls(one, other, points)
 
     def compute(self, build: "Builder") -> Iterable[Row]:
-        return _line(self, build, {"iteration": self.one.start})
+        return ({"iteration": self.one.start, **p._asdict()} for p in self.along(build))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LevelConnectivity(Measurement):
+class LevelConnectivity(Line):
     """Test error on the line between the trained networks of two successive levels (Paul et al.
-    2022, arXiv:2210.03044): low where pruning and retraining stay in one linearly connected
-    region."""
+    2022, arXiv:2210.03044): low where both lie in one linearly connected region."""
 
     tag = "level_connectivity"
     table = "level_connectivity"
     columns = ("fraction", "test_loss", "test_accuracy")
-    one: Training
-    other: Training
-    points: int
-
-    def content(self) -> dict[str, Any]:
-        return {"one": self.one, "other": self.other, "points": self.points}
 
     @classmethod
     def plan(
@@ -80,7 +90,7 @@ class LevelConnectivity(Measurement):
             yield level, cls(trainings[level], trainings[level + 1], points)
 
     def compute(self, build: "Builder") -> Iterable[Row]:
-        return _line(self, build, {})
+        return (point._asdict() for point in self.along(build))
 
 
 def branch(training: Training, iteration: int, data_order: int) -> Training:
@@ -94,15 +104,3 @@ def branch(training: Training, iteration: int, data_order: int) -> Training:
 def _check_points(points: int) -> None:
     if isinstance(points, bool) or not isinstance(points, int) or points < 3:
         raise LotteryError(f"probe.points must be an integer >= 3, got {points}")
-
-
-def _line(node: Connectivity | LevelConnectivity, build: "Builder", common: Row) -> Iterator[Row]:
-    """Evaluate the networks between the final weights of two trainings."""
-    from lth.experiment.nodes import Final
-    from lth.training.interpolation import along
-
-    recipe = node.one.recipe
-    ends = (build.weights(Final(end), recipe.network) for end in (node.one, node.other))
-    model, test = build.model(node.one), build.data(recipe).test
-    for point in along(model, *ends, points=node.points, part=test):
-        yield common | point._asdict()
