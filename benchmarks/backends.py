@@ -3,7 +3,7 @@ iterations of winning tickets on the digits, paired by seed.
 
 python -m benchmarks.backends [--seeds 10] [--first 0] [KEY=VALUE ...]
 
-KEY=VALUE: settings of the fast runs, e.g. training.precision=medium
+KEY=VALUE: settings of the fast runs, e.g. training.precision=tf32
 """
 
 import argparse

@@ -22,7 +22,7 @@ from torchvision.datasets import MNIST
 from lth import datasets, models
 from lth.engine.build import build_model
 from lth.experiment.nodes import Fresh
-from lth.experiment.settings import Network
+from lth.experiment.recipe import Network
 
 
 class BaselineLoop:

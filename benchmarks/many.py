@@ -15,7 +15,10 @@ import numpy as np
 
 from benchmarks.speed import composed
 from lth.experiment.results import Evaluation, Outcome
-from lth.experiment.settings import Spec, identity
+from lth.experiment import lottery
+from lth.experiment.names import arm_name, rate_name
+from lth.experiment.recipe import identity
+from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -65,14 +68,18 @@ def write(
 ) -> None:
     """Write a run of the LeNet preset with made-up numbers, by the code that writes real runs."""
     folder.mkdir(parents=True)
-    groups = {"model": "lenet_300_100", "dataset": "mnist"}
-    with RunFolder(folder, {"overrides": [], "groups": groups}) as run:
-        run.update(spec=dataclasses.asdict(spec), identity=identity(spec), levels=levels - 1)
+    status = {
+        "overrides": [], "groups": {"model": "lenet_300_100", "dataset": "mnist"},
+        "preset": "lenet", "arm": arm_name(spec), "rate": rate_name(spec.pruning),
+        "levels": levels - 1, "identity": identity(spec), "spec": dataclasses.asdict(spec),
+    }  # fmt: skip
+    trainings = dict(lottery.levels(spec))
+    with RunFolder(folder, status) as run:
         for level in range(levels):
             kept = round(266_200 * 0.8**level)
             weights = {f"{place}.weight": (kept // 3, 266_200 // 3) for place in (1, 3, 5)}
             outcome = Outcome(curves[(number + level) % CURVES], 1.0, 1.0, weights, 50.0)
-            run.add(level, f"{number}-{level}", outcome, cached=True)
+            run.add(level, trainings[level], outcome, cached=True)
 
 
 def curve(random: np.random.Generator, evaluations: int) -> list[Evaluation]:

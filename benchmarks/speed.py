@@ -26,14 +26,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.baseline import BaselineLoop, mnist_for_torchvision
-from lth.engine.build import Inputs, build_model
+from lth.engine.build import Builder, build_model
 from lth.engine.engine import Engine
-from lth.experiment import lottery, settings
-from lth.experiment.config import from_config
-from lth.experiment.nodes import Fresh
+from lth.engine.maker import Maker
+from lth.experiment import lottery
+from lth.experiment.config import composed
+from lth.experiment.nodes import Dense, Fresh, Training
+from lth.experiment.recipe import Recipe, recipe
 from lth.store.store import Store
 from lth.training.data import Batch, BatchOrder, Data, Part
-from lth.training.loop import backend
+from lth.training.loop import Task, build_networks
 from lth.training.masks import Mask
 
 ROOT = Path(__file__).parents[1]
@@ -74,17 +76,12 @@ def alternating(cases: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) 
     return {name: Times(times) for name, times in found.items()}
 
 
-def composed(*overrides: str) -> settings.Spec:
-    """Return the spec of a run with preset=lenet and these overrides."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_config(compose("config", overrides=["preset=lenet", *overrides]))
-
-
 class Ours:
     """A network under a random mask of some density, trained by the backend that lth chooses."""
 
-    def __init__(self, recipe: settings.Recipe, data: Data, density: float) -> None:
-        model = build_model(Fresh(recipe.network, seed=0))
+    def __init__(self, recipe: Recipe, data: Data, density: float) -> None:
+        start = Fresh(recipe.network, seed=0)
+        model = build_model(start)
         random = torch.Generator().manual_seed(0)
         self._mask: Mask = {
             name: torch.rand(parameter.shape, generator=random) < density
@@ -92,19 +89,20 @@ class Ours:
             if name.endswith("weight")
         }
         weights = {name: value.clone() for name, value in model.state_dict().items()}
-        self._backend = backend(model, weights, self._mask, recipe, pruned="zero")
+        task = Task(Training(recipe, 0, start, Dense()), model, weights, self._mask, data)
+        (self._network,), self._step = build_networks([task])
         self._data = data
         self._order = BatchOrder(0, len(data.train), 60, torch.device("cpu"))
 
     def seconds_per_step(self) -> float:
         started = time.perf_counter()
         for iteration in range(STEPS):
-            self._backend.step(Batch(self._data.train, self._order.batch(iteration)))
+            self._step([Batch(self._data.train, self._order.batch(iteration))])
         return (time.perf_counter() - started) / STEPS
 
     def seconds_per_evaluation(self, part: Part) -> float:
         started = time.perf_counter()
-        self._backend.evaluate(part)
+        self._network.evaluate(part)
         return time.perf_counter() - started
 
 
@@ -127,11 +125,12 @@ def evaluations(baseline: BaselineLoop, ours: Mapping[float, Ours], data: Data) 
 def lineage() -> list[float]:
     """Return the seconds per iteration at each level of a real lineage, everything included."""
     spec = composed(
-        f"training.iterations={ITERATIONS}", f"training.evaluate_every={EVALUATE_EVERY}",
+        "preset=lenet", f"training.iterations={ITERATIONS}", f"training.evaluate_every={EVALUATE_EVERY}",
         f"pruning.levels={LEVELS}",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(Store(Path(folder)), torch.device("cpu"), Path(spec.dataset.root))
+        store, root = Store(Path(folder)), Path(spec.dataset.root)
+        engine = Engine(Maker(Builder(store, root, torch.device("cpu"))))
         trainings = [training for _, training in lottery.levels(spec)]
         return [outcome.seconds / ITERATIONS for _, outcome in engine.ensure(trainings)]
 
@@ -223,12 +222,12 @@ def table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -
 def measure(threads: int, root: Path) -> dict[str, Any]:
     """Measure and print steps and evaluations. Return the seconds of each round."""
     torch.set_num_threads(threads)
-    spec = composed(f"training.evaluate_every={EVALUATE_EVERY}")
-    recipe = settings.recipe(spec)
-    inputs = Inputs(Store(root / "store"), Path(spec.dataset.root), torch.device("cpu"))
-    data = inputs.data(recipe)
-    baseline = BaselineLoop(recipe.network, root)
-    ours = {density: Ours(recipe, data, density) for density in DENSITIES}
+    spec = composed("preset=lenet", f"training.evaluate_every={EVALUATE_EVERY}")
+    of_spec = recipe(spec)
+    build = Builder(Store(root / "store"), Path(spec.dataset.root), torch.device("cpu"))
+    data = build.data(of_spec)
+    baseline = BaselineLoop(of_spec.network, root)
+    ours = {density: Ours(of_spec, data, density) for density in DENSITIES}
     of_step, of_evaluation = steps(baseline, ours), evaluations(baseline, ours, data)
     console = Console()
     rows = [
