@@ -383,4 +383,4 @@ def test_the_stock_launcher_of_submitit_works_too(tmp_path: Path) -> None:
 def test_a_launcher_without_a_process_to_run_in_is_refused(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "hydra.launcher.jobs=0")
     assert done.returncode == 1
-    assert "hydra.launcher.jobs=0: 1 or more, or null" in done.stderr
+    assert "hydra.launcher.jobs must be >= 1, or null for every core, got 0" in done.stderr
