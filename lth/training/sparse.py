@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lth import models
-from lth.experiment.settings import ELEMENTWISE, Optimizer
+from lth.experiment.builtins import ELEMENTWISE
+from lth.experiment.settings import Optimizer
 from lth.training.data import Batch, Part
 from lth.training.masks import Mask
 
@@ -29,7 +30,7 @@ def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> 
     return (
         kept <= DENSEST * sum(of_tensor.numel() for of_tensor in mask.values())
         and pruned == "zero"
-        and optimizer.path in ELEMENTWISE
+        and optimizer.name in ELEMENTWISE
         and next(model.parameters()).device.type == "cpu"
         and _is_fully_connected(model)
     )
