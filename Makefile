@@ -23,7 +23,7 @@ check: .venv/test  ## format, lint, layers, types
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
-bench: .venv/demo  ## what an iteration costs, against the usual loop
+bench: .venv/demo  ## what an iteration costs, against a baseline loop
 	$(BIN)/python -m benchmarks.speed
 
 kills: .venv/demo  ## a sweep killed 100 times at random moments, against an undisturbed one

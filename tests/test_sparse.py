@@ -1,47 +1,48 @@
 """Sparse steps against autograd on the dense network: equal up to rounding."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lth.experiment.settings import Recipe
-from lth.models import LeNet, fresh, prunable, state
+from lth.experiment.recipe import Recipe
+from lth.models import LeNet, fresh, state
 from lth.training import eager, sparse
-from lth.training.data import Batch, Data, Examples, Part
+from lth.training.data import Batch, Examples, Part
 from lth.training.eager import Eager
-from lth.training.loop import Progress, Task, train
+from lth.training.loop import Progress, Task
 from lth.training.masks import Mask
 from lth.training.seeds import generator
 from lth.training.sparse import Sparse
-from tests.test_training import OPTIMIZERS, assert_equal, recipe
+from tests.trainings import (
+    OPTIMIZERS,
+    assert_equal,
+    random_data,
+    random_mask,
+    recipe,
+    task_of,
+    trained,
+)
 
 SIZES = ((5,), (20, 7), (16, 12, 9))
-
-
-def examples(name: str, size: int) -> Part:
-    random = generator(0, name)
-    inputs = torch.randn(size, 2, 3, 4, generator=random)
-    return Part(Examples(inputs, torch.randint(4, (size,), generator=random)), Tensor.clone)
-
-
-DATA = Data(examples("train", 75), examples("val", 43), examples("test", 66), [0.0], [1.0], {})
+SHAPE = (2, 3, 4)
+DATA = random_data(75, 43, 66, SHAPE)
 BATCH = Batch(DATA.train, torch.arange(10))
 
 
 def model(widths: tuple[int, ...] = (20, 7)) -> LeNet:
-    return fresh(lambda: LeNet((2, 3, 4), 4, widths), generator(0, "init"))  # type: ignore[return-value]
+    return fresh(lambda: LeNet(SHAPE, 4, widths), generator(0, "init"))  # type: ignore[return-value]
 
 
 def mask(network: nn.Module, density: float = 0.3) -> Mask:
-    random = generator(0, "mask")
-    return {
-        name: torch.rand(network.get_parameter(name).shape, generator=random) < density
-        for name in prunable(network)
-    }
+    return random_mask(network, density)
+
+
+def sparse_task(given: Recipe, checkpoint: bytes | None = None) -> Task:
+    network = model()
+    return task_of(given, network=network, mask=mask(network), data=DATA, checkpoint=checkpoint)
 
 
 def both(network: nn.Module, under: Mask, given: Recipe) -> tuple[Eager, Sparse]:
@@ -96,11 +97,10 @@ def test_a_table_of_bytes_gives_the_same_inputs_as_preprocessing() -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_two_hundred_steps_end_where_those_of_the_dense_network_do(optimizer: str) -> None:
-    given, network = recipe(optimizer, iterations=200), model()
-    under, weights = mask(network), state(network)
-    ours = train(model(), weights, under, DATA, given, Task(3))
+    given = recipe(optimizer, iterations=200)
+    ours = trained(sparse_task(given))
     assert isinstance(ours.network, Sparse)
-    dense = train(model(), weights, under, DATA, given, Task(3), only_eager=True)
+    dense = trained(sparse_task(given), only_eager=True)
     assert isinstance(dense.network, Eager)
     assert_close(ours.network.state(), dense.network.state(), rtol=2e-2)
     for one, other in zip(ours.curve, dense.curve, strict=True):
@@ -139,26 +139,20 @@ def test_the_loss_of_a_network_that_diverges_is_nan() -> None:
 
 def test_an_interrupted_training_resumes_to_the_same_bytes() -> None:
     saved: list[bytes] = []
-    network, given = model(), recipe("adam")
-    under, weights = mask(network), state(network)
 
-    def save_once(running: Sequence[Progress]) -> None:
-        (progress,) = running
+    def save_once(progress: Progress) -> None:
         if progress.iteration == 11:
-            saved.append(progress.to_bytes())
+            saved.append(progress.checkpoint().to_bytes())
 
-    def go(task: Task, **options: Any) -> Progress:  # noqa: ANN401
-        return train(model(), weights, under, DATA, given, task, **options)
-
-    whole = go(Task(3), tick=save_once)
+    whole = trained(sparse_task(recipe("adam")), on_step=save_once)
     assert isinstance(whole.network, Sparse)
-    resumed = go(Task(3, checkpoint=saved[0]))
+    resumed = trained(sparse_task(recipe("adam"), saved[0]))
     assert_equal(resumed.network.state(), whole.network.state())
     assert repr(resumed.curve) == repr(whole.curve)
 
 
 def with_dropout() -> nn.Module:
-    return LeNet((2, 3, 4), 4, (20, 7), dropout=0.5)
+    return LeNet(SHAPE, 4, (20, 7), dropout=0.5)
 
 
 def convolutional() -> nn.Module:
@@ -184,7 +178,7 @@ def test_the_sparse_backend_is_used_only_where_it_is_faster_and_equal() -> None:
     assert sparse.fits(network, mask(network), optimizer, pruned="zero")
     assert not sparse.fits(network, mask(network), optimizer, pruned="frozen")
     assert not sparse.fits(network, mask(network, 0.5), optimizer, pruned="zero")
-    own = dataclasses.replace(optimizer, path="mine.Optimizer")
+    own = dataclasses.replace(optimizer, name="mine.Optimizer")
     assert not sparse.fits(network, mask(network), own, pruned="zero")
 
 

@@ -1,11 +1,9 @@
 """Settings of one run, with their types and ranges; and which of them decide results."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -72,15 +70,14 @@ class Optimizer(Target):
         return {**super().content(), "schedule": self.schedule}
 
 
-def _check_optimizer(value: object) -> object:
-    """Check the ranges of `lr` and `weight_decay`, which a schedule and every optimiser need."""
-    options = value.get("options", {}) if isinstance(value, Mapping) else {}
+def _check_optimizer(optimizer: Optimizer) -> Optimizer:
+    """Check the ranges of `lr` and `weight_decay`, which schedules and most optimisers have."""
     for name, allowed in (("lr", "a number > 0"), ("weight_decay", "a number >= 0")):
-        given = options.get(name, "nothing" if name == "lr" else 0)
+        given = optimizer.options.get(name, "nothing" if name == "lr" else 0)
         number = isinstance(given, int | float) and not isinstance(given, bool)
         if not number or given < 0 or (given == 0 and name == "lr"):
             raise ValueError(f"{name} must be {allowed}, got {given}")
-    return value
+    return optimizer
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -213,7 +210,7 @@ class Spec:
     model: Target
     dataset: Dataset
     training: Budget
-    optimizer: Annotated[Optimizer, BeforeValidator(_check_optimizer)]
+    optimizer: Annotated[Optimizer, AfterValidator(_check_optimizer)]
     pruning: Pruning
     rewind: Rewind
     probe: Target | None

@@ -37,7 +37,7 @@ def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> 
 
 
 def _is_fully_connected(model: nn.Module) -> bool:
-    """Return whether a model is Flatten, then linear layers with ReLU between them, nothing else."""
+    """Return whether a model is Flatten, then linear layers with ReLU between, nothing else."""
     if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
         return False
     types = [type(layer) for layer in model]
@@ -100,7 +100,7 @@ class Sparse:
         return torch.tensor(loss, dtype=torch.float64)
 
     def _forward(self, batch: Batch, inputs: "np.ndarray", outputs: "np.ndarray") -> "np.ndarray":
-        """Fill `inputs` (inputs, width) and `outputs` (neurons, width) for a batch. Return its labels."""
+        """Fill `inputs` (inputs, width) and `outputs` (neurons, width); return the labels."""
         stored = batch.part.stored.inputs
         if stored.dtype == torch.uint8 and batch.augment is None:
             pixels = stored.flatten(1).numpy()
