@@ -1,133 +1,132 @@
-"""One run, or with -m a sweep of them: python run.py [-m] [KEY=VALUE ...]. See README.md."""
+"""Run one experiment, or with -m a sweep: python run.py [-m] [KEY=VALUE ...]. See README.md."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from hydra_plugins.lth_launchers import console
-from lth.experiment import lottery, settings
+from lth.errors import LotteryError
+from lth.experiment import lottery
 from lth.experiment.config import from_config
 from lth.experiment.names import arm_name, rate_name
-from lth.experiment.nodes import Line, Training
-from lth.experiment.results import Outcome, early_stop
-from lth.experiment.smoke import shrunk
+from lth.experiment.nodes import Stored, Training
+from lth.experiment.recipe import identity
+from lth.experiment.results import early_stop
+from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
+from lth.runs.signals import stop_on_signal
 from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
 
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What a run reports: the level of each training, and of each line."""
-
-    levels: Mapping[Training, int]
-    lines: Mapping[Line, int]
+Requested = Mapping[Stored, int]
+"""Everything that a run reports -> its level."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
-    """One Hydra job; returns the test accuracy at the early stop of its last level."""
+    """Run one Hydra job; return the test accuracy at the early stop of its last level."""
+    output = Path(HydraConfig.get().runtime.output_dir)
+    with _no_folder_if_refused(output):
+        spec = from_config(config)
+        check_tracker(spec.tracker)
+        requested = {node: level for level, node in lottery.nodes(spec)}
+        stored = all(map(Store(Path(spec.store)).exists, requested))
+        if not stored:  # results that are there were checked when they were made
+            from lth.engine.checks import check  # imports torch, which takes a second
+
+            check(spec)
+    with (
+        stop_on_signal() as stopping,
+        ExitStack() as after_the_end,
+        RunFolder(output, describe(spec, requested)) as folder,
+    ):
+        after_the_end.enter_context(tracked(spec.tracker, output))
+        return run(spec, requested, folder, stopping)
+
+
+@contextmanager
+def _no_folder_if_refused(output: Path) -> Iterator[None]:
+    """Remove the folder that Hydra has made for a run that is refused before it starts."""
+    try:
+        yield
+    except LotteryError as error:
+        if not (output / "run.json").exists():
+            shutil.rmtree(output, ignore_errors=True)
+            with suppress(OSError):  # of a day, if nothing else is there
+                output.parent.rmdir()
+        if HydraConfig.get().mode == RunMode.RUN:
+            raise SystemExit(f"error: {error}") from None  # nothing of Hydra's beside it
+        raise
+
+
+def describe(spec: Spec, requested: Requested) -> dict[str, Any]:
+    """Return what run.json says of a run from its start."""
     job = HydraConfig.get()
     groups = {group: name for group, name in job.runtime.choices.items() if "/" not in group}
-    status = {
+    return {
         "overrides": list(job.overrides.task),
-        "groups": groups,
         "preset": groups.pop("preset", None),
+        "groups": groups,
+        "arm": arm_name(spec),
+        "rate": rate_name(spec.pruning),
+        "levels": max(requested.values()),
+        "identity": identity(spec),
+        "spec": dataclasses.asdict(spec),
     }
-    output = Path(job.runtime.output_dir)
-    with (
-        console.stop_on_signal() as stopping,
-        ExitStack() as after_the_end,
-        RunFolder(output, status) as folder,
-    ):
-        wanted = from_config(config)
-        check_tracker(wanted.tracker)
-        after_the_end.enter_context(tracked(wanted.tracker, output))
-        return run(wanted, folder, stopping)
 
 
-def run(wanted: settings.Spec, folder: RunFolder, stopping: Callable[[], bool]) -> float:
-    """Make the trainings of a run exist, and record each level as soon as it is there."""
-    whole, wanted = wanted, shrunk(wanted) if wanted.smoke else wanted
-    asked = Asked(
-        {training: level for level, training in lottery.levels(wanted)},
-        {line: level for level, line in lottery.lines(wanted)},
-    )
-    store = Store(Path(wanted.store))
-    found = all(map(store.exists, [*asked.levels, *asked.lines]))
-    if not found:  # what is there has been checked
-        from lth.engine.checks import (
-            check,  # torch takes a second to import: not before it is needed
-        )
-
-        check(whole)
-    folder.update(
-        arm=arm_name(wanted),
-        rate=rate_name(wanted.pruning),
-        spec=dataclasses.asdict(wanted),
-        identity=settings.identity(wanted),
-        levels=max(asked.levels.values()),
-    )
-    outcomes = record_stored(asked, store, folder) if found else {}
-    outcomes = outcomes or make(wanted, asked, store, folder, stopping)
-    *_, last = asked.levels
-    objective = early_stop(outcomes[last].curve).test_accuracy
+def run(spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[[], bool]) -> float:
+    """Make everything that a run reports exist, and record each part as soon as it does."""
+    store = Store(Path(spec.store))
+    results = record_stored(requested, store, folder) or make(spec, requested, folder, stopping)
+    *_, last = (node for node in requested if isinstance(node, Training))
+    objective = early_stop(results[last].curve).test_accuracy
     folder.status["objective"] = objective
     return objective
 
 
-def record_stored(asked: Asked, store: Store, folder: RunFolder) -> dict[Training, Outcome]:
-    """What the store has, where it has all that is asked; nothing where some of it is damaged."""
+def record_stored(requested: Requested, store: Store, folder: RunFolder) -> dict[Stored, Any]:
+    """Record results that are all stored; return nothing if some are missing or damaged."""
+    if not all(map(store.exists, requested)):
+        return {}
     try:
-        outcomes = {training: store.outcome(training) for training in asked.levels}
-        lines = {line: store.line(line) for line in asked.lines}
+        results = {node: store.results(node) for node in requested}
     except Damaged:
         return {}
-    for training, outcome in outcomes.items():
-        folder.add(asked.levels[training], training.digest, outcome, cached=True)
-    for line, points in lines.items():
-        folder.add_line(asked.lines[line], line.one.start, points, cached=True)
-    return outcomes
+    for node, result in results.items():
+        folder.add(requested[node], node, result, cached=True)
+    return results
 
 
 def make(
-    wanted: settings.Spec,
-    asked: Asked,
-    store: Store,
-    folder: RunFolder,
-    stopping: Callable[[], bool],
-) -> dict[Training, Outcome]:
-    """Train what is missing, or wait for who does."""
-    from lth.engine.engine import Engine, find_device
+    spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[[], bool]
+) -> dict[Stored, Any]:
+    """Train what is missing, or wait for the process that does."""
+    from lth.engine.engine import engine_for
+    from lth.engine.monitor import Watch
 
-    engine = Engine(
-        store,
-        find_device(wanted.device),
-        Path(wanted.dataset.root),
-        threads=wanted.threads,
-        backend=wanted.backend,
-        checkpoint_seconds=wanted.checkpoint_seconds,
-        pulse=lambda training, at, speed: folder.update(
-            level=asked.levels.get(training, training.mask.level), iteration=at, speed=speed
-        ),
-        stopping=stopping,
-    )
-    outcomes = {}
+    def on_progress(training: Training, iteration: int, speed: float) -> None:
+        level = requested.get(training, training.mask.level)
+        folder.update(level=level, iteration=iteration, speed=speed)
+
+    engine = engine_for(spec, Watch(on_progress=on_progress, stopping=stopping))
+    results = {}
     try:
-        for training, outcomes[training] in engine.ensure(asked.levels, then=[*asked.lines]):
-            cached = training not in engine.made
-            folder.add(asked.levels[training], training.digest, outcomes[training], cached=cached)
-        for line, points in engine.lines(asked.lines):
-            folder.add_line(asked.lines[line], line.one.start, points, cached=False)
+        for node, results[node] in engine.ensure(requested):
+            folder.add(requested[node], node, results[node], cached=node not in engine.made)
     finally:
         folder.status |= {"trained": engine.trained, "damaged": engine.damaged}
-    return outcomes
+    return results
 
 
 if __name__ == "__main__":
+    from hydra_plugins.lth_launchers import console
+
     console.show(main)

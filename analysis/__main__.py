@@ -1,4 +1,4 @@
-"""python -m analysis COMMAND: from stored runs to the paper's figures and claims; care of both."""
+"""python -m analysis COMMAND: figures, claims and reports from stored runs; checks and cleanup."""
 
 import argparse
 import importlib
@@ -16,33 +16,40 @@ from analysis.status import overview
 
 WATCH_SECONDS = 1.0
 RUNS = {"nargs": "*", "type": Path, "default": [Path("multirun")],
-        "help": "folders of runs or sweeps (multirun)"}  # fmt: skip
+        "help": "folders of runs or sweeps (default: multirun)"}  # fmt: skip
 
 
 def main() -> int:
-    """Parse the command line and do what it says; the exit code."""
+    """Parse the command line, run the command, and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for name, told, fill, command in (
-        ("figures", "merged tables (CSV) and the paper's figures", _of_figures, _later("draw")),
-        ("claims", "the paper's numbers against the measured ones", _of_claims, _later("weigh")),
-        ("report", "all of it on one page, for a browser", _of_report, _later("report")),
-        ("verify", "whether runs are what they claim", verify.add_arguments, verify.verify),
-        ("export", "a ticket as a file for any torch code", export.add_arguments, export.export),
-        ("publish", "finished runs as small files", _of_publish, _later("publish")),
-        ("status", "how runs stand, from their files alone", _of_status, tell),
-        ("store", "what is in the store; its care", store.add_arguments, store.look_after),
-    ):
-        own = commands.add_parser(name, help=told)
-        fill(own)
-        own.set_defaults(command=command)
+    for name, summary, add_arguments, command in (
+        ("figures", "draw the paper's figures, and write merged tables as CSV", _add_figures,
+         _on_demand("figures")),
+        ("claims", "compare the paper's numbers with the measured ones", _add_claims,
+         _on_demand("claims")),
+        ("report", "write runs, figures and claims to one HTML page", _add_report,
+         _on_demand("report")),
+        ("verify", "audit runs and the trainings behind them", verify.add_arguments,
+         verify.verify),
+        ("export", "write the ticket of one level to a file for any torch code",
+         export.add_arguments, export.export),
+        ("publish", "write finished runs as small files without paths or host", _add_publish,
+         _on_demand("publish")),
+        ("status", "show the state and progress of runs", _add_status, show_status),
+        ("store", "list, verify or clean up the store of trainings", store.add_arguments,
+         store.manage),
+    ):  # fmt: skip
+        subparser = commands.add_parser(name, help=summary, description=summary)
+        add_arguments(subparser)
+        subparser.set_defaults(command=command)
     arguments = parser.parse_args()
     code: int = arguments.command(arguments)
     return code
 
 
-def _later(name: str) -> Callable[[argparse.Namespace], int]:
-    """A function of `analysis.commands`, which takes two seconds to import."""
+def _on_demand(name: str) -> Callable[[argparse.Namespace], int]:
+    """Return a function of `analysis.commands`, which takes two seconds to import."""
 
     def command(arguments: argparse.Namespace) -> int:
         code: int = getattr(importlib.import_module("analysis.commands"), name)(arguments)
@@ -51,39 +58,52 @@ def _later(name: str) -> Callable[[argparse.Namespace], int]:
     return command
 
 
-def _of_figures(parser: argparse.ArgumentParser) -> None:
+def _add_figures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
-    parser.add_argument("--only", nargs="+", metavar="FIGURE", help="e.g. figure4 layers")
-    parser.add_argument("--out", type=Path, default=Path("figures"))
-    parser.add_argument("--format", default="png", help="png, pdf, svg, or several: png,pdf")
-    told = "those of appendix F as well, which read the store"
-    parser.add_argument("--weights", action="store_true", help=told)
+    parser.add_argument(
+        "--only", nargs="+", metavar="FIGURE", help="draw only these, e.g. figure4 layers"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("figures"), help="folder to write to (default: figures)"
+    )
+    parser.add_argument(
+        "--format", default="png", help="png, pdf, svg, or several: png,pdf (default: png)"
+    )
+    parser.add_argument(
+        "--weights", action="store_true", help="also draw appendix F, which reads the store"
+    )
 
 
-def _of_claims(parser: argparse.ArgumentParser) -> None:
+def _add_claims(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
-    told = "how far below dense a winning ticket may be (0.001: 0.1 points)"
-    parser.add_argument("--epsilon", type=float, help=told)
-    parser.add_argument("--out", type=Path, help="a CSV to write the verdicts to")
+    parser.add_argument(
+        "--epsilon", type=float,
+        help="allowed accuracy loss of a winning ticket against dense (default: 0.001, 0.1 points)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, help="CSV file to write the verdicts to")
 
 
-def _of_report(parser: argparse.ArgumentParser) -> None:
+def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
-    parser.add_argument("--out", type=Path, default=Path("report.html"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="file to write (default: report.html)"
+    )
 
 
-def _of_publish(parser: argparse.ArgumentParser) -> None:
+def _add_publish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="folders of runs or sweeps")
-    parser.add_argument("--out", type=Path, required=True, help="e.g. multirun/reference/NAME")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write to, e.g. multirun/reference/NAME"
+    )
 
 
-def _of_status(parser: argparse.ArgumentParser) -> None:
+def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
-    parser.add_argument("--watch", action="store_true", help="until all have ended")
+    parser.add_argument("--watch", action="store_true", help="update until no run is running")
 
 
-def tell(arguments: argparse.Namespace) -> int:
-    """Print where runs stand; the exit code is 1 where one failed, was killed or cannot be read."""
+def show_status(arguments: argparse.Namespace) -> int:
+    """Print the state of runs; return 1 if one failed, was killed or cannot be read."""
     console = Console(highlight=False)
     picture, states = overview(arguments.folders)
     if arguments.watch:
@@ -97,5 +117,5 @@ def tell(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` has seen enough: no traceback
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` closes the pipe: no traceback
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Panels of lines with bands, from the rows of `analysis.points`; what all figures share."""
+"""Panels of lines with bands, drawn from the rows of `analysis.points`; shared by all figures."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,21 +14,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from analysis.collect import ARMS, in_order
+from analysis.arms import ARMS, in_order
 from analysis.points import LINE, in_words, incomplete
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 NARROW_TICKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Of a run that has not yet reached 50 %."""
+"""Ticks of a run that has not reached 50 %."""
 LEGEND_CHARACTERS = 11
-"""That fit into an inch of a figure's width."""
+"""Characters of a legend that fit into one inch of a figure's width."""
 PANEL_CHARACTERS = 44
-"""That fit above a panel, in a line."""
+"""Characters that fit into one line above a panel."""
 SIDE_ENTRIES = 11
-"""Of a legend beside a panel, in a column."""
+"""Entries in one column of a legend beside a panel."""
 AXIS_DEPTH = 0.05
-"""How far below the dense network's accuracy an axis goes: 5 points, as in the paper."""
+"""Depth of an axis below the dense network's accuracy: 5 points, as in the paper."""
 Dash = Literal["-", "--", ":", "-."]
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 MARKERS = "osD^vP*X"
@@ -37,15 +37,15 @@ MARKERS = "osD^vP*X"
 Colour = tuple[float, float, float]
 
 
-class Plate(NamedTuple):
-    """A figure and the numbers that it shows, each with its runs."""
+class FigureWithData(NamedTuple):
+    """A figure and the numbers that it shows, each with the runs it comes from."""
 
     figure: Figure
     numbers: pd.DataFrame
 
 
 def panels(rows: int, columns: int, width: float = 3.9) -> tuple[Figure, "np.ndarray[Any, Any]"]:
-    """A figure and its (rows, columns) axes, each so many inches wide."""
+    """Return a figure and its (rows, columns) axes, each `width` inches wide."""
     figure = Figure(figsize=(max(width * columns, 5.2), 2.9 * rows + 0.7), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
@@ -62,16 +62,16 @@ def draw_lines(
     marked: bool = True,
     faint: bool = False,
 ) -> None:
-    """A line for each line of `found`, coloured by the column `colour`, dashed and marked by the
-    column `dash` (as `among` all of the figure), with a band from low to high, and a ring where
-    there are fewer repetitions than elsewhere; or `faint`, for the background."""
-    dashes = look(found if among is None else among, dash)
+    """Draw each line of `found`, with a band from low to high and a ring where there are fewer
+    repetitions than elsewhere; or `faint`, without either. The column `colour` chooses the colour,
+    the column `dash` dashes and markers: `among` has all values of it in the figure."""
+    dashes = line_styles(found if among is None else among, dash)
     others = [name for name in LINE if name not in (colour, dash)]
     for (name, kind, *_), of_line in found.groupby([colour, dash, *others], sort=False):
         own, own_colour = of_line.sort_values(x), colours[name]
         line, marker = dashes[kind]
-        look_of_it = {"alpha": 0.3, "zorder": 1} if faint else {"marker": marker if marked else ""}
-        axis.plot(own[x], own["mean"], color=own_colour, linestyle=line, **look_of_it)
+        style = {"alpha": 0.3, "zorder": 1} if faint else {"marker": marker if marked else ""}
+        axis.plot(own[x], own["mean"], color=own_colour, linestyle=line, **style)
         if faint:
             continue
         axis.fill_between(
@@ -82,26 +82,27 @@ def draw_lines(
             axis.scatter(few[x], few["mean"], 90, facecolors="none", edgecolors=own_colour)
 
 
-def look(found: pd.DataFrame, dash: str) -> dict[str, tuple[Dash, str]]:
-    """The dash and the marker of each value of a column; known arms have the same everywhere."""
+def line_styles(found: pd.DataFrame, dash: str) -> dict[str, tuple[Dash, str]]:
+    """Return the dash and the marker of each value of a column; the paper's arms have the same in
+    every figure."""
     kinds = list(dict.fromkeys(found[dash]))
     kinds = [*ARMS] if set(kinds) <= {*ARMS} else kinds
     return {k: (DASHES[n % len(DASHES)], MARKERS[n % len(MARKERS)]) for n, k in enumerate(kinds)}
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, Colour]:
-    """A known arm has the same colour in every figure, as long as ten are enough."""
+    """Return the colours of arms: the paper's have the same in every figure of up to ten arms."""
     return colours(in_order({*ARMS, *arms}))
 
 
 def colours(names: Sequence[str]) -> dict[str, Colour]:
-    """Distinct ones; those of more than ten names run from dark to light."""
+    """Return distinct colours; for more than ten names, from dark to light."""
     palette = "colorblind" if len(names) <= 10 else "viridis"
     return dict(zip(names, sns.color_palette(palette, len(names)), strict=True))
 
 
 def density_axis(axis: Axes, densities: "pd.Series[float]", *, linear: bool = False) -> None:
-    """From 100 % on the left, as in the paper, logarithmic unless `linear`."""
+    """Let density fall from 100 % on the left, as in the paper; logarithmic unless `linear`."""
     lowest = densities[densities > 0].min()
     axis.set_xlabel("Density" if linear else "Density (log scale)")
     if linear:
@@ -114,7 +115,7 @@ def density_axis(axis: Axes, densities: "pd.Series[float]", *, linear: bool = Fa
 
 
 def density_ticks(axis: Axis, lowest: float) -> None:
-    """Of a logarithmic axis that goes down to a density."""
+    """Set the ticks of a logarithmic axis that goes down to the density `lowest`."""
     ticks = NARROW_TICKS if lowest > NARROW_TICKS[-1] else DENSITY_TICKS
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
@@ -122,22 +123,23 @@ def density_ticks(axis: Axis, lowest: float) -> None:
 
 
 def title(axis: Axes, text: str) -> None:
-    """Above a panel with a legend beside it, in lines that fit."""
+    """Set the title of a panel with a legend beside it, in lines that fit."""
     lines = (part for line in text.splitlines() for part in textwrap.wrap(line, PANEL_CHARACTERS))
     axis.set_title("\n".join(lines), fontsize="small")
 
 
-def percent(share: float, _: object = None) -> str:
-    return f"{round(100 * share, 6):g}%"
+def percent(fraction: float, _: object = None) -> str:
+    """Format a tick."""
+    return f"{round(100 * fraction, 6):g}%"
 
 
 def in_percent(density: float) -> str:
-    """As the paper prints it."""
+    """Format a density as the paper prints it."""
     return f"{100 * density:.1f} %"
 
 
 def accuracy_axis(axis: Axes, dense: float, found: pd.DataFrame) -> None:
-    """Down to AXIS_DEPTH below the dense network."""
+    """Let an axis go down to AXIS_DEPTH below the dense network."""
     lowest = max(found["low"].min(), dense - AXIS_DEPTH)
     highest = found["high"].max()
     room = 0.08 * max(highest - lowest, 0.002)
@@ -147,7 +149,7 @@ def accuracy_axis(axis: Axes, dense: float, found: pd.DataFrame) -> None:
 
 
 def points_axis(axis: Axes) -> None:
-    """Of differences in points: no more than the paper's axes hold, and a line at none."""
+    """Limit an axis of differences in points to AXIS_DEPTH, with a line at 0."""
     bottom, top = axis.get_ylim()
     depth = 100 * AXIS_DEPTH
     axis.set_ylim(max(bottom, -depth), min(top, depth))
@@ -155,7 +157,7 @@ def points_axis(axis: Axes) -> None:
 
 
 def ratio_axis(axis: Axes) -> None:
-    """Logarithmic, from a fifth up to 32 times, and a line at once."""
+    """Make an axis of ratios logarithmic, from 0.2 to at most 32, with a line at 1."""
     axis.set_yscale("log", base=2)
     axis.set_ylim(0.2, min(max(axis.get_ylim()[1], 2), 32))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
@@ -165,9 +167,9 @@ def ratio_axis(axis: Axes) -> None:
 def legend(
     figure: Figure, found: pd.DataFrame, *, colour: str, own: Mapping[str, Colour], dash: str
 ) -> None:
-    """One for all panels, below them, with what the marks are and n; dashes are named where there
-    is more than one."""
-    dashes = look(found, dash)
+    """Draw one legend below all panels, with the caption; dashes are listed where they show another
+    column than the colours."""
+    dashes = line_styles(found, dash)
     shown = [name for name in own if name in set(found[colour])]
     plain: tuple[Dash, str] = ("-", "")
     entries = [_entry(own[name], dashes.get(name, plain), name) for name in shown]
@@ -177,7 +179,7 @@ def legend(
     columns = max(1, min(len(entries), int(LEGEND_CHARACTERS * figure.get_figwidth()) // longest))
     figure.set_figheight(figure.get_figheight() + 0.22 * (-(-len(entries) // columns) - 1))
     drawn = figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns)
-    drawn.set_title(told(found, figure))
+    drawn.set_title(caption_text(found, figure))
     drawn.get_title().set_fontsize("small")
 
 
@@ -187,7 +189,7 @@ def _entry(colour: Colour, style: tuple[Dash, str], name: str) -> tuple[Line2D, 
 
 
 def side_legend(axis: Axes, own: Mapping[str, Colour], title: str) -> None:
-    """Beside one panel, for colours that are its own."""
+    """Draw a legend beside one panel, for colours that only it uses."""
     entries = [Line2D([], [], color=colour) for colour in own.values()]
     many = len(own) > SIDE_ENTRIES
     axis.legend(
@@ -197,12 +199,14 @@ def side_legend(axis: Axes, own: Mapping[str, Colour], title: str) -> None:
 
 
 def caption(figure: Figure, found: pd.DataFrame) -> None:
-    """Below all panels, what the marks are and n."""
-    figure.supxlabel(told(found, figure), fontsize="small", color="0.35")
+    """Write the caption below all panels."""
+    figure.supxlabel(caption_text(found, figure), fontsize="small", color="0.35")
 
 
-def told(found: pd.DataFrame, figure: Figure) -> str:
-    """What the marks are, and n, in lines that fit into the figure's width."""
-    rings = "; rings: fewer than the arm's most" if len(incomplete(found)) else ""
+def caption_text(found: pd.DataFrame, figure: Figure) -> str:
+    """Return the spread, n, and the meaning of rings, in lines that fit the figure's width."""
+    rings = (
+        "; rings: fewer repetitions than elsewhere on the line" if len(incomplete(found)) else ""
+    )
     text = in_words(found) + rings
     return "\n".join(textwrap.wrap(text, int(1.25 * LEGEND_CHARACTERS * figure.get_figwidth())))

@@ -1,87 +1,42 @@
-"""What the paper claims (`paper.csv`), and how each number is computed from what runs measured.
+"""Rules that compute the numbers of claims from what runs measured.
 
-Draws of a seed are averaged; differences and ratios are taken within a seed. Accuracy at early
-stop, as in the main text; of VGG-19 and ResNet-18 at the end of training.
+Draws of a seed are averaged; differences and ratios are taken within a seed. Accuracy is read at
+early stop, as in the main text of the paper; of VGG-19 and ResNet-18 at the end of training.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.collect import ARMS
+from analysis.arms import RANDOM, TICKET
+from analysis.paper import Claim
 
 Array = NDArray[np.float64]
 
-PAPER = Path(__file__).with_name("paper.csv")
 STOP, ACCURACY = "early_stop_iteration", "early_stop_test_accuracy"
 FINAL, TRAINED = "final_test_accuracy", "final_train_accuracy"
-TICKET, RANDOM_MASK = ARMS[0], ARMS[2]
 MEASURED = (STOP, ACCURACY, FINAL, TRAINED, "weights_remaining")
 
 FULLY = 0.995
-"""Training accuracy that counts as 100 %: what is printed so."""
+"""Training accuracy that counts as 100 %: it is printed as such."""
 NEAR = 0.05
-"""How far, relatively, a level's density may be from the one that a claim names."""
+"""Largest relative distance between a level's density and the one that a claim names."""
 SAME = 1e-9
-"""What sums of floats may be apart that stand for one number."""
-
-
-class Claim(NamedTuple):
-    """A row of paper.csv. `rule`: a function of RULES, or `name:argument`; `level` or `density`
-    (percent): where it holds, if at one place; `depth`: the density that runs have to reach;
-    `bound`: = about, >= at least, <= at most, > more than `value`."""
-
-    id: str
-    network: str
-    rule: str
-    arm: str
-    level: int | None
-    density: float | None
-    depth: float | None
-    bound: str
-    value: float
-    unit: str
-    says: str
-    source: str
-    digits: int
-    """Decimals of the value as the paper prints it."""
-
-    @property
-    def name(self) -> str:
-        return self.rule.partition(":")[0]
-
-    @property
-    def argument(self) -> str:
-        return self.rule.partition(":")[2]
+"""Tolerance for sums of floats that stand for the same number."""
 
 
 class Untestable(Exception):
-    """Why the runs cannot test a claim."""
-
-
-def paper_claims() -> list[Claim]:
-    with PAPER.open(encoding="utf-8", newline="") as file:
-        return [_claim(row) for row in csv.DictReader(file)]
-
-
-def _claim(row: dict[str, str]) -> Claim:
-    names = ("level", "density", "depth", "value")
-    own = {name: float(row[name]) if row[name] else None for name in names}
-    digits = len(row["value"].partition(".")[2])
-    level = None if own["level"] is None else int(own["level"])
-    return Claim(**{**row, **own, "level": level}, digits=digits)  # type: ignore[arg-type]
+    """Raised with the reason why the runs cannot test a claim."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What runs of one network at one rate measured: arm -> quantity -> (seeds, levels), nan where
-    missing. `densities`: arm -> (levels,); `seeds` name the rows."""
+    """Measurements of one network at one rate: arm -> quantity -> (seeds, levels), nan where
+    missing. `densities`: arm -> (levels,), in (0, 1]. `seeds` name the rows."""
 
     tables: Mapping[str, Mapping[str, Array]]
     densities: Mapping[str, Array]
@@ -92,7 +47,7 @@ class Sample:
         return self.tables[arm][quantity]
 
     def rows(self, indices: NDArray[np.int64] | list[int]) -> "Sample":
-        """Some of the seeds, or some of them several times."""
+        """Return the sample of these rows; a row may be repeated."""
         tables = {
             arm: {quantity: table[indices] for quantity, table in own.items()}
             for arm, own in self.tables.items()
@@ -100,7 +55,8 @@ class Sample:
         return replace(self, tables=tables, seeds=tuple(self.seeds[i] for i in indices))
 
     def down_to(self, arms: Sequence[str], level: int) -> "Sample":
-        """These arms, of the seeds that have all of them down to a level, cut where one ends."""
+        """Return these arms for the seeds that have all of them down to `level`, cut where the
+        shortest ends. Raises Untestable where no seed has them."""
         missing = [arm for arm in arms if arm not in self.tables]
         if missing:
             raise Untestable(f"no runs of the arm {missing[0]}")
@@ -123,9 +79,9 @@ class Sample:
 
 
 def sample(levels: pd.DataFrame) -> Sample:
-    """That of the rows of one experiment at one rate."""
+    """Return the sample of the rows of one experiment at one rate."""
     seeds = sorted(levels["seed"].unique())
-    dense = levels[levels["level"] == 0]  # one training, whatever arm reports it
+    dense = levels[levels["level"] == 0]  # one training for all arms
     tables, densities = {}, {}
     for arm, rows in levels.groupby("arm"):
         whole = pd.concat([dense.assign(arm=arm), rows[rows["level"] > 0]])
@@ -141,8 +97,8 @@ def sample(levels: pd.DataFrame) -> Sample:
 
 
 class Case(NamedTuple):
-    """A claim, and what is measured of it: of complete seeds only. `place`: the level it is about;
-    `other`: the network that it compares with."""
+    """A claim and the seeds that can test it. `place`: the level that it is about; `other`: the
+    sample of the preset that it compares with."""
 
     of: Sample
     claim: Claim
@@ -158,12 +114,12 @@ class Case(NamedTuple):
 
 
 def _ratio(one: Array, other: Array, *, each: bool) -> float:
-    """Of means; or, `each`, the mean of the ratios."""
+    """Return the ratio of the means; with `each`, the mean of the ratios."""
     return float((one / other).mean() if each else one.mean() / other.mean())
 
 
 def reported_accuracy(settings: Mapping[str, Any]) -> str:
-    """The paper has no early stop of VGG-19 and ResNet-18."""
+    """Return the quantity that the paper reports: it has no early stop of VGG-19 and ResNet-18."""
     return FINAL if str(settings["model"]).startswith(("vgg", "resnet")) else ACCURACY
 
 
@@ -197,12 +153,12 @@ def mean_below_ticket(case: Case) -> float:
 
 
 def above_random_mask(case: Case) -> float:
-    difference = case.own(ACCURACY) - case.of.of(RANDOM_MASK, ACCURACY)
+    difference = case.own(ACCURACY) - case.of.of(RANDOM, ACCURACY)
     return 100 * float(difference[:, _claimed(case)].mean())
 
 
 def _claimed(case: Case) -> NDArray[np.bool_]:
-    """The levels below 50 %, down to the depth that the claim needs."""
+    """Return which levels lie below 50 % and not below the depth that the claim needs."""
     assert case.claim.depth is not None
     lowest = case.densities[case.densities <= case.claim.depth * (1 + NEAR)].max()
     return np.asarray((case.densities < 50) & (case.densities >= lowest - SAME))
@@ -278,20 +234,23 @@ def setting(case: Case) -> float:
 
 
 def _gains(case: Case, quantity: str) -> Array:
-    """Points above the dense network, level by level."""
+    """Return the percentage points above the dense network at each level."""
     accuracy = case.own(quantity)
     return 100 * np.asarray((accuracy - accuracy[:, :1]).mean(axis=0))
 
 
 def _stops(case: Case) -> Array:
-    """Early stop as a multiple of the dense network's, level by level."""
+    """Return early stop as a multiple of the dense network's at each level."""
     means = case.own(STOP).mean(axis=0)
     return np.asarray(means / means[0])
 
 
 def _end(holds: NDArray[np.bool_]) -> int:
-    """The last level at which it holds. It begins at level 1 or with two levels in a row, and ends
-    before two in a row at which it does not: noise alone makes one hold, or fail."""
+    """Return the last level of the first stretch of levels at which a condition holds, or 0.
+
+    A stretch begins at level 1 or with two levels in a row, and ends before two in a row at which
+    the condition fails: noise alone makes a single level hold, or fail.
+    """
     begins = holds[1:] & np.append(holds[2:], False)
     begins[:1] |= holds[1:2]
     if not begins.any():
@@ -307,7 +266,7 @@ def _last(case: Case, holds: NDArray[np.bool_]) -> float:
 
 
 def _first(case: Case, holds: NDArray[np.bool_]) -> float:
-    """The density of the first level after 0 at which it holds; 0 where there is none."""
+    """Return the density of the first level from 1 at which a condition holds, or 0."""
     levels = np.flatnonzero(holds[1:])
     return float(case.densities[1 + levels[0]]) if len(levels) else 0.0
 
@@ -322,9 +281,10 @@ RULES: dict[str, Callable[..., float]] = {
     )
 }  # fmt: skip
 EXACT = {"weights", "density", "setting"}
-"""Rules without chance."""
+"""Rules whose value does not depend on chance."""
 RATIOS = {"earlier", "speedup", "slower_than_ticket"}
+"""Rules that are ratios of means, and can be means of ratios."""
 COMPARED = dict.fromkeys(("slower_than_ticket", "below_ticket", "mean_below_ticket"), TICKET) | {
-    "above_random_mask": RANDOM_MASK
+    "above_random_mask": RANDOM
 }
-"""Rules that need a second arm."""
+"""Rule -> the second arm that it needs."""

@@ -1,38 +1,41 @@
-"""Differences within a seed: what an arm has over the others that share its dense network."""
+"""Differences within a seed, between an arm and others that share its dense network."""
 
 import pandas as pd
 
-from analysis.collect import ARMS
+from analysis.arms import TICKET
 from analysis.measured import reported_accuracy
 from analysis.points import LINE
 
 
 def paired(levels: pd.DataFrame) -> pd.DataFrame:
-    """A row for each line, level from 1 and seed, draws averaged: `gain`, test accuracy above the
-    seed's dense network, and `behind`, below its winning ticket of that level, in points; `stop`,
-    early stop as a multiple of the dense network's. Accuracy is that at early stop, of VGG and
-    ResNet at the end; `gain_at_end` is of all at the end.
+    """Return a row for each line, level from 1 and seed, with draws averaged.
+
+    `gain`: test accuracy above the seed's dense network; `behind`: below the seed's winning ticket
+    of that level; `gain_at_end`: test accuracy at the end of training above the dense network's;
+    all in percentage points. `stop`: early stop as a multiple of the dense network's. `gain` and
+    `behind` read accuracy at early stop, or at the end for VGG and ResNet.
     """
     own = _by_seed(levels)
     dense = own[own["level"] == 0].drop_duplicates(["experiment", "seed"])
-    ticket = own[own["arm"] == ARMS[0]]
+    ticket = own[own["arm"] == TICKET]
     measured = ["accuracy", "final", "stop"]
     same, place = ["experiment", "seed"], ["experiment", "rate", "level", "seed"]
     pairs = own[own["level"] > 0]
     pairs = pairs.join(dense.set_index(same)[measured].add_suffix("_dense"), on=same)
     pairs = pairs.join(ticket.set_index(place)[measured].add_suffix("_ticket"), on=place)
     behind = 100 * (pairs["accuracy_ticket"] - pairs["accuracy"])
-    learnt = (pairs["stop"] > 0) & (pairs["stop_dense"] > 0)  # at 0 nothing was
+    # a network that stops at iteration 0 has learnt nothing
+    learnt = (pairs["stop"] > 0) & (pairs["stop_dense"] > 0)
     return pairs.assign(
         gain=100 * (pairs["accuracy"] - pairs["accuracy_dense"]),
         gain_at_end=100 * (pairs["final"] - pairs["final_dense"]),
-        behind=behind.where(pairs["arm"] != ARMS[0]),
+        behind=behind.where(pairs["arm"] != TICKET),
         stop=(pairs["stop"] / pairs["stop_dense"]).where(learnt),
     )
 
 
 def _by_seed(levels: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and early stop of each line, level and seed."""
+    """Return accuracy and early stop of each line, level and seed."""
     reported = levels["model"].map(lambda model: reported_accuracy({"model": model}))
     at_end = reported == "final_test_accuracy"
     chosen = levels["early_stop_test_accuracy"].where(~at_end, levels["final_test_accuracy"])

@@ -1,4 +1,4 @@
-"""The numbers that figures show: mean, range and n at each place, and the runs behind them."""
+"""The numbers that figures show: mean, range and n at each place, and the runs they come from."""
 
 import math
 
@@ -6,24 +6,24 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.collect import in_order
+from analysis.arms import in_order
 
 LINE = ["experiment", "arm", "rate"]
-"""What has a line of its own in a figure."""
+"""Columns that name a line of a figure."""
 RANGE, INTERVAL = "range from minimum to maximum", "95 % interval (Student's t)"
 FEWEST = 3
-"""Repetitions below which there is no interval."""
+"""The fewest repetitions that have an interval."""
 
 
 def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = False) -> pd.DataFrame:
-    """One row for each line and level, and each value of the columns `place` there: `quantity`, its
-    `mean`, the ends `low` and `high` of its `spread` over the `n` repetitions (minimum and maximum,
-    or an interval of the mean), the `most` that there are anywhere on the line beyond level 0, and
-    the `runs`. What was not measured does not count.
+    """Return one row for each line, level and combination of the columns `place`: `quantity`, its
+    `mean`, the ends `low` and `high` of its `spread` over the `n` repetitions (minimum and maximum
+    or, with `interval`, a 95 % interval of the mean), the `most` repetitions anywhere on the line
+    beyond level 0, and the `runs`. Missing measurements do not count.
 
-    Level 0 is one training for all draws of a seed, and says nothing about how many others there
-    should be. Places within a line where nothing was measured, though it was before and after, have
-    a row with nan for a mean and n = 0.
+    Level 0 is one training for all draws of a seed, so that its n does not tell how many the other
+    levels should have. A level without measurements between others with some has a row with a mean
+    of nan and n = 0.
     """
     key = [*LINE, "level", *place]
     measured = rows.dropna(subset=[quantity])
@@ -55,7 +55,7 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
 
 
 def _with_gaps(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """And the levels that a line skips, at the densities that other lines have there."""
+    """Add the levels that a line skips, at the densities that other lines have there."""
     densities = rows.groupby(["experiment", "rate", "level"])["density"].mean()
     gaps = [
         {**dict(zip(LINE, line, strict=True)), "level": level, "n": 0, "runs": "",
@@ -68,25 +68,25 @@ def _with_gaps(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def incomplete(found: pd.DataFrame) -> pd.DataFrame:
-    """The places with fewer repetitions than the line has elsewhere."""
+    """Return the places with fewer repetitions than the line has elsewhere."""
     return found[(found["n"] < found["most"]) & (found["level"] > 0)]
 
 
 def in_words(found: pd.DataFrame, spread: str = "") -> str:
-    """What is shown of how many repetitions, for a caption: n, or that of each arm."""
+    """Return the spread and n, or the n of each arm, for a caption."""
     spread = spread or f"mean and {found['spread'].iloc[0]}"
     beyond = found[(found["level"] > 0) | (found["level"].max() == 0)]
     arms = _counts(beyond, ["arm"])
     each = arms if all(" to " not in n for n in arms.values()) else _counts(beyond, ["arm", "rate"])
     numbers = set(each.values())
-    told = ", ".join(f"{name} {n}" for name, n in each.items())
-    n = f"n = {numbers.pop()}" if len(numbers) == 1 else f"n: {told}"
+    listed = ", ".join(f"{name} {n}" for name, n in each.items())
+    n = f"n = {numbers.pop()}" if len(numbers) == 1 else f"n: {listed}"
     return n if beyond["n"].max() == 1 else f"{spread}, {n}"
 
 
 def _counts(found: pd.DataFrame, key: list[str]) -> dict[str, str]:
-    """How many repetitions each has, at its levels."""
+    """Return the number of repetitions of each group, or its range over levels."""
     counts = found.groupby(key)["n"].agg(["min", "max"])
     names = [name if isinstance(name, str) else " ".join(name) for name in counts.index]
-    told = [f"{few}" if few == many else f"{few} to {many}" for few, many in counts.to_numpy()]
-    return dict(zip(names, told, strict=True))
+    ranges = [f"{few}" if few == many else f"{few} to {many}" for few, many in counts.to_numpy()]
+    return dict(zip(names, ranges, strict=True))

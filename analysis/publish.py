@@ -1,31 +1,32 @@
-"""A finished run as a few small files, to be shared or committed.
+"""Write a finished run as a few small files, to be shared or committed.
 
-What figures, claims and reports read stays: of curves, the points where the test set was evaluated
-(an eighth of them). Paths, host and tracker go, and the store stays behind: an audit of published
-runs looks at their tables alone.
+Everything that figures, claims and reports read is kept; of curves, the evaluations on the test
+set (about an eighth). Paths, host and tracker are removed. The store is not copied, so that an
+audit of published runs can check only their tables.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from analysis.collect import check_whole
+from analysis.collect import check_tables
 from lth.runs.records import sealed
+from lth.runs.status import read_whole
 from lth.store.files import checksum, write_atomically
 
 PRIVATE = ("dataset.root", "store", "tracker")
-"""Settings that say where a run was made, not what it is."""
+"""Settings that depend on the machine of a run, not on its experiment."""
 
 
 def publish_run(run: Path, target: Path) -> None:
-    """Write it to the folder `target`. Raises ValueError where the run has not finished, or is not
-    as it was written."""
-    status = json.loads((run / "run.json").read_bytes())
+    """Write a run to the folder `target`. Raises LotteryError or ValueError if it has not finished
+    or its files are damaged."""
+    status = read_whole(run)
     if status["state"] != "finished":
-        raise ValueError(f"{status['state']}: the same command goes on to its end")
-    check_whole(run, status)
+        raise ValueError(f"{status['state']}: run the same command again to finish it")
+    check_tables(run, status, status["state"])
     tables = {name: (run / name).read_bytes() for name in status["tables"]}
-    tables["metrics.csv"] = _tested(tables["metrics.csv"])
+    tables["metrics.csv"] = _only_tested(tables["metrics.csv"])
     checksums = {name: checksum(content) for name, content in tables.items()}
     status = sealed(_without_the_machine(status) | {"tables": checksums})
     for name, content in tables.items():
@@ -33,13 +34,14 @@ def publish_run(run: Path, target: Path) -> None:
     write_atomically(target / "run.json", json.dumps(status, indent=1).encode())
 
 
-def _tested(metrics: bytes) -> bytes:
-    """The rows whose last cell, the test accuracy, is not empty."""
+def _only_tested(metrics: bytes) -> bytes:
+    """Return the rows whose last cell, the test accuracy, is not empty."""
     rows = metrics.splitlines(keepends=True)
     return b"".join(row for row in rows if not row.endswith(b",\n"))
 
 
 def _without_the_machine(status: dict[str, Any]) -> dict[str, Any]:
+    """Remove paths, host and tracker from the content of run.json."""
     spec = status["spec"]
     dataset = spec["dataset"] | {"root": "data"}
     return status | {

@@ -1,4 +1,4 @@
-"""python -m analysis report: everything about some runs on one page that needs nothing else."""
+"""Write runs, figures, claims and problems to one self-contained HTML page."""
 
 import base64
 import io
@@ -14,12 +14,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import style
 
-from analysis.claims import EPSILON, judged, smallest_winners, winners
-from analysis.collect import Runs, in_order
+from analysis.arms import in_order
+from analysis.claims import judged
+from analysis.collect import Runs
 from analysis.drawing import STYLE
 from analysis.figures import FIGURES
 from analysis.points import LINE, points
 from analysis.tables import claim_cells
+from analysis.winners import EPSILON, smallest_winners, winners
 from lth.runs.status import Status, find_runs, read_status
 
 SHOWN = ("early_stop_iteration", "early_stop_test_accuracy", "final_test_accuracy")
@@ -28,7 +30,7 @@ Cells = Sequence[object]
 
 
 class Picture(NamedTuple):
-    """A figure as text; `about`: the first line of its docstring."""
+    """An SVG figure in base64; `about`: the first line of its function's docstring."""
 
     name: str
     about: str
@@ -36,7 +38,7 @@ class Picture(NamedTuple):
 
 
 def write_report(runs: Runs, folders: Iterable[Path], out: Path, epsilon: float = EPSILON) -> None:
-    """Write the page of these runs, those among `folders` that failed included."""
+    """Write the page of these runs, and of the runs in `folders` that have failed."""
     folders, notes = list(folders), list(runs.problems)
     statuses = [
         (run, read_status(run)) for run in sorted({r for f in folders for r in find_runs(f)})
@@ -53,7 +55,7 @@ def write_report(runs: Runs, folders: Iterable[Path], out: Path, epsilon: float 
         experiments=list(_experiments(runs.levels, dict(statuses))),
         origins=list(_origins([status for _, status in statuses])),
         figures=list(_pictures(runs, notes)),
-        claims=list(_claims(runs.levels)),
+        claims=list(_claims(runs)),
         epsilon=epsilon,
         winners=list(smallest_winners(winners(runs.levels, epsilon))),
         levels=list(_levels(runs.levels)),
@@ -86,11 +88,11 @@ def _numbers(values: "pd.Series[int]") -> str:
 
 
 def _done(rows: pd.DataFrame, statuses: dict[Path, Status]) -> tuple[int, int, str]:
-    """Levels that are there, levels that were asked for, and the states of the runs."""
+    """Return how many levels are done, how many were requested, and the states of the runs."""
     own = [statuses[Path(run)] for run in rows["run"].unique()]
     states = sorted({status["state"] for status in own})
-    wanted = sum(status.get("levels", status.get("done", 1) - 1) + 1 for status in own)
-    return sum(status.get("done", 0) for status in own), wanted, ", ".join(states)
+    requested = sum(status.get("levels", status.get("done", 1) - 1) + 1 for status in own)
+    return sum(status.get("done", 0) for status in own), requested, ", ".join(states)
 
 
 def _origins(statuses: Iterable[Status]) -> Iterator[tuple[str, str]]:
@@ -104,23 +106,23 @@ def _origins(statuses: Iterable[Status]) -> Iterator[tuple[str, str]]:
 
 
 def _pictures(runs: Runs, notes: list[str]) -> Iterator[Picture]:
-    """What cannot be drawn is noted: it takes nothing else with it."""
+    """Draw all figures. One that fails is noted, and the others are drawn all the same."""
     for name, draw in FIGURES.items():
         with style.context(STYLE):
             try:
-                plate = draw(runs)
+                figure = draw(runs)
             except Exception as error:
                 notes.append(f"{name} could not be drawn: {type(error).__name__}: {error}")
                 continue
-            if plate is not None:
+            if figure is not None:
                 drawn = io.BytesIO()
-                plate.figure.savefig(drawn, format="svg")
+                figure.figure.savefig(drawn, format="svg")
                 about = (draw.__doc__ or "").partition("\n")[0]
                 yield Picture(name, about, base64.b64encode(drawn.getvalue()).decode())
 
 
-def _claims(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:
-    for experiment, found in groupby(judged(levels), lambda verdict: verdict.experiment):
+def _claims(runs: Runs) -> Iterator[tuple[str, list[Cells]]]:
+    for experiment, found in groupby(judged(runs), lambda verdict: verdict.experiment):
         yield experiment, [claim_cells(verdict) for verdict in found]
 
 
@@ -136,7 +138,7 @@ def _levels(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:
 
 
 def _cells(row: Mapping[Any, Any]) -> Iterator[object]:
-    """Level, density, n, then mean, minimum and maximum of each quantity."""
+    """Return level, density, n, then mean, minimum and maximum of each quantity."""
     yield from (row["level", ""], f"{100 * row['density', '']:.1f}", int(row["n", ""]))
     for quantity in SHOWN:
         factor, form = (1, ",.0f") if quantity == SHOWN[0] else (100, ".2f")

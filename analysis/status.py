@@ -1,10 +1,10 @@
-"""How a run or a sweep stands, read from its run.json files: while it runs, and at its end."""
+"""Show the state of runs and sweeps on a terminal: while they run, and at their end."""
 
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -21,12 +21,15 @@ LOG_SECONDS = 10.0
 
 
 class View:
-    """A live picture of `folder` on a terminal; elsewhere a plain line from time to time."""
+    """A live view of the runs in `folder` on a terminal; elsewhere, a plain line every LOG_SECONDS.
+
+    `runs`: the number of runs, None if unknown.
+    """
 
     def __init__(self, folder: Path, runs: int | None) -> None:
         self.folder = folder
         self.note = ""
-        """What a launcher has to say beside what the runs do."""
+        """Text that a launcher adds to the line."""
         self._runs = runs
         self._started = time.monotonic()
         self._stopped = threading.Event()
@@ -49,35 +52,37 @@ class View:
             while not self._stopped.wait(REFRESH_SECONDS):
                 live.update(self._picture(read_statuses(self.folder)), refresh=True)
 
-    def _share_done(self, runs: list[tuple[Path, Status]]) -> float:
+    def _fraction_done(self, runs: list[tuple[Path, Status]]) -> float:
         total = max(self._runs or 0, len(runs), 1)
-        return sum(_share(status) for _, status in runs) / total
+        return sum(_fraction(status) for _, status in runs) / total
 
     def _line(self, runs: list[tuple[Path, Status]]) -> str:
-        share = self._share_done(runs)
+        fraction = self._fraction_done(runs)
         elapsed = time.monotonic() - self._started
-        left = f", {clock(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
+        left = f", {clock(elapsed * (1 - fraction) / fraction)} left" if fraction > 0.02 else ""
         count = f" of {self._runs}" if self._runs else ""
-        progress = f"{share:.0%} in {clock(elapsed)}{left}"
-        said = f" | {self.note}" if self.note else ""
-        return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}{said}"
+        progress = f"{fraction:.0%} in {clock(elapsed)}{left}"
+        note = f" | {self.note}" if self.note else ""
+        return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}{note}"
 
     def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         for path, status in runs:
             if status["state"] == "running":
                 overrides = Text(" ".join(status["overrides"]), overflow="ellipsis", no_wrap=True)
-                table.add_row(_bar(_share(status)), path.name, Text(_position(status)), overrides)
-        table.add_row(_bar(self._share_done(runs)), "all")
+                table.add_row(
+                    _bar(_fraction(status)), path.name, Text(_position(status)), overrides
+                )
+        table.add_row(_bar(self._fraction_done(runs)), "all")
         return Group(Text(self._line(runs)), table)
 
 
-def _bar(share: float) -> ProgressBar:
-    return ProgressBar(total=1.0, completed=share, width=24)
+def _bar(fraction: float) -> ProgressBar:
+    return ProgressBar(total=1.0, completed=fraction, width=24)
 
 
-def _share(status: Status) -> float:
-    """How much of a run's levels is done, in [0, 1]."""
+def _fraction(status: Status) -> float:
+    """Return the fraction of a run's levels that is done, in [0, 1]."""
     if status["state"] == "finished":
         return 1.0
     return float(min(status.get("done", 0) / (status.get("levels", 0) + 1), 1.0))
@@ -85,7 +90,7 @@ def _share(status: Status) -> float:
 
 def _position(status: Status) -> str:
     if "level" not in status:
-        return "starting, or waiting for a training that another run has begun"
+        return "starting, or waiting for a training that another run has started"
     iterations = status["spec"]["training"]["iterations"]
     speed = f", {status['speed']:,.0f} a second" if "speed" in status else ""
     return (
@@ -95,7 +100,8 @@ def _position(status: Status) -> str:
 
 
 def _left(status: Status) -> str:
-    """The time that a run needs for its own levels at its present speed; others may make some."""
+    """Return the time that a run needs for its levels at its present speed: an upper bound, because
+    other runs may train some of them."""
     if not status.get("speed"):
         return ""
     iterations = status["spec"]["training"]["iterations"]
@@ -104,26 +110,28 @@ def _left(status: Status) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, or hours and minutes."""
+    """Format a duration in minutes and seconds, or hours and minutes."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{seconds:02} min"
 
 
 def overview(folders: Iterable[Path]) -> tuple[RenderableType, set[str]]:
-    """Every sweep and run at or below `folders`: how many runs are in which state, where those
-    stand that run, and why others do not; and all states that there are."""
+    """Return a text about every sweep and run at or below `folders`, and the set of their states.
+
+    The text has the number of runs in each state, and the progress or error of unfinished runs.
+    """
     sweeps: dict[Path, list[tuple[Path, Status]]] = {}
     for run in sorted({run for root in folders for run in find_runs(root)}, key=_by_number):
         sweep = run.parent if run.name.isdigit() else run  # Hydra numbers the jobs of a sweep
         sweeps.setdefault(sweep, []).append((run, read_status(run)))
     parts: list[RenderableType] = []
     for sweep, runs in sweeps.items():
-        share = sum(_share(status) for _, status in runs) / len(runs)
-        parts.append(Text(f"{sweep}: {_counted(runs)} | {share:.0%}", style="bold"))
+        fraction = sum(_fraction(status) for _, status in runs) / len(runs)
+        parts.append(Text(f"{sweep}: {_counted(runs)} | {fraction:.0%}", style="bold"))
         parts += [_row(path, status) for path, status in runs if status["state"] != "finished"]
     states = {status["state"] for runs in sweeps.values() for _, status in runs}
-    return Group(*parts or ["no runs here: give folders of runs or sweeps"]), states
+    return Group(*parts or ["no runs found: give folders of runs or sweeps"]), states
 
 
 def _by_number(run: Path) -> tuple[Path, int, str]:
@@ -131,9 +139,9 @@ def _by_number(run: Path) -> tuple[Path, int, str]:
 
 
 def _row(path: Path, status: Status) -> RenderableType:
-    told = status.get("error") or (_position(status) if status["state"] == "running" else "")
+    detail = status.get("error") or (_position(status) if status["state"] == "running" else "")
     overrides = " ".join(status.get("overrides", []))
-    return Text(f"  {path.name} ({overrides}): {status['state']}{', ' * bool(told)}{told}")
+    return Text(f"  {path.name} ({overrides}): {status['state']}{', ' * bool(detail)}{detail}")
 
 
 def _counted(runs: list[tuple[Path, Status]]) -> str:
@@ -141,20 +149,23 @@ def _counted(runs: list[tuple[Path, Status]]) -> str:
     return ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
 
 
-def summary(folder: Path, runs: list[tuple[Path, Status]]) -> RenderableType:
-    """What came of a run or a sweep, where its tables lie, and every failure with its reason."""
+def summary(
+    folder: Path, runs: list[tuple[Path, Status]], tables: Iterable[RenderableType] = ()
+) -> RenderableType:
+    """Return the outcome of a run or a sweep: `tables` of its levels (`analysis.tables.tables_of`),
+    every failure with its reason, and where its CSVs are."""
     states = Counter(status["state"] for _, status in runs)
     trained = sum(status.get("trained", 0) for _, status in runs)
     damaged = [line for _, status in runs for line in status.get("damaged", [])]
     levels = sum(status.get("done", 0) for _, status in runs)
     lines = [
         f"[bold]runs[/]: {_counted(runs) or 'none'}. [bold]{trained} networks trained[/] for the "
-        f"{levels} levels reported; the others were shared or in the store already.",
+        f"{levels} levels reported; the others were shared, or in the store before.",
         *(f"[yellow]repaired[/]: {escape(line)}" for line in damaged),
         *(_failure(path, status) for path, status in runs if status["state"] == "failed"),
     ]
     lines += [
-        f"[yellow]{state}[/]: run the same command again, it goes on from there."
+        f"[yellow]{state}[/]: run the same command again to continue."
         for state in ("interrupted", "killed")
         if states[state]
     ]
@@ -162,16 +173,7 @@ def summary(folder: Path, runs: list[tuple[Path, Status]]) -> RenderableType:
         f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(_where(folder, runs))}",
         f"[bold]figures[/]: python -m analysis figures {escape(str(folder))}",
     ]
-    return Group(*_tables(folder), *(Text.from_markup(line) for line in lines))
-
-
-def _tables(folder: Path) -> Iterator[RenderableType]:
-    from analysis.collect import collect  # pandas takes a while: not before it is needed
-    from analysis.tables import level_tables
-
-    levels = collect([folder]).levels
-    if not levels.empty:
-        yield from level_tables(levels)
+    return Group(*tables, *(Text.from_markup(line) for line in lines))
 
 
 def _where(folder: Path, runs: list[tuple[Path, Status]]) -> str:

@@ -1,4 +1,4 @@
-"""python -m analysis store: what is in a store, whether it is sound, and what of it can go."""
+"""python -m analysis store: list, verify or clean up a store of trainings."""
 
 import argparse
 import sys
@@ -16,42 +16,47 @@ from lth.store import cleanup
 from lth.store.store import Store
 
 Removal = tuple[str, list[Path], Callable[[Path], int], Callable[[Path], None]]
-"""What goes, from which paths, how many bytes that frees, and how it is done."""
+"""Description, paths, function for the bytes that a path frees, function that removes it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("store", nargs="?", type=Path, default=Path("multirun/store"))
+    parser.add_argument(
+        "store", nargs="?", type=Path, default=Path("multirun/store"),
+        help="folder of the store (default: multirun/store)",
+    )  # fmt: skip
     parser.add_argument(
         "--runs", nargs="+", type=Path, metavar="FOLDER", default=[Path("multirun")],
-        help="where all runs lie that use the store (multirun)",
+        help="folders of all runs that use the store (default: multirun)",
     )  # fmt: skip
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--verify", action="store_true", help="read every file, check every digest")
-    what.add_argument(
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--verify", action="store_true", help="check every file and every digest")
+    action.add_argument(
         "--remove", nargs="+", choices=("leftovers", "unused"), default=[],
-        help="leftovers of killed processes and repairs; what no run refers to",
+        help="remove leftovers of killed processes and repairs, or trainings that no run needs",
     )  # fmt: skip
     parser.add_argument(
         "--weights", choices=("all", "ends", "none"), default="all",
-        help="drop weights, but not curves and masks: keep those of each finished run's first and "
-        "last level (ends), or none; runs that have not finished keep theirs",
+        help="weights of finished runs to keep: all, of the first and last level (ends), or none; "
+        "curves and masks stay",
     )  # fmt: skip
-    parser.add_argument("--yes", action="store_true", help="remove; else only say what would go")
+    parser.add_argument(
+        "--yes", action="store_true", help="remove; without it, only list what would be removed"
+    )
 
 
-def look_after(arguments: argparse.Namespace) -> int:
-    """Do what the command line says; the exit code is 1 where something is wrong."""
+def manage(arguments: argparse.Namespace) -> int:
+    """List, verify or clean up the store; return 1 after an error or a fault."""
     try:
-        return _look_after(arguments)
+        return _manage(arguments)
     except LotteryError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def _look_after(arguments: argparse.Namespace) -> int:
+def _manage(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     if not cleanup.is_store(store.root):
-        raise LotteryError(f"{store.root}: that is no store. Name the folder of one.")
+        raise LotteryError(f"{store.root} is not a store: give the folder of one")
     if arguments.verify:
         return _verify(store)
     if not arguments.remove and arguments.weights == "all":
@@ -62,7 +67,7 @@ def _look_after(arguments: argparse.Namespace) -> int:
     found = cleanup.entries(store)
     if needs.trainings.isdisjoint(entry.digest for entry in found):
         raise LotteryError(
-            f"{store.root}: none of these runs uses it. Name the folders of those that do: --runs"
+            f"{store.root}: none of these runs uses it. Give the folders of those that do: --runs"
         )
     removals = list(_removals(arguments, store, found, needs))
     _refuse_while_busy(store, arguments.runs)
@@ -72,12 +77,12 @@ def _look_after(arguments: argparse.Namespace) -> int:
 
 def _runs_in(folders: Iterable[Path]) -> list[Path]:
     runs = {folder: list(find_runs(folder)) for folder in folders}
-    if empty := [str(folder) for folder, of_folder in runs.items() if not of_folder]:
+    if empty := [str(folder) for folder, found in runs.items() if not found]:
         raise LotteryError(
-            f"no runs in {', '.join(empty)}, so that nothing there would be needed. Name the "
-            "folders of all that use this store: --runs FOLDER ..."
+            f"no runs in {', '.join(empty)}, so everything would be removed. Give the folders of "
+            "all runs that use this store: --runs FOLDER ..."
         )
-    return [run for of_folder in runs.values() for run in of_folder]
+    return [run for found in runs.values() for run in found]
 
 
 def _print_sizes(store: Store) -> None:
@@ -98,7 +103,7 @@ def _verify(store: Store) -> int:
     for fault in faults:
         print(fault)
     if faults:
-        print(f"{len(faults)} faults. A run that needs what is damaged makes it again.")
+        print(f"{len(faults)} faults. Runs that need damaged files train them again.")
     else:
         print(f"sound: every file of {len(cleanup.entries(store))} folders is what was published.")
     return int(bool(faults))
@@ -110,29 +115,29 @@ def _refuse_while_busy(store: Store, folders: Iterable[Path]) -> None:
     if running or busy:
         raise LotteryError(
             f"{store.root}: {len(running)} runs are running, and {busy} trainings are "
-            "in progress. Nothing is removed under them: wait, or stop them."
+            "in progress. Wait until they have ended, or stop them."
         )
 
 
 def _removals(
-    arguments: argparse.Namespace, store: Store, found: list[cleanup.Entry], needs: cleanup.Needs
+    arguments: argparse.Namespace, store: Store, found: list[cleanup.Entry], needs: status.Needs
 ) -> Iterable[Removal]:
     if "leftovers" in arguments.remove:
-        yield "leftovers", cleanup.leftovers(store, needs), cleanup.size, store.remove
-    unused = set(cleanup.unused(found, needs)) if "unused" in arguments.remove else set()
+        yield "leftovers", cleanup.leftovers(store, needs.unfinished), cleanup.size, store.remove
+    unused = set(cleanup.unused(found, needs.trainings)) if "unused" in arguments.remove else set()
     if unused:
         yield "folders that no run needs", sorted(unused), cleanup.size, store.remove
     if arguments.weights != "all":
-        keep = needs.going_on | (needs.ends if arguments.weights == "ends" else set())
+        keep = needs.unfinished | (needs.ends if arguments.weights == "ends" else set())
         kept = [entry for entry in found if entry.path not in unused]
         yield "weights", cleanup.weights(kept, keep), cleanup.weight_size, store.drop_weights
 
 
 def _remove(removals: Iterable[Removal], *, yes: bool) -> None:
     for what, paths, size, remove in removals:
-        told = f"{what}: {len(paths)}, {decimal(sum(map(size, paths)))}"
+        line = f"{what}: {len(paths)}, {decimal(sum(map(size, paths)))}"
         for path in paths if yes else ():
             remove(path)
-        print(f"{told} {'removed' if yes else 'would go'}")
+        print(f"{line} {'removed' if yes else 'would be removed'}")
     if not yes:
         print("nothing was removed: add --yes")

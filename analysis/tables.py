@@ -1,31 +1,40 @@
-"""Tables to read in a terminal: levels, one per experiment and rate, arms side by side; claims."""
+"""Tables for the terminal: levels of each experiment with arms side by side, claims, winners."""
 
 import math
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from analysis.claims import Verdict, smallest_winners
-from analysis.collect import in_order
+from analysis.arms import in_order
+from analysis.collect import collect
 from analysis.points import in_words, points
+from analysis.verdicts import Verdict
+from analysis.winners import smallest_winners
 
 COLUMNS = {
     "early_stop_iteration": ("stop", 1.0, 0),
     "early_stop_test_accuracy": ("accuracy", 100.0, 2),
     "final_test_accuracy": ("at end", 100.0, 2),
 }
-"""Column of levels.csv -> its heading, the factor it is shown with, and decimals."""
+"""Column of levels.csv -> heading, factor, decimals."""
+
+
+def tables_of(folder: Path) -> list[Table]:
+    """Return the tables of the levels of all runs in a folder."""
+    levels = collect([folder]).levels
+    return [] if levels.empty else list(level_tables(levels))
 
 
 def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
-    """For each experiment and rate, a few arms a table: density, then per arm the early-stop
-    iteration and the test accuracies there and at the end; mean over the repetitions ± half of
-    their range."""
+    """Return tables for each experiment and rate, with a few arms each: density, then for each arm
+    the early-stop iteration and the test accuracies there and at the end, as mean over the
+    repetitions ± half of their range."""
     for (experiment, rate), group in levels.groupby(["experiment", "rate"], sort=False):
         arms = in_order(set(group["arm"]))
-        abreast = 3 if _found(group)["n"].max() == 1 else 2  # what 80 columns hold
+        abreast = 3 if _found(group)["n"].max() == 1 else 2  # so that 80 columns are enough
         for start in range(0, len(arms), abreast):
             shown = arms[start : start + abreast]
             title = f"{experiment}, {rate} pruned per level"
@@ -70,10 +79,10 @@ def _spread(group: pd.DataFrame) -> str:
 
 
 def claim_table(verdicts: Iterable[Verdict]) -> Table:
-    """The paper's claims, what was measured, and what follows."""
+    """Return a table of claims with the paper's value, the measured one and the verdict."""
     table = Table(
         *("claim", "paper", "measured", "95 % interval", "mean of ratios", "n", "verdict"),
-        title="mean over seeds, paired; interval: percentile bootstrap over seeds",
+        title="mean over seeds, paired within a seed; interval: percentile bootstrap over seeds",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
@@ -89,6 +98,7 @@ def claim_table(verdicts: Iterable[Verdict]) -> Table:
 
 
 def claim_cells(found: Verdict) -> tuple[str, ...]:
+    """Return the cells of a claim's row."""
     claim = found.claim
     at = [
         f" at {claim.density:g} %" if claim.density else "",
@@ -110,18 +120,18 @@ def claim_cells(found: Verdict) -> tuple[str, ...]:
 
 
 def number(value: float) -> str:
-    """To three digits; whole numbers in full; nothing for nan."""
+    """Format to three digits, whole numbers in full, nan as nothing."""
     if math.isnan(value):
         return ""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def winner_table(found: pd.DataFrame, epsilon: float) -> Table:
-    """The smallest density of each arm that is a winning ticket."""
+    """Return a table of the smallest density of each arm that is a winning ticket."""
     table = Table(
         *("experiment", "arm", "rate", "winning levels", "smallest winning density", "n"),
-        title=f"winning: accuracy at early stop not below dense by more than {100 * epsilon:g} "
-        "points, in no more iterations (VGG, ResNet: accuracy at the end alone)",
+        title=f"winning: accuracy at early stop at most {100 * epsilon:g} points below dense, in "
+        "no more iterations (VGG, ResNet: accuracy at the end alone)",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,

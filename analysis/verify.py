@@ -1,4 +1,4 @@
-"""python -m analysis verify: are finished runs, and the trainings behind them, what they claim?"""
+"""python -m analysis verify: audit finished runs and the trainings behind them."""
 
 import argparse
 import sys
@@ -11,23 +11,26 @@ from lth.runs.status import find_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("multirun")])
     parser.add_argument(
-        "--quick", action="store_true", help="files and masks alone: no weights are evaluated"
+        "folders", nargs="*", type=Path, default=[Path("multirun")],
+        help="folders of runs or sweeps (default: multirun)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--quick", action="store_true", help="check only files and masks; evaluate no weights"
     )
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Print every violation and where it is; the exit code is 1 where there is one, or no run."""
-    from lth.audit.audit import Audit  # torch takes a while: not before it is needed
+    """Print every violation and its place; return 1 if there is one, or no run."""
+    from lth.audit.audit import Audit  # imports torch, which is slow
 
     audit, found = Audit(quick=arguments.quick), 0
     console = Console(highlight=False)
     for run in sorted({run for folder in arguments.folders for run in find_runs(folder)}):
         for violation in audit.of_run(run):
             found += 1
-            told = f"{violation.where}: [{violation.rule}] {violation.what}"
-            console.print(Text(told, style="red"), soft_wrap=True)
+            line = f"{violation.where}: [{violation.rule}] {violation.what}"
+            console.print(Text(line, style="red"), soft_wrap=True)
     if not audit.runs:
         folders = ", ".join(map(str, arguments.folders))
         print(f"no runs in {folders}: give folders of runs or sweeps.", file=sys.stderr)

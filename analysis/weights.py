@@ -1,5 +1,7 @@
-"""The figures of appendix F: initial weights of the survivors, how far weights move, what they
-connect. They read masks and weights from the store, and so need torch."""
+"""The figures of appendix F: initial weights of survivors, distances moved, connections, masks.
+
+They read masks and weights from the store, and therefore need torch.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,21 +13,22 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis import drawing
+from analysis.arms import TICKET
 from analysis.collect import Runs
-from analysis.drawing import Plate
-from analysis.figures import TICKET, at_densities, density_colours
+from analysis.drawing import FigureWithData
+from analysis.figures import at_densities, density_colours
 from analysis.points import LINE, points
 
 BINS = 40
 SHADES = 100
-"""Rows and columns that a heat map is drawn with at most."""
+"""The most rows and columns of a heat map."""
 
 Array = NDArray[Any]
 
 
 class Layer(NamedTuple):
-    """A prunable tensor of a ticket: values at the start and at the end, and which survive at its
-    level, and at the next (None at the last)."""
+    """A prunable tensor of a ticket: values at the start and the end of training, and which of them
+    survive at its level (`kept`) and at the next (`next`; None at the last)."""
 
     place: dict[str, object]
     start: Array
@@ -34,8 +37,8 @@ class Layer(NamedTuple):
     next: Array | None
 
 
-def initial_weights(runs: Runs) -> Plate | None:
-    """Distribution of the initial values of the weights that survive, layer by layer."""
+def initial_weights(runs: Runs) -> FigureWithData | None:
+    """Distribution of the initial values of surviving weights, for each layer."""
     reaches: dict[str, float] = {}
     rows = [row for layer in _layers(runs) for row in _histogram(layer, reaches)]
     if not rows:
@@ -51,11 +54,11 @@ def initial_weights(runs: Runs) -> Plate | None:
     drawing.side_legend(axes[0][-1], colours, "Density")
     drawing.caption(figure, found)
     figure.suptitle(str(found["experiment"].iloc[0]))
-    return Plate(figure, found)
+    return FigureWithData(figure, found)
 
 
-def distance(runs: Runs) -> Plate | None:
-    """How far weights move in training: those that survive the next pruning, and those that go."""
+def distance(runs: Runs) -> FigureWithData | None:
+    """Mean distance that weights move in training: kept by the next level, or pruned."""
     rows = [row for layer in _layers(runs, every=True) for row in _moved(layer)]
     if not rows:
         return None
@@ -69,11 +72,11 @@ def distance(runs: Runs) -> Plate | None:
         drawing.density_axis(axis, of_layer["density"])
     drawing.legend(figure, found, colour="fate", own=colours, dash="fate")
     figure.suptitle(str(found["experiment"].iloc[0]))
-    return Plate(figure, found)
+    return FigureWithData(figure, found)
 
 
-def connections(runs: Runs) -> Plate | None:
-    """How many connections units keep, incoming and outgoing, from the one with most down."""
+def connections(runs: Runs) -> FigureWithData | None:
+    """Connections that units keep, incoming and outgoing, sorted in descending order."""
     rows = [row for layer in _layers(runs) for row in _connections(layer)]
     if not rows:
         return None
@@ -89,11 +92,11 @@ def connections(runs: Runs) -> Plate | None:
     drawing.side_legend(axes[0][-1], colours, "Density")
     drawing.caption(figure, found)
     figure.suptitle(str(found["experiment"].iloc[0]))
-    return Plate(figure, found)
+    return FigureWithData(figure, found)
 
 
-def masks(runs: Runs) -> Plate | None:
-    """What the tickets of one run connect: the share of each block of weights that survives."""
+def masks(runs: Runs) -> FigureWithData | None:
+    """Masks of the tickets of one run: the density of each block of weights."""
     layers = list(_layers(runs, only_first=True))
     if not layers:
         return None
@@ -105,19 +108,19 @@ def masks(runs: Runs) -> Plate | None:
         _heat_map(axes[place], layer)
     figure.supxlabel(f"one run: {layers[0].place['run']}", fontsize="small", color="0.35")
     numbers = [layer.place | {"kept": int(layer.kept.sum())} for layer in layers]
-    return Plate(figure, pd.DataFrame(numbers))
+    return FigureWithData(figure, pd.DataFrame(numbers))
 
 
-WEIGHT_FIGURES: dict[str, Callable[[Runs], Plate | None]] = {
+WEIGHT_FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
     "appendix_f_initial": initial_weights, "appendix_f_distance": distance,
     "appendix_f_connections": connections, "appendix_f_masks": masks,
 }  # fmt: skip
 
 
 def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Iterator[Layer]:
-    """Those of the winning tickets of the last experiment, at the paper's densities or at every
-    level, of all runs or one; of runs whose weights are still in their store."""
-    from lth.audit.run_rules import opened  # torch takes a while: not before it is needed
+    """Yield the layers of the winning tickets of the last experiment, at the paper's densities or
+    at every level, of all runs or the first, as far as their weights are in the store."""
+    from lth.audit.run_rules import open_run  # imports torch, which is slow
 
     tickets = runs.levels[runs.levels["arm"] == TICKET]
     if tickets.empty:
@@ -125,7 +128,7 @@ def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Ite
     *_, (_, tickets) = tickets.groupby(["experiment", "rate"], sort=False)
     chosen = tickets if every else at_densities(tickets)
     for run, rows in list(chosen.groupby("run", sort=False))[: 1 if only_first else None]:
-        stored = opened(Path(str(run)))
+        stored = open_run(Path(str(run)))
         for row in rows.to_dict("records"):
             place = {name: row[name] for name in (*LINE, "level", "density", "run")}
             for name, (start, end, kept, later) in stored.tensors(int(row["level"])).items():
@@ -133,8 +136,8 @@ def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Ite
 
 
 def _histogram(layer: Layer, reaches: dict[str, float]) -> Iterator[dict[str, object]]:
-    """Over three standard deviations of all initial weights, those of the first seed, for each
-    share of them a row."""
+    """Yield a row for each bin of the initial weights; bins reach three standard deviations of all
+    initial weights of the layer in the first run."""
     name = str(layer.place["layer"])
     reach = reaches.setdefault(name, round(3 * float(layer.start.std()), 2))
     counts, edges = np.histogram(layer.start[layer.kept], BINS, (-reach, reach), density=True)
@@ -154,8 +157,8 @@ def _moved(layer: Layer) -> Iterator[dict[str, object]]:
 def _heat_map(axis: Axes, layer: Layer) -> None:
     kept = layer.kept.reshape(len(layer.kept), -1)
     blocks = [np.array_split(np.arange(size), min(size, SHADES)) for size in kept.shape]
-    shares = np.array([[kept[np.ix_(i, j)].mean() for j in blocks[1]] for i in blocks[0]])
-    axis.imshow(shares, cmap="magma", vmin=0, aspect="auto", interpolation="nearest")
+    densities = np.array([[kept[np.ix_(i, j)].mean() for j in blocks[1]] for i in blocks[0]])
+    axis.imshow(densities, cmap="magma", vmin=0, aspect="auto", interpolation="nearest")
     density = drawing.in_percent(float(str(layer.place["density"])))
     axis.set(title=f"{layer.place['layer']}, {density}", xlabel="Input", ylabel="Unit")
     axis.set(xticks=[], yticks=[])

@@ -1,7 +1,7 @@
-"""Where examples come from.
+"""Load examples.
 
 A loader is any importable function `(root: Path, **options) -> Source`; `root` is the data folder.
-What is downloaded lands there, once, whoever asks first.
+Downloads are kept there.
 """
 
 import gzip
@@ -27,8 +27,8 @@ from lth.training.seeds import generator
 log = logging.getLogger(__name__)
 
 
-def digits(root: Path) -> Source:  # noqa: ARG001 - comes with scikit-learn, needs no folder
-    """scikit-learn's 1,797 handwritten digits: 8x8 pixels from 0 to 16, no test set of its own."""
+def digits(root: Path) -> Source:  # noqa: ARG001 - scikit-learn has the data
+    """Load scikit-learn's 1,797 handwritten digits: 8x8 pixels in [0, 16], without a test set."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -37,10 +37,10 @@ def digits(root: Path) -> Source:  # noqa: ARG001 - comes with scikit-learn, nee
 
 
 def mnist(root: Path, name: str) -> Source:
-    """MNIST or one made like it, `name` being torchvision's (MNIST, FashionMNIST, KMNIST): from its
-    four idx files or their .gz under `root`, else downloaded.
+    """Load MNIST or a dataset of the same format from its four idx files (or .gz) under `root`;
+    download missing ones. `name`: torchvision's name (MNIST, FashionMNIST, KMNIST).
 
-    Raises LotteryError where there are neither files nor a network.
+    Raises LotteryError if files are missing and the download fails, or if a file is damaged.
     """
     folders = [root / name / "raw", root / name.lower()]
     folders += [root] if name == "MNIST" else []
@@ -68,7 +68,8 @@ def _idx_file(folders: Sequence[Path], name: str) -> Path | None:
 
 
 def _read_idx(folders: Sequence[Path], name: str) -> Tensor:
-    """An idx file: 2 zeros, a type, the number of dimensions, each as a big-endian int32; bytes."""
+    """Read an idx file: two zero bytes, a type byte, the number of dimensions in one byte, each
+    dimension as a big-endian int32, then the values as bytes."""
     path = _idx_file(folders, name)
     assert path is not None, name
     try:
@@ -77,15 +78,17 @@ def _read_idx(folders: Sequence[Path], name: str) -> Tensor:
         shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise LotteryError(f"{path} is damaged ({error}). Delete it, so that it is downloaded "
-                           "again, or put a whole copy there.") from error  # fmt: skip
+        raise LotteryError(
+            f"{path} is damaged ({error}). Delete it, so that it is downloaded again, or "
+            "replace it."
+        ) from error
     return torch.from_numpy(values.copy())
 
 
 def cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Source:
-    """CIFAR-10 or CIFAR-100, read and downloaded by torchvision.
+    """Load CIFAR-10 or CIFAR-100 with torchvision; download it if it is missing.
 
-    Raises LotteryError where it is neither there nor to be had, or damaged.
+    Raises LotteryError if the download fails or files are damaged.
     """
     from torchvision import datasets
 
@@ -99,8 +102,9 @@ def cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Source:
         try:
             read = dataset(root, train=train)
         except (OSError, EOFError, RuntimeError) as error:
-            raise LotteryError(f"{root / folder} is damaged ({error}). Delete it, so that it is "
-                               "downloaded again.") from error  # fmt: skip
+            raise LotteryError(
+                f"{root / folder} is damaged ({error}). Delete it, so that it is downloaded again."
+            ) from error
         inputs = torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous()
         return Examples(inputs, torch.tensor(read.targets))
 
@@ -108,7 +112,8 @@ def cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Source:
 
 
 def _download(root: Path, name: str, folder: Path) -> None:
-    """Into a folder aside, then file by file into place: other runs may be looking, or doing it."""
+    """Download into a temporary folder, then move each file into place: other runs may read the
+    folder, or download at the same time."""
     from torchvision import datasets
 
     try:
@@ -120,30 +125,34 @@ def _download(root: Path, name: str, folder: Path) -> None:
                 file.replace(root / folder / file.name)
     except (OSError, RuntimeError) as error:
         raise LotteryError(
-            f"no {name} under {root}/ and the download failed ({error}). Put its files in "
-            f"{root / folder}, set dataset.root or LTH_DATA to the folder that has them, or try "
-            "dataset=digits, which needs none."
+            f"no {name} under {root}/ and the download failed ({error}). Put its files into "
+            f"{root / folder}, set dataset.root or LTH_DATA to the folder that has them, or use "
+            "dataset=digits, which needs no download."
         ) from error
 
 
 def image_folder(root: Path, folder: str, channels: int) -> Source:
-    """Pictures of one size in `root/folder/train/<class>/` and, if there is one, `test/<class>/`;
-    classes are numbered by name. Decoded once, and kept beside them as a file of tensors.
+    """Load images of one size from `root/folder/train/<class>/` and, if it exists, `test/<class>/`.
+    Classes are numbered in alphabetical order. Decoded images are cached in a file beside them.
 
-    `channels`: 3 for colours, 1 for grey. Raises LotteryError where there are none, one cannot be
-    read, or sizes or classes differ.
+    `channels`: 3 (colour) or 1 (grey). Raises LotteryError if there are no images, if one cannot be
+    read, if sizes differ, or if a class of the test set has no training images.
     """
     if channels not in (1, 3):
-        raise LotteryError(f"dataset.loader.channels={channels}: 3 (colours) or 1 (grey).")
+        raise LotteryError(
+            f"dataset.loader.channels must be 3 (colour) or 1 (grey), got {channels}"
+        )
     home = root / folder
-    files = {part: sorted(_pictures(home / part)) for part in ("train", "test")}
+    files = {part: sorted(_images(home / part)) for part in ("train", "test")}
     if not files["train"]:
         raise LotteryError(
-            f"no pictures in {home}/train/<class>/. Put yours there (and in {home}/test/<class>/), "
-            "and set dataset.root or LTH_DATA, and dataset.loader.folder, so that they name it."
+            f"no images in {home}/train/<class>/. Put yours there (and in {home}/test/<class>/), "
+            "or set dataset.root (or LTH_DATA) and dataset.loader.folder to where they are."
         )
-    stamp = [(str(f.relative_to(home)), *_fingerprint(f)) for part in files.values() for f in part]
-    key = hashlib.sha256(repr((channels, stamp)).encode()).hexdigest()
+    stamps = [
+        (str(f.relative_to(home)), *_size_and_time(f)) for part in files.values() for f in part
+    ]
+    key = hashlib.sha256(repr((channels, stamps)).encode()).hexdigest()
     tensors = _cached(home / f"decoded-{key[:16]}.safetensors", lambda: _decode(files, channels))
 
     def part(name: str) -> Examples:
@@ -153,75 +162,83 @@ def image_folder(root: Path, folder: str, channels: int) -> Source:
 
 
 def _cached(file: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors in `file`; if it does not exist, those of `make`, and write it."""
     if file.is_file():
         return load_file(file)
     tensors = make()
     try:
         write_atomically(file, save(tensors), durable=False)
     except OSError as error:
-        log.warning("%s cannot be written (%s): decoded anew every time", file, error)
+        log.warning("%s cannot be written (%s): images are decoded at every start", file, error)
     return tensors
 
 
-def _pictures(part: Path) -> Iterator[Path]:
+def _images(part: Path) -> Iterator[Path]:
     endings = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm"}
     return (file for file in part.glob("*/*") if file.suffix.lower() in endings)
 
 
-def _fingerprint(file: Path) -> tuple[int, int]:
+def _size_and_time(file: Path) -> tuple[int, int]:
     status = file.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def _decode(files: dict[str, list[Path]], channels: int) -> dict[str, Tensor]:
+    """Return `<part>.inputs` and `<part>.labels` of each part that has images."""
     classes = sorted({file.parent.name for file in files["train"]})
     unknown = {file.parent.name for file in files["test"]} - set(classes)
     if unknown:
-        raise LotteryError(f"test pictures of {', '.join(sorted(unknown))}, but none to train on.")
+        names = ", ".join(sorted(unknown))
+        raise LotteryError(
+            f"test images of {names}, but no training images. Add train/<class>/ for each, or "
+            "remove the class from test/."
+        )
     tensors = {}
-    for part, pictures in files.items():
-        if pictures:
-            tensors[f"{part}.inputs"] = _stacked(pictures, channels)
-            labels = [classes.index(file.parent.name) for file in pictures]
+    for part, images in files.items():
+        if images:
+            tensors[f"{part}.inputs"] = _stacked(images, channels)
+            labels = [classes.index(file.parent.name) for file in images]
             tensors[f"{part}.labels"] = torch.tensor(labels)
     return tensors
 
 
-def _stacked(pictures: Sequence[Path], channels: int) -> Tensor:
-    """uint8 (pictures, channels, height, width)."""
-    decoded = [_pixels(file, channels) for file in pictures]
-    (height, width), first = decoded[0].shape[:2], pictures[0]
-    for file, pixels in zip(pictures, decoded, strict=True):
+def _stacked(images: Sequence[Path], channels: int) -> Tensor:
+    """Return the pixels of images as uint8 (n, channels, height, width)."""
+    decoded = [_pixels(file, channels) for file in images]
+    (height, width), first = decoded[0].shape[:2], images[0]
+    for file, pixels in zip(images, decoded, strict=True):
         if pixels.shape[:2] != (height, width):
             raise LotteryError(
-                f"{file} has {pixels.shape[1]}x{pixels.shape[0]} pixels, {first} {width}x{height}: "
-                "one size is wanted."
+                f"all images must have one size: {file} has {pixels.shape[1]}x{pixels.shape[0]} "
+                f"pixels, {first} has {width}x{height}. Resize them."
             )
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
 
 
 def _pixels(file: Path, channels: int) -> NDArray[np.uint8]:
-    """(height, width, channels)."""
+    """Return the pixels of one image as uint8 (height, width, channels)."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as picture:
-            pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"))
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     except (OSError, UnidentifiedImageError) as error:
-        raise LotteryError(
-            f"{file} cannot be read ({error}). Delete it or put it right."
-        ) from error
+        raise LotteryError(f"{file} cannot be read ({error}). Delete or replace it.") from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def noise(root: Path, shape: Sequence[int], classes: int, examples: int, test: int) -> Source:  # noqa: ARG001
-    """Made up: a faint random picture for each class under noise. For `smoke=true`."""
+    """Make up examples for `smoke=true`: a faint random pattern for each class, under noise.
+
+    `shape`: (channels, height, width) of one input. `examples`, `test`: the number of each; `test`
+    is 0 for no test set.
+    """
     random = generator(0, "noise")
     patterns = torch.randint(0, 16, (classes, *shape), generator=random)
 
     def part(count: int) -> Examples:
         labels = torch.arange(count) % classes
-        blur = torch.randint(0, 240, (count, *shape), generator=random)
-        return Examples((patterns[labels] + blur).to(torch.uint8), labels)
+        pixels = torch.randint(0, 240, (count, *shape), generator=random)
+        return Examples((patterns[labels] + pixels).to(torch.uint8), labels)
 
     return Source(part(examples), part(test) if test else None, 255)

@@ -1,9 +1,10 @@
-"""The exceptions that a person sees."""
+"""The exceptions that reach the user."""
 
 
 class LotteryError(Exception):
-    """What was given, what is allowed, where, and what to do: shown without a traceback."""
+    """An error with its remedy, shown without a traceback. The message says what was given, what is
+    allowed, where, and what to do."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; what it was doing is saved."""
+    """The run was told to stop, and its progress is saved."""

@@ -1,8 +1,8 @@
 """The paper's networks, and which of their weights can be pruned.
 
-A model is any `nn.Module` class called as `Model(shape, classes, **options)`, with `shape` that of
-one input, (channels, height, width). It initialises itself from torch's global generator, which
-`fresh` seeds and gives back untouched: so any module works as it is.
+A model is any `nn.Module` class that is called as `Model(shape, classes, **options)`, `shape` being
+the (channels, height, width) of one input. It draws its initial weights from torch's global
+generator, which `fresh` seeds and restores, so that any module works unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ LayerType = Literal["conv", "linear", "output", "shortcut"]
 
 
 class LeNet(nn.Sequential):
-    """Fully connected layers of the given widths, ReLU between them (paper, figure 2)."""
+    """Fully connected layers of the given widths, with ReLU between them (paper, figure 2)."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class LeNet(nn.Sequential):
 
 
 class Conv(nn.Sequential):
-    """Pairs of 3x3 convolutions, each pair followed by a 2x2 pool, then fully connected layers:
-    Conv-2, Conv-4 and Conv-6 have one, two and three pairs (paper, figure 2)."""
+    """Pairs of 3x3 convolutions, each followed by a 2x2 pool, then fully connected layers: Conv-2,
+    Conv-4 and Conv-6 have one, two and three pairs (paper, figure 2)."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class Conv(nn.Sequential):
 
 
 class LeNet5(nn.Sequential):
-    """LeCun et al. 1998 with ReLU and max pooling: 5x5 convolutions of 6 (padded) and 16 channels,
-    then 120 and 84 units."""
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling: 5x5 convolutions with 6 (padded) and
+    16 channels, then fully connected layers of 120 and 84 units."""
 
     def __init__(self, shape: Sequence[int], classes: int, dropout: float = 0.0) -> None:
         depth, height, width = shape
@@ -74,9 +74,9 @@ class LeNet5(nn.Sequential):
 
 
 class VGG(nn.Sequential):
-    """3x3 convolutions with batch norm in stages of `channels[stage]`, `convolutions[stage]` times,
-    a 2x2 pool between stages, the mean over what area is left, one linear layer (paper, figure 2).
-    """
+    """VGG for CIFAR (paper, figure 2): stages of `convolutions[stage]` 3x3 convolutions with batch
+    norm and `channels[stage]` channels, a 2x2 pool between stages, average pooling, one linear
+    layer."""
 
     def __init__(
         self,
@@ -97,13 +97,14 @@ class VGG(nn.Sequential):
 
 
 class ResNet(nn.Sequential):
-    """He et al. 2016 for CIFAR, of `depth` 6 n + 2 layers (20, 32, 56): three stages of n blocks,
-    16, 32 and 64 channels wide. The paper's ResNet-18 is that of depth 20."""
+    """ResNet for CIFAR (He et al. 2016) of `depth` = 6 n + 2 layers: three stages of n blocks with
+    16, 32 and 64 channels. The paper's ResNet-18 has depth 20. Raises ValueError for other depths.
+    """
 
     def __init__(self, shape: Sequence[int], classes: int, depth: int) -> None:
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
-            raise ValueError(f"depth={depth}: 6 n + 2 layers are wanted: 8, 14, 20, 32, 44, 56")
+            raise ValueError(f"depth must be 6 n + 2 (8, 14, 20, 32, 44, 56, ...), got {depth}")
         stages = [(16, 16, 1), (16, 32, 2), (32, 64, 2)]
         layers = [
             block
@@ -119,8 +120,8 @@ class ResNet(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with batch norm, and the input added to them: as it is, or through a 1x1
-    projection where the size changes."""
+    """Two 3x3 convolutions with batch norm, to whose output the input is added: unchanged, or
+    through a 1x1 projection if the size changes."""
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -136,27 +137,28 @@ class Block(nn.Module):
 
 
 class Projection(nn.Conv2d):
-    """A convolution that is of the type `shortcut`."""
+    """A convolution of the layer type `shortcut`."""
 
 
 class Mean(nn.Module):
-    """The mean over height and width: (n, channels, height, width) to (n, channels)."""
+    """Average pooling over height and width: (n, channels, height, width) to (n, channels)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
 
 
 def conv3x3(inside: int, outside: int, stride: int = 1) -> nn.Conv2d:
-    """Without a bias: batch norm follows."""
+    """Return a 3x3 convolution without bias, to be followed by batch norm."""
     return nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False)
 
 
 def fully_connected(
     size: int, widths: Sequence[int], classes: int, dropout: float
 ) -> list[nn.Module]:
-    """Linear layers from `size` over `widths` to `classes`; ReLU and dropout between them."""
+    """Return linear layers from `size` inputs over `widths` to `classes`, with ReLU and dropout
+    (probability `dropout`; 0: none) between them. Raises ValueError if `size` < 1."""
     if size < 1:
-        raise ValueError("pooling leaves nothing of inputs of this size")
+        raise ValueError("inputs are too small: pooling leaves no area")
     layers: list[nn.Module] = []
     for inside, outside in pairwise((size, *widths)):
         layers += [nn.Linear(inside, outside), nn.ReLU()]
@@ -165,8 +167,8 @@ def fully_connected(
 
 
 def glorot(module: nn.Module, scale: float = 1.0) -> None:
-    """Gaussian Glorot weights, standard deviation `scale` x sqrt(2 / (fan in + fan out)), and zero
-    biases (figure 2)."""
+    """Draw Gaussian Glorot weights, of standard deviation `scale` x sqrt(2 / (fan in + fan out)),
+    and set biases to zero (paper, figure 2)."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.xavier_normal_(module.weight, gain=scale)
         if module.bias is not None:
@@ -174,16 +176,16 @@ def glorot(module: nn.Module, scale: float = 1.0) -> None:
 
 
 def fresh(build: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
-    """The model on the CPU, with initial weights drawn from `generator` alone."""
+    """Return a new model on the CPU, with initial weights drawn from the seed of `generator`."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator.initial_seed())
         return build()
 
 
 def prunable(model: nn.Module) -> dict[str, LayerType]:
-    """The type of each prunable tensor: weights of convolutions and linear layers, never biases or
-    normalisation. The output layer is the last linear one in order of definition; a `Projection` is
-    a shortcut."""
+    """Return the layer type of each prunable tensor by name. The weights of convolutions and linear
+    layers are prunable; biases and normalisation are not. The output layer is the last linear layer
+    in order of definition; a `Projection` is a shortcut."""
     kinds: dict[type, LayerType] = {nn.Conv2d: "conv", nn.Linear: "linear", Projection: "shortcut"}
     found: dict[str, LayerType] = {
         f"{name}.weight": kind
@@ -196,5 +198,5 @@ def prunable(model: nn.Module) -> dict[str, LayerType]:
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy, on the CPU, of all parameters and buffers."""
+    """Return a copy, on the CPU, of all parameters and buffers by name."""
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

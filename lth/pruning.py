@@ -1,7 +1,7 @@
-"""Which weights go: criteria score them (one small function each), `keep` drops the lowest.
+"""Pruning criteria: functions that score weights; the lowest scores are pruned.
 
-A criterion is any importable function `(Evidence, **options) -> Scores`; the lowest scores are
-pruned. Selecting knows nothing of criteria: it counts, pool by pool.
+A criterion is any importable function `(ScoringInputs, **options) -> Scores`. The scores have the
+shapes of the weights. `lth.training.selection` picks the lowest, whatever the criterion.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,118 +18,121 @@ from lth.training.selection import Scores
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a criterion may look at; tensors by name, prunable ones only, on the CPU."""
+class ScoringInputs:
+    """The inputs of a criterion. Tensors by name, prunable ones only, on the CPU."""
 
     weights: Mapping[str, Tensor]
-    """The weights to be scored: those at the end of a training, or at initialisation."""
+    """The weights to score: at the end of a training, or at initialisation."""
     initial: Mapping[str, Tensor]
     """The weights the network started from."""
     mask: Mask
-    """What has survived so far."""
+    """The survivors so far, True = kept. Scores of pruned weights are ignored."""
     generator: torch.Generator
-    """The source of any randomness, of this seed and level."""
+    """The source of random draws, seeded for this seed and level."""
     model: Callable[[], nn.Module]
-    """A network of one's own with the weights to be scored, those pruned so far being 0."""
+    """Return a new network with the weights to score; weights pruned so far are 0."""
     examples: Callable[[], Part]
-    """The training part, on the device of the model."""
+    """Return the training examples, on the device of the model."""
 
 
-def magnitude(evidence: Evidence) -> Scores:
-    """|w|: the paper's criterion (section 2); large_final of Zhou et al. 2019."""
-    return {name: w.abs() for name, w in evidence.weights.items()}
+def magnitude(inputs: ScoringInputs) -> Scores:
+    """|w|: the criterion of the paper (section 2); `large_final` of Zhou et al. 2019."""
+    return {name: w.abs() for name, w in inputs.weights.items()}
 
 
-def random(evidence: Evidence) -> Scores:
-    """Uniform noise: every surviving weight is as likely to go as any other."""
+def random(inputs: ScoringInputs) -> Scores:
+    """Uniform noise: every surviving weight is equally likely to be pruned."""
     return {
-        name: torch.rand(w.shape, dtype=torch.float64, generator=evidence.generator)
-        for name, w in evidence.weights.items()
+        name: torch.rand(w.shape, dtype=torch.float64, generator=inputs.generator)
+        for name, w in inputs.weights.items()
     }
 
 
-def _score(evidence: Evidence, formula: Callable[[Tensor, Tensor], Tensor]) -> Scores:
-    return {name: formula(w, evidence.initial[name]) for name, w in evidence.weights.items()}
+def _score(inputs: ScoringInputs, formula: Callable[[Tensor, Tensor], Tensor]) -> Scores:
+    """Return `formula(final, initial)` of each tensor."""
+    return {name: formula(w, inputs.initial[name]) for name, w in inputs.weights.items()}
 
 
-def small_final(evidence: Evidence) -> Scores:
-    """-|w_f| (Zhou et al. 2019, as all down to large_final_same_sign)."""
-    return _score(evidence, lambda final, _: -final.abs())
+def small_final(inputs: ScoringInputs) -> Scores:
+    """-|w_f| (Zhou et al. 2019)."""
+    return _score(inputs, lambda final, _: -final.abs())
 
 
-def large_init(evidence: Evidence) -> Scores:
-    """|w_i|."""
-    return _score(evidence, lambda _, initial: initial.abs())
+def large_init(inputs: ScoringInputs) -> Scores:
+    """|w_i| (Zhou et al. 2019)."""
+    return _score(inputs, lambda _, initial: initial.abs())
 
 
-def small_init(evidence: Evidence) -> Scores:
-    """-|w_i|."""
-    return _score(evidence, lambda _, initial: -initial.abs())
+def small_init(inputs: ScoringInputs) -> Scores:
+    """-|w_i| (Zhou et al. 2019)."""
+    return _score(inputs, lambda _, initial: -initial.abs())
 
 
-def large_init_large_final(evidence: Evidence, alpha: float) -> Scores:
-    """min(alpha |w_f|, |w_i|): large at both ends."""
-    return _score(
-        evidence, lambda final, initial: torch.minimum(alpha * final.abs(), initial.abs())
-    )
+def large_init_large_final(inputs: ScoringInputs, alpha: float) -> Scores:
+    """min(alpha |w_f|, |w_i|) (Zhou et al. 2019). `alpha`: a factor > 0."""
+    return _score(inputs, lambda final, initial: torch.minimum(alpha * final.abs(), initial.abs()))
 
 
-def magnitude_increase(evidence: Evidence) -> Scores:
-    """|w_f| - |w_i|."""
-    return _score(evidence, lambda final, initial: final.abs() - initial.abs())
+def magnitude_increase(inputs: ScoringInputs) -> Scores:
+    """|w_f| - |w_i| (Zhou et al. 2019)."""
+    return _score(inputs, lambda final, initial: final.abs() - initial.abs())
 
 
-def movement(evidence: Evidence) -> Scores:
-    """|w_f - w_i|."""
-    return _score(evidence, lambda final, initial: (final - initial).abs())
+def movement(inputs: ScoringInputs) -> Scores:
+    """|w_f - w_i| (Zhou et al. 2019)."""
+    return _score(inputs, lambda final, initial: (final - initial).abs())
 
 
-def large_final_same_sign(evidence: Evidence) -> Scores:
-    """max(0, w_f w_i / |w_i|): large at the end, and of the sign it started with."""
-    return _score(evidence, lambda final, initial: (final * initial.sign()).clamp(min=0))
+def large_final_same_sign(inputs: ScoringInputs) -> Scores:
+    """max(0, w_f w_i / |w_i|): |w_f| where the sign is still the initial one, else 0 (Zhou et al.
+    2019)."""
+    return _score(inputs, lambda final, initial: (final * initial.sign()).clamp(min=0))
 
 
-def snip(evidence: Evidence, per_class: int) -> Scores:
-    """|w dL/dw| on `per_class` training examples of each class (Lee et al. 2019)."""
-    model = evidence.model()
-    weights = _prunable(model, evidence)
-    loss = _loss(model, _sample(evidence, per_class))
+def snip(inputs: ScoringInputs, per_class: int) -> Scores:
+    """|w dL/dw| on `per_class` >= 1 training examples of each class (SNIP, Lee et al. 2019)."""
+    model = inputs.model()
+    weights = _prunable(model, inputs)
+    loss = _loss(model, _sample(inputs, per_class))
     gradients = torch.autograd.grad(loss, list(weights.values()))
     return _times(weights, gradients, Tensor.abs)
 
 
-def grasp(evidence: Evidence, per_class: int, temperature: float) -> Scores:
-    """w Hg, with H the Hessian of the loss and g its gradient in the survivors (Wang et al. 2020):
-    those whose removal hurts the flow of gradients least go first. Logits are divided by
-    `temperature`, more than 0."""
+def grasp(inputs: ScoringInputs, per_class: int, temperature: float) -> Scores:
+    """w Hg, with H the Hessian of the loss and g its gradient, 0 for pruned weights (GraSP, Wang et
+    al. 2020). Weights whose removal reduces the gradient flow least are pruned first.
+
+    `per_class` >= 1: training examples of each class. `temperature` > 0: logits are divided by it.
+    """
     if temperature <= 0:
-        raise LotteryError(f"pruning.criterion.temperature={temperature}: more than 0 is wanted.")
-    model = evidence.model()
-    weights = _prunable(model, evidence)
-    loss = _loss(model, _sample(evidence, per_class), temperature)
+        raise LotteryError(f"pruning.criterion.temperature must be > 0, got {temperature}")
+    model = inputs.model()
+    weights = _prunable(model, inputs)
+    loss = _loss(model, _sample(inputs, per_class), temperature)
     tensors = list(weights.values())
     gradients = torch.autograd.grad(loss, tensors, create_graph=True)
-    survive = [evidence.mask[name].to(loss.device) for name in weights]
+    survive = [inputs.mask[name].to(loss.device) for name in weights]
     pairs = zip(gradients, survive, strict=True)
     flow = sum(((g.detach() * g * alive).sum() for g, alive in pairs), torch.zeros(()))
     return _times(weights, torch.autograd.grad(flow, tensors), lambda score: score)
 
 
-def synflow(evidence: Evidence) -> Scores:
-    """|w dR/dw|, R the sum of the outputs for an input of ones with every parameter replaced by its
-    absolute value (Tanaka et al. 2020): no data. In float64, as products of layers overflow."""
-    model = evidence.model().double().eval()
+def synflow(inputs: ScoringInputs) -> Scores:
+    """|w dR/dw|, with R the sum of the outputs for an input of ones after every parameter was
+    replaced by its absolute value (SynFlow, Tanaka et al. 2020). No data are used. Computed in
+    float64: products over many layers overflow float32."""
+    model = inputs.model().double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.abs_()
-    weights = _prunable(model, evidence)
-    ones = torch.ones_like(evidence.examples().stored.inputs[:1], dtype=torch.float64)
+    weights = _prunable(model, inputs)
+    ones = torch.ones_like(inputs.examples().stored.inputs[:1], dtype=torch.float64)
     gradients = torch.autograd.grad(model(ones).sum(), list(weights.values()))
     return _times(weights, gradients, Tensor.abs)
 
 
-def _prunable(model: nn.Module, evidence: Evidence) -> dict[str, Tensor]:
-    return {name: model.get_parameter(name) for name in evidence.weights}
+def _prunable(model: nn.Module, inputs: ScoringInputs) -> dict[str, Tensor]:
+    return {name: model.get_parameter(name) for name in inputs.weights}
 
 
 def _loss(model: nn.Module, examples: Examples, temperature: float = 1.0) -> Tensor:
@@ -139,21 +142,18 @@ def _loss(model: nn.Module, examples: Examples, temperature: float = 1.0) -> Ten
 def _times(
     weights: Mapping[str, Tensor], factors: tuple[Tensor, ...], form: Callable[[Tensor], Tensor]
 ) -> Scores:
+    """Return `form(weight x factor)` of each tensor, on the CPU."""
     products = zip(weights.items(), factors, strict=True)
     return {name: form(weight.detach() * factor).cpu() for (name, weight), factor in products}
 
 
-def _sample(evidence: Evidence, per_class: int) -> Examples:
-    """So many training examples of each class (all where there are fewer), drawn at random."""
+def _sample(inputs: ScoringInputs, per_class: int) -> Examples:
+    """Draw `per_class` training examples of each class at random; all of a class with fewer."""
     if per_class < 1:
-        raise LotteryError(f"pruning.criterion.per_class={per_class}: 1 or more are wanted.")
-    part = evidence.examples()
+        raise LotteryError(f"pruning.criterion.per_class must be >= 1, got {per_class}")
+    part = inputs.examples()
     labels = part.labels
-    order = torch.randperm(len(labels), generator=evidence.generator)
+    order = torch.randperm(len(labels), generator=inputs.generator)
     drawn = labels.cpu()[order]
     picked = [order[drawn == label][:per_class] for label in drawn.unique()]
     return part.at(torch.cat(picked).to(labels.device))
-
-
-CHANGES = (movement, magnitude_increase)
-"""Criteria of what training has changed: at initialisation they know nothing."""

@@ -1,8 +1,8 @@
-"""A ticket as one file, and in anybody's torch code.
+"""A ticket as one file, for use in any torch code.
 
 ticket = load_ticket("ticket.safetensors")
-model = ticket.model()        # plain torch: the starting weights, pruned ones 0
-ticket.put_into(other)        # or into a network of your own with the same tensors
+model = ticket.model()        # a plain torch module: starting weights, pruned weights 0
+ticket.put_into(other)        # or load it into a network with the same tensors
 """
 
 import json
@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lth.engine.build import Inputs
+from lth.engine.build import Builder
 from lth.errors import LotteryError
-from lth.experiment.nodes import Final, Training, canonical
-from lth.experiment.settings import Target
+from lth.experiment.nodes import Final, Training
+from lth.experiment.targets import Target, canonical
 from lth.store.files import write_atomically, writing
 from lth.training import masks
 from lth.training.masks import Mask
@@ -27,8 +27,14 @@ PARTS = ("start", "mask", "final")
 
 @dataclass(frozen=True)
 class Ticket:
-    """Weights at the start and at the end, by name; `mask`: True = kept; `about`: where it comes
-    from, with its network."""
+    """A winning ticket, or the network of another arm.
+
+    Args:
+        start: parameters and buffers at the start of its training, by name.
+        mask: bool tensors of the prunable parameters, True = kept.
+        final: parameters and buffers at the end of its training.
+        about: where it comes from: network, recipe, seed, level, digest of its training.
+    """
 
     start: dict[str, Tensor]
     mask: Mask
@@ -36,16 +42,22 @@ class Ticket:
     about: dict[str, Any]
 
     def model(self) -> nn.Module:
-        """Its network as a plain module, ready to be trained."""
+        """Return its network as a plain module, ready to be trained."""
         own = self.about["network"]
-        built: nn.Module = Target(**own["model"])(tuple(own["shape"]), own["classes"])
+        target = Target(own["model"]["name"], own["model"]["options"], own["model"].get("code"))
+        built: nn.Module = target(tuple(own["shape"]), own["classes"])
         return self.put_into(built)
 
     def put_into(self, model: nn.Module) -> nn.Module:
-        """Load the starting weights into `model`, pruned ones as 0, which no optimiser of torch's
-        will move: hooks zero their gradients (a deep copy has none: call this again for one). Those
-        of a ticket with frozen weights keep their values, as far as weight decay lets them. Raises
-        RuntimeError where tensors do not fit."""
+        """Load the starting weights into `model`, with pruned weights 0, and return it.
+
+        Hooks set the gradients of pruned weights to 0, so that no elementwise optimiser moves
+        them. A deep copy has no hooks: call this again for one. Pruned weights of a ticket with
+        frozen weights keep their values, unless weight decay moves them.
+
+        Raises:
+            RuntimeError: the tensors of `model` have other names or shapes.
+        """
         frozen = self.about["pruned"] == "frozen"
         model.load_state_dict(self.start if frozen else masks.apply(self.start, self.mask))
         for name, kept in self.mask.items():
@@ -54,17 +66,23 @@ class Ticket:
         return model
 
 
-def save_ticket(file: Path, level: int, training: Training, inputs: Inputs) -> None:
-    """Write that of a stored training, which is a `level` of its run. Raises Damaged, and
-    LotteryError where its weights are gone from the store or the file cannot be written."""
+def save_ticket(file: Path, level: int, training: Training, build: Builder) -> None:
+    """Write the ticket of a stored training, at a `level` of its run, to a file.
+
+    Raises:
+        Damaged: a file of the store was changed.
+        LotteryError: its weights are no longer stored, or the file cannot be written.
+    """
     network = training.recipe.network
-    if not inputs.store.has_weights(training):
-        raise LotteryError(f"{inputs.store.root}: it does not have the weights of {training}. Run "
-                           "its run once more with the store that it was made in.")  # fmt: skip
+    if not build.store.has_weights(training):
+        raise LotteryError(
+            f"{build.store.root} does not have the weights of {training}. Run its run once more "
+            "with the store in which it was made."
+        )
     parts: dict[str, dict[str, Tensor]] = {
-        "start": inputs.weights(training.weights, network),
-        "mask": inputs.mask_of(training),
-        "final": inputs.weights(Final(training), network),
+        "start": build.weights(training.weights, network),
+        "mask": build.stored_mask(training),
+        "final": build.weights(Final(training), network),
     }
     about = {
         "network": canonical(network), "recipe": canonical(training.recipe),
@@ -77,7 +95,8 @@ def save_ticket(file: Path, level: int, training: Training, inputs: Inputs) -> N
 
 
 def load_ticket(file: str | Path) -> Ticket:
-    """What `save_ticket` has written. Raises LotteryError for any other file."""
+    """Return the ticket in a file that `save_ticket` has written. Raises LotteryError for any
+    other file."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     try:
         with safe_open(str(file), "pt") as stored:
@@ -87,6 +106,7 @@ def load_ticket(file: str | Path) -> Ticket:
                 part, _, name = key.partition("/")
                 parts[part][name] = stored.get_tensor(key)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        mend = "Make one: python -m analysis export RUN"
-        raise LotteryError(f"{file}: no ticket of lth ({error}). {mend}") from error
+        raise LotteryError(
+            f"{file} is not a ticket of lth ({error}). Make one: python -m analysis export RUN"
+        ) from error
     return Ticket(**parts, about=about)

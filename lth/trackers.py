@@ -1,14 +1,13 @@
-"""What a run records, given to TensorBoard, MLflow or Weights & Biases as well.
+"""Pass the records of a run on to TensorBoard, MLflow or Weights & Biases.
 
-    python -m lth.tracking RUN_FOLDER    follows a run, or passes on one that has ended
+    python -m lth.trackers RUN_FOLDER    follow a run, or pass on one that has ended
 
-That is a process of its own, which reads the files of the run: a tracker that is slow, hangs or
-breaks costs the run nothing. What it says is in tracker.log.
+This is a separate process that reads the files of the run: a tracker that is slow, hangs or fails
+does not affect the run. Its output is in tracker.log.
 """
 
 import argparse
 import csv
-import json
 import logging
 import math
 import os
@@ -25,43 +24,40 @@ from typing import Any, Literal, Protocol, cast
 
 from lth.errors import LotteryError
 from lth.experiment.results import Evaluation
-from lth.experiment.settings import Target
+from lth.experiment.targets import Target
 from lth.runs.records import LEVEL_COLUMNS
-from lth.store.locks import is_abandoned
+from lth.runs.signals import SIGNALS
+from lth.runs.status import read_status
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 WAIT_SECONDS = 30.0
-"""How long a run that has ended waits for its tracker to have read all."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""How long a run that has ended waits for its tracker to finish."""
 ROOT = Path(__file__).parents[1]
-PACKAGES = {
-    "lth.trackers.TensorBoard": "tensorboard",
-    "lth.trackers.MLflow": "mlflow",
-    "lth.trackers.WandB": "wandb",
-}
+PACKAGES = ("tensorboard", "mlflow", "wandb")
+"""Packages that the built-in trackers need; each tracker has the id of its package."""
 OF_LEVELS = tuple(c for c in LEVEL_COLUMNS if c not in ("level", "cached", "training"))
 OF_CURVES = Evaluation._fields[1:]
 Points = Sequence[tuple[int, Mapping[str, float]]]
-"""(step, numbers by name)."""
+"""(step, values by name)."""
 
 
 class Tracker(Protocol):
-    """Made with the options of its YAML in conf/tracker/, then told of one run."""
+    """A tracker of one run, made with the options of its YAML in conf/tracker/."""
 
     def begin(self, folder: Path, settings: Mapping[str, object]) -> None:
-        """`settings`: those that decide results, by dotted name (`lth.experiment.settings.identity`)."""
+        """Start. `settings`: the settings that decide results, by dotted name."""
 
     def log(self, axis: str, points: Points) -> None:
-        """`axis`: what steps count, `level` or, for a level's curve, `iteration`."""
+        """Record points. `axis`: the unit of steps, `level` or (curve of a level) `iteration`."""
 
     def end(self, state: str) -> None:
-        """The run has come to this state."""
+        """Finish. `state`: the state of the run, e.g. `finished`, `failed` or `killed`."""
 
 
 class TensorBoard:
-    """Event files in `folder`; by default in the run's own, for `tensorboard --logdir multirun`."""
+    """Event files in `folder`; by default in `tensorboard/` in the folder of the run."""
 
     def __init__(self, folder: str | None = None) -> None:
         self._folder = folder
@@ -88,10 +84,10 @@ class TensorBoard:
 
 
 class MLflow:
-    """One MLflow run in `experiment` at `uri`: a database file, or the address of a server."""
+    """An MLflow run in `experiment` at `uri`: a database file or the address of a server."""
 
     BATCH = 1000
-    """The most that one request may hold."""
+    """The most metrics that one request may hold."""
 
     def __init__(self, uri: str, experiment: str) -> None:
         self._uri, self._experiment = uri, experiment
@@ -101,13 +97,12 @@ class MLflow:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        with FileLock(
-            Path(tempfile.gettempdir()) / f"lth-mlflow-{os.getuid()}.lock"
-        ):  # the first makes tables
-            self._client = MlflowClient(self._uri)
-            found = self._client.get_experiment_by_name(self._experiment)
+        lock = Path(tempfile.gettempdir()) / f"lth-mlflow-{os.getuid()}.lock"
+        with FileLock(lock):  # the first client creates the tables, which fails when done twice
+            self._client = client = MlflowClient(self._uri)
+            found = client.get_experiment_by_name(self._experiment)
             experiment = (
-                found.experiment_id if found else self._client.create_experiment(self._experiment)
+                found.experiment_id if found else client.create_experiment(self._experiment)
             )
         self._run = self._client.create_run(experiment, run_name=_name(folder)).info.run_id
         parameters = [Param(name, str(value)) for name, value in settings.items()]
@@ -128,11 +123,11 @@ class MLflow:
 
 
 class WandB:
-    """One run of Weights & Biases; `offline` writes to `folder`, for `wandb sync` later."""
+    """A run of Weights & Biases in `project`; `offline` writes to `folder`, for `wandb sync`."""
 
     def __init__(self, project: str, mode: Literal["offline", "online"], folder: str) -> None:
         if mode not in ("offline", "online"):
-            raise ValueError(f"tracker.mode={mode}: offline or online")
+            raise ValueError(f"mode must be offline or online, got {mode}")
         self._project, self._mode, self._folder = project, mode, Path(folder)
 
     def begin(self, folder: Path, settings: Mapping[str, object]) -> None:
@@ -160,14 +155,15 @@ class WandB:
 
 
 def _name(folder: Path) -> str:
-    """As in 2026-11-21/17-30-16/3."""
+    """Return the name of a run, e.g. 2026-11-21/17-30-16/3."""
     parts = folder.resolve().parts
     return "/".join(parts[parts.index("multirun") + 1 :] if "multirun" in parts else parts[-3:])
 
 
 @contextmanager
 def tracked(tracker: Target | None, folder: Path) -> Iterator[None]:
-    """A tracker beside the run that is recorded in `folder`; none is none."""
+    """Run a tracker process beside the run that is recorded in `folder`. Does nothing if `tracker`
+    is None."""
     if tracker is None:
         yield
         return
@@ -184,6 +180,7 @@ def tracked(tracker: Target | None, folder: Path) -> Iterator[None]:
 
 
 def _start(folder: Path) -> "subprocess.Popen[bytes]":
+    """Start the process of this module that follows the run in `folder`."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     with (folder / "tracker.log").open("w") as output:
         return subprocess.Popen(
@@ -192,11 +189,12 @@ def _start(folder: Path) -> "subprocess.Popen[bytes]":
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # Ctrl-C must not reach it
         )
 
 
 def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Wait until the tracker has ended; kill it after `WAIT_SECONDS`."""
     try:
         failed = process.wait(WAIT_SECONDS) != 0
     except subprocess.TimeoutExpired:
@@ -204,32 +202,37 @@ def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> None:
         process.kill()
         process.wait()
     if failed:
-        again = f"python -m lth.tracking {folder}"
-        log.warning("the tracker did not end well, see tracker.log; to repeat it: %s", again)
+        again = f"python -m lth.trackers {folder}"
+        log.warning("the tracker failed, see tracker.log; to run it again: %s", again)
 
 
 def follow(tracker: Tracker, folder: Path) -> None:
-    """Pass on what there is of a run and what comes, until it has ended, or its process has."""
-    tracker.begin(folder, _status(folder)["identity"])
+    """Pass on what a run has recorded and what it will record, until it has ended."""
+    tracker.begin(folder, read_status(folder)["identity"])
     passed = set[tuple[str, str]]()
-    done = -1
+    done = None
     while True:
-        alone, status = is_abandoned(folder / "claim"), _status(folder)
-        ended = alone or status["state"] != "running"
-        if ended or status["done"] != done:
-            done = status["done"]
-            for axis, level, points in _points(folder):
-                if (axis, level) not in passed:
-                    tracker.log(axis, points)
-                    passed.add((axis, level))
+        status = read_status(folder)
+        ended = status["state"] != "running"
+        if ended or status.get("done") != done:
+            done = status.get("done")
+            _pass_on(tracker, folder, passed)
         if ended:
             break
-        time.sleep(LOOK_SECONDS)
-    tracker.end("killed" if status["state"] == "running" else status["state"])
+        time.sleep(POLL_SECONDS)
+    tracker.end(status["state"])
+
+
+def _pass_on(tracker: Tracker, folder: Path, passed: set[tuple[str, str]]) -> None:
+    """Pass on the levels and curves that are not among `passed`, and add them to it."""
+    for axis, level, points in _points(folder):
+        if (axis, level) not in passed:
+            tracker.log(axis, points)
+            passed.add((axis, level))
 
 
 def _points(folder: Path) -> Iterator[tuple[str, str, Points]]:
-    """Axis, level and points of each level and of each level's curve that is recorded."""
+    """Yield (axis, level, points) for each recorded level and for its curve."""
     for row in _rows(folder / "levels.csv"):
         yield "level", row["level"], [(int(row["level"]), _numbers(row, OF_LEVELS, "level/{}"))]
     curves: dict[str, list[tuple[int, Mapping[str, float]]]] = {}
@@ -247,50 +250,55 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 
 def _numbers(row: Mapping[str, str], columns: Sequence[str], name: str) -> dict[str, float]:
+    """Return the values of some columns that are not empty; `name` formats a column into a name."""
     numbers = {name.format(column): float(row[column] or "nan") for column in columns}
     return {name: number for name, number in numbers.items() if not math.isnan(number)}
 
 
-def _status(folder: Path) -> dict[str, Any]:
-    status: dict[str, Any] = json.loads((folder / "run.json").read_bytes())
-    return status
-
-
 def check_tracker(tracker: Target | None) -> None:
-    """Raise LotteryError unless what the tracker needs is installed, and its options are its."""
+    """Raise LotteryError if the package of the tracker is not installed, or its options are wrong.
+    Does nothing if `tracker` is None."""
     if tracker is None:
         return
-    package = PACKAGES.get(tracker.path)
-    if package and find_spec(package) is None:
+    package = tracker.name
+    if package in PACKAGES and find_spec(package) is None:
         raise LotteryError(
-            f"tracker={package}: {package} is not installed. pip install -e '.[{package}]', or "
-            "tracker=none."
+            f"tracker={package}: {package} is not installed. Install it (pip install -e "
+            f"'.[{package}]'), or use tracker=none."
         )
     try:
         tracker()
     except (TypeError, ValueError) as error:
-        raise LotteryError(f"tracker: {tracker.path} cannot be made ({error}).") from error
+        raise LotteryError(
+            f"tracker: {tracker.name} does not accept its options ({error}). Correct them; "
+            "conf/tracker/ has the built-in ones."
+        ) from error
 
 
 def main(folder: Path) -> None:
     """Follow the run in `folder` with the tracker of its settings."""
-    if os.getsid(0) == os.getpid():  # beside a run: it ends when that has
+    beside_a_run = os.getsid(0) == os.getpid()
+    if beside_a_run:  # signals to the run must not end it early
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         os.nice(10)
-    while "spec" not in _status(folder):
-        if is_abandoned(folder / "claim"):
-            return  # refused before it began
-        time.sleep(LOOK_SECONDS)
+    while "spec" not in (status := read_status(folder)):
+        if status["state"] != "running":
+            if beside_a_run:
+                return  # the run was refused
+            sys.exit(f"{folder}: no run is recorded here. Name the folder of a run.")
+        time.sleep(POLL_SECONDS)
     sys.path.insert(0, str(Path.cwd()))
-    settings = _status(folder)["spec"].get("tracker")
+    settings = status["spec"].get("tracker")
     if settings is None:
-        sys.exit(f"{folder}: it was run with tracker=none. Run it again with tracker=tensorboard, "
-                 "mlflow or wandb: what is stored is not trained again.")  # fmt: skip
+        sys.exit(
+            f"{folder}: this run has tracker=none. Run it again with tracker=tensorboard, mlflow "
+            "or wandb; stored trainings are not repeated."
+        )
     follow(Target(**settings)(), folder)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m lth.tracking", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lth.trackers", description=main.__doc__)
     parser.add_argument("folder", type=Path)
     main(parser.parse_args().folder)

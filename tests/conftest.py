@@ -11,7 +11,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from lth.engine.build import Builder
 from lth.engine.engine import Engine
+from lth.engine.maker import Maker
+from lth.engine.monitor import Watch
 from lth.experiment.config import from_config
 from lth.experiment.settings import Spec
 from lth.store.store import Store
@@ -80,17 +83,28 @@ def tiny(composed: Composer) -> Composer:
     return lambda *overrides: composed(*TINY, *overrides)
 
 
+def engine_on(
+    store: Path, watch: Watch | None = None, *, pack: int = 1, backend: str = "auto"
+) -> Engine:
+    """Return an engine with a fresh view of a store: another process, as far as it can tell."""
+    build = Builder(Store(store), store.parent / "data", torch.device("cpu"))
+    return Engine(Maker(build, 1, backend, watch or Watch()), pack)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return Engine(Store(tmp_path / "store"), torch.device("cpu"), tmp_path / "data")
+    """An engine on an empty store."""
+    return engine_on(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store and a sweep of four arms, with lines."""
+    """A folder with a store and a sweep of four arms with a probe."""
     folder = tmp_path_factory.mktemp("clean")
-    words = [sys.executable, str(ROOT / "run.py"), "-m", *TINY, "store=store",
-             "rewind=init,reinit,shuffled,frozen", "probe=connectivity", "probe.points=3",
-             "hydra.sweep.dir=sweep"]  # fmt: skip
+    words = [
+        sys.executable, str(ROOT / "run.py"), "-m", *TINY, "store=store",
+        "rewind=init,reinit,shuffled,frozen", "probe=connectivity", "probe.points=3",
+        "hydra.sweep.dir=sweep",
+    ]  # fmt: skip
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
     return folder

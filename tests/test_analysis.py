@@ -1,9 +1,6 @@
 """From hand-written run folders to the numbers that are plotted."""
 
-import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,34 +11,30 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
-from rich.console import Console, RenderableType
 
 from analysis import figures
 from analysis.__main__ import main
-from analysis.collect import arm_name, collect
-from analysis.drawing import Plate
+from analysis.collect import collect
+from analysis.drawing import FigureWithData
 from analysis.points import points
-from analysis.status import overview, summary
-from analysis.tables import level_tables
-from lth.runs.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS, sealed
-from lth.runs.status import read_statuses
-from lth.store.files import checksum
-from lth.store.locks import Claims
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS
 
 DENSITIES = [1.0, 0.5, 0.25]
 
 
 def write_run(
     folder: Path, *, seed: int, kind: str = "init", rate: float = 50.0, levels: int = 3,
-    shift: float = 0.0, settings: Mapping[str, Any] = MappingProxyType({}),
+    shift: float = 0.0, arm: str = "", label: str = "",
+    settings: Mapping[str, Any] = MappingProxyType({}),
     **status: Any,  # noqa: ANN401 - any JSON value
 ) -> None:  # fmt: skip
-    """A run whose accuracies are 0.9 - 0.01 x level + shift, and iterations 100 x (level + 1)."""
+    """Write a run with accuracies 0.9 - 0.01 x level + shift and early stops 100 x (level + 1).
+    `arm`, `label`: names of the arm and the rate, by default those of `kind` and `rate`."""
     folder.mkdir(parents=True)
     identity = {
         "seed": seed, "rewind.kind": "init", "rewind.draw": 0, "rewind.iteration": 0,
         "rewind.survivors": "rewind" if kind == "init" else kind, "rewind.pruned": "zero",
-        "pruning.criterion.path": "lth.pruning.magnitude", "pruning.at": "end",
+        "pruning.criterion.name": "magnitude", "pruning.criterion.code": None, "pruning.at": "end",
         "pruning.mode": "iterative", "pruning.scope": "layerwise", "pruning.rounds": 1,
         "rewind.shuffle": False,
         "pruning.rate": rate, "pruning.rates": None, "pruning.conv_rate": rate,
@@ -50,7 +43,9 @@ def write_run(
     }  # fmt: skip
     content = {
         "state": "finished", "overrides": [f"seed={seed}"], "done": levels, "trained": levels,
-        "groups": {"model": "lenet_300_100", "dataset": "digits"},
+        "groups": {"model": "lenet_300_100", "dataset": "digits"}, "preset": None,
+        "arm": arm or {"init": "winning ticket", "reinit": "random reinit"}[kind],
+        "rate": label or f"{rate:g} %",
         "identity": identity | dict(settings),
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(content | status))
@@ -71,35 +66,33 @@ def write_csv(file: Path, header: Any, rows: list[list[Any]]) -> None:  # noqa: 
     file.write_text("\n".join(",".join(map(str, row)) for row in [header, *rows]) + "\n")
 
 
+def write_sweep(folder: Path) -> None:
+    """Write three seeds of two arms; the last reinit run has only reached level 1."""
+    for seed, shift in enumerate((0.0, 0.03, 0.09)):
+        write_run(folder / f"{seed}", seed=seed, shift=shift)
+        levels, state = (2, "running") if seed == 2 else (3, "finished")
+        write_run(folder / f"{seed + 3}", seed=seed, kind="reinit", shift=-0.1, levels=levels,
+                  state=state)  # fmt: skip
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Three seeds of two arms; the last reinit run has reached level 1 only."""
-    for seed, shift in enumerate((0.0, 0.03, 0.09)):
-        write_run(tmp_path / f"{seed}", seed=seed, shift=shift)
-        levels, state = (2, "running") if seed == 2 else (3, "finished")
-        folder = tmp_path / f"{seed + 3}"
-        write_run(folder, seed=seed, kind="reinit", shift=-0.1, levels=levels, state=state)
+    write_sweep(tmp_path)
     return tmp_path
 
 
 def lines(axis: Axes) -> dict[str, list[tuple[float, float]]]:
-    """The plotted points of each line that has any, by colour, from the largest x down."""
+    """Return the points of each line that has any, by colour, in descending order of x."""
     drawn = [(str(line.get_color()), np.asarray(line.get_xydata())) for line in axis.get_lines()]
     return {
         colour: sorted(map(tuple, xy.tolist()), reverse=True) for colour, xy in drawn if len(xy)
     }
 
 
-def printed(*things: RenderableType) -> str:
-    console = Console(width=200, file=io.StringIO())
-    console.print(*things)
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
-
-
-def numbers(plate: Plate | None) -> pd.DataFrame:
-    """What a figure shows, by quantity, arm and level."""
-    assert plate is not None
-    return plate.numbers.set_index(["quantity", "arm", "level"]).sort_index()
+def numbers(drawn: FigureWithData | None) -> pd.DataFrame:
+    """Return the numbers of a figure by quantity, arm and level."""
+    assert drawn is not None
+    return drawn.numbers.set_index(["quantity", "arm", "level"]).sort_index()
 
 
 def test_the_numbers_are_means_and_ranges_over_seeds_with_their_runs(sweep: Path) -> None:
@@ -119,9 +112,9 @@ def test_the_numbers_are_means_and_ranges_over_seeds_with_their_runs(sweep: Path
 
 
 def test_what_is_drawn_are_these_numbers(sweep: Path) -> None:
-    plate = figures.figure4(collect([sweep]))
-    assert plate is not None
-    axis = plate.figure.axes[1]
+    drawn = figures.figure4(collect([sweep]))
+    assert drawn is not None
+    axis = drawn.figure.axes[1]
     ticket, reinit = lines(axis).values()
     assert ticket == [pytest.approx(p) for p in [(1.0, 0.94), (0.5, 0.93), (0.25, 0.92)]]
     assert reinit == [pytest.approx(p) for p in [(1.0, 0.8), (0.5, 0.79), (0.25, 0.78)]]
@@ -132,35 +125,36 @@ def test_what_is_drawn_are_these_numbers(sweep: Path) -> None:
 
 
 def test_density_runs_from_100_percent_on_the_left_on_a_log_axis(sweep: Path) -> None:
-    plate = figures.figure4(collect([sweep]))
-    assert plate is not None
-    axis = plate.figure.axes[0]
+    drawn = figures.figure4(collect([sweep]))
+    assert drawn is not None
+    axis = drawn.figure.axes[0]
     assert axis.get_xscale() == "log"
     left, right = axis.get_xlim()
     assert left > 1.0 > 0.25 > right
     assert axis.xaxis.get_major_formatter()(0.5, 0) == "50%"
 
 
-def caption(plate: Plate | None) -> str:
-    assert plate is not None
-    return plate.figure.legends[0].get_title().get_text().replace("\n", " ")
+def caption(drawn: FigureWithData | None) -> str:
+    assert drawn is not None
+    return drawn.figure.legends[0].get_title().get_text().replace("\n", " ")
 
 
 def test_incomplete_levels_are_named(sweep: Path) -> None:
     runs = collect([sweep])
     assert caption(figures.figure4(runs)) == (
         "mean and range from minimum to maximum, "
-        "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; rings: fewer than the arm's most"
+        "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; "
+        "rings: fewer repetitions than elsewhere on the line"
     )
     assert any("killed, with 2 levels so far" in problem for problem in runs.problems)
 
 
-def test_arms_with_different_n_say_so_and_complete_ones_say_n(sweep: Path) -> None:
-    told = caption(figures.figure4(collect([sweep / name for name in "01234"])))
-    assert "random reinit 2, winning ticket 3" in told
-    assert "rings" not in told
-    told = caption(figures.figure4(collect([sweep / name for name in "012"])))
-    assert told == "mean and range from minimum to maximum, n = 3"
+def test_the_caption_has_n_or_the_n_of_each_arm(sweep: Path) -> None:
+    text = caption(figures.figure4(collect([sweep / name for name in "01234"])))
+    assert "random reinit 2, winning ticket 3" in text
+    assert "rings" not in text
+    text = caption(figures.figure4(collect([sweep / name for name in "012"])))
+    assert text == "mean and range from minimum to maximum, n = 3"
 
 
 def test_a_level_that_is_missing_breaks_the_line(sweep: Path) -> None:
@@ -173,23 +167,10 @@ def test_a_level_that_is_missing_breaks_the_line(sweep: Path) -> None:
     assert np.isnan(gap["mean"])
 
 
-def test_draws_of_one_ticket_are_one_result(sweep: Path) -> None:
-    for name, source in (("7", "0"), ("8", "3")):
-        write_run(sweep / name, seed=0, kind="init" if source == "0" else "reinit")
-        run = sweep / name / "run.json"
-        run.write_text(run.read_text().replace('"rewind.draw": 0', '"rewind.draw": 1'))
-    drawn = sweep / "8" / "levels.csv"
-    for level in (1, 2):  # level 0 is the dense network whatever the draw
-        drawn.write_text(drawn.read_text().replace(f"reinit-0-{level}", f"another-0-{level}"))
-    counts = points(collect([sweep]).levels, "early_stop_iteration").set_index(["arm", "level"])
-    assert counts.loc["winning ticket", "n"].tolist() == [3, 3, 3]
-    assert counts.loc["random reinit", "n"].tolist() == [3, 4, 3]
-
-
 def test_curves_are_drawn_at_the_papers_densities(sweep: Path) -> None:
-    plate = figures.figure3(collect([sweep]))
-    assert plate is not None
-    ticket, reinit = plate.figure.axes
+    drawn = figures.figure3(collect([sweep]))
+    assert drawn is not None
+    ticket, reinit = drawn.figure.axes
     labels = [text.get_text() for text in reinit.get_legend().get_texts()]  # type: ignore[union-attr]
     assert labels == ["100.0 %", "50.0 %"]  # 25 % is far from any of them
     ends = [points[0] for points in lines(ticket).values()]
@@ -207,17 +188,17 @@ def test_curves_have_the_points_at_which_every_run_was_tested(sweep: Path) -> No
 
 def test_a_rate_has_panels_for_its_own_arms(sweep: Path) -> None:
     write_run(sweep / "8", seed=0, rate=20.0)
-    plate = figures.figure3(collect([sweep]))
-    assert plate is not None
-    assert [axis.get_title() for axis in plate.figure.axes] == [
+    drawn = figures.figure3(collect([sweep]))
+    assert drawn is not None
+    assert [axis.get_title() for axis in drawn.figure.axes] == [
         "lenet_300_100 on digits\nwinning ticket, 20 % a level",
         "lenet_300_100 on digits\nwinning ticket, 50 % a level",
         "lenet_300_100 on digits\nrandom reinit, 50 % a level",
     ]
-    assert all(axis.get_lines() for axis in plate.figure.axes)
+    assert all(axis.get_lines() for axis in drawn.figure.axes)
 
 
-def test_accuracy_on_the_way_is_read_where_all_were_tested_last(sweep: Path) -> None:
+def test_accuracy_during_training_is_read_where_all_were_tested_last(sweep: Path) -> None:
     for run in "012":
         status = sweep / run / "run.json"
         status.write_text(status.read_text().replace("lenet_300_100", "resnet18"))
@@ -229,85 +210,10 @@ def test_accuracy_on_the_way_is_read_where_all_were_tested_last(sweep: Path) -> 
 
 def test_figures_take_the_experiments_that_have_their_arms(sweep: Path) -> None:
     assert figures.figure1(collect([sweep])) is None
-    random = {"pruning.criterion.path": "lth.pruning.random", "pruning.at": "init"}
-    write_run(sweep / "8", seed=0, settings=random)
+    random = {"pruning.criterion.name": "random", "pruning.at": "init"}
+    write_run(sweep / "8", seed=0, settings=random, arm="random mask")
     found = numbers(figures.figure1(collect([sweep])))
     assert set(found.index.get_level_values("arm")) == {"winning ticket", "random mask"}
-
-
-def test_barriers_are_the_highest_error_less_the_mean_of_the_ends(sweep: Path) -> None:
-    run = sweep / "0"
-    errors = [(0.0, 0.9), (0.5, 0.6), (1.0, 0.8)]
-    rows = [[1, 0.5, 100, share, 0.3, accuracy] for share, accuracy in errors]
-    write_csv(run / "connectivity.csv", LINE_COLUMNS, rows)
-    status = json.loads((run / "run.json").read_text())
-    status["tables"] = {"connectivity.csv": checksum((run / "connectivity.csv").read_bytes())}
-    (run / "run.json").write_text(json.dumps(status))
-    found = numbers(figures.connectivity(collect([sweep])))
-    assert found["mean"].tolist() == pytest.approx([0.4 - 0.15])
-    assert found.index.get_level_values("arm") == ["winning ticket, apart from 100"]
-
-
-def test_a_repeated_run_counts_once(sweep: Path) -> None:
-    before = collect([sweep])
-    write_run(sweep / "9", seed=0)
-    after = collect([sweep])
-    assert len(after.levels) == len(before.levels)
-    assert len(after.curves(after.levels)) == len(before.curves(before.levels))
-
-
-def test_runs_that_disagree_are_reported(sweep: Path) -> None:
-    write_run(sweep / "9", seed=0, shift=0.5)
-    levels = sweep / "9" / "levels.csv"
-    levels.write_text(levels.read_text().replace("init-0-2-50.0", "another"))
-    assert any("disagree" in problem for problem in collect([sweep]).problems)
-
-
-@pytest.mark.parametrize(("file", "content"), [
-    ("run.json", "{"), ("run.json", "{}"), ("run.json", "[]"),
-    ("levels.csv", "level\n0\n"), ("levels.csv", ""), ("metrics.csv", "x\n"),
-])  # fmt: skip
-def test_a_damaged_run_is_reported_and_the_rest_drawn(sweep: Path, file: str, content: str) -> None:
-    (sweep / "1" / file).write_text(content)
-    runs = collect([sweep])
-    assert any(str(sweep / "1") in problem for problem in runs.problems)
-    assert runs.levels["run"].nunique() == 5
-
-
-@pytest.mark.parametrize("file", ["run.json", "levels.csv", "metrics.csv"])
-def test_a_changed_digit_in_what_a_run_wrote_is_never_drawn(tmp_path: Path, file: str) -> None:
-    tables = ("levels.csv", "metrics.csv")
-    for seed in (0, 1):
-        run = tmp_path / f"{seed}"
-        write_run(run, seed=seed)
-        status = json.loads((run / "run.json").read_text())
-        status["tables"] = {name: checksum((run / name).read_bytes()) for name in tables}
-        (run / "run.json").write_text(json.dumps(sealed(status)))
-    assert collect([tmp_path]).problems == []
-    text = (tmp_path / "1" / file).read_text()
-    (tmp_path / "1" / file).write_text(text.replace("0", "1", 1))
-    runs = collect([tmp_path])
-    assert runs.levels["run"].unique() == [str(tmp_path / "0")]
-    assert f"{tmp_path / '1'}: left out ({file} is not as it was written" in runs.problems[0]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="reading as somebody else needs root")
-def test_a_folder_that_cannot_be_read_is_told() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for seed in (0, 1):
-            write_run(folder / f"{seed}", seed=seed)
-        folder.chmod(0o755)
-        (folder / "1").chmod(0)
-        try:
-            os.seteuid(65534)
-            runs, (picture, states) = collect([folder]), overview([folder])
-        finally:
-            os.seteuid(0)
-    assert runs.levels["run"].nunique() == 1
-    assert any(problem.startswith(f"{folder / '1'}: left out") for problem in runs.problems)
-    assert states == {"finished", "unreadable"}
-    assert "1 (): unreadable" in printed(picture)
 
 
 def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:
@@ -318,29 +224,20 @@ def test_rates_share_a_picture_and_other_settings_do_not(sweep: Path) -> None:
     assert set(runs.levels["experiment"]) == {
         "lenet_300_100 on digits, lr 0.1", "lenet_300_100 on digits, lr 0.2",
     }  # fmt: skip
-    plate = figures.settings(runs)
-    assert plate is not None
-    assert [text.get_text() for text in plate.figure.legends[0].get_texts()][:2] == [
+    drawn = figures.settings(runs)
+    assert drawn is not None
+    assert [text.get_text() for text in drawn.figure.legends[0].get_texts()][:2] == [
         "lr 0.1", "lr 0.2"
     ]  # fmt: skip
 
 
-def test_lists_of_rates_are_named_by_their_ends_where_that_tells_them_apart(sweep: Path) -> None:
-    lists = [[5, 20, 50, 80, 99], [5, 20, 60, 80, 98.5], [5, 20, 60, 90, 98.5], [1, 2]]
-    for number, rates in enumerate(lists):
-        write_run(sweep / f"{9 + number}", seed=0, settings={"pruning.rates": rates})
-    assert set(collect([sweep]).levels["rate"]) == {
-        "50 %", "5, 20, ..., 99 %", "5, 20, 60, 80, 98.5 %", "5, 20, 60, 90, 98.5 %", "1, 2 %",
-    }  # fmt: skip
-
-
-def test_an_arm_with_a_rate_of_its_own_is_told_by_its_name_alone(sweep: Path) -> None:
+def test_an_arm_with_a_rate_of_its_own_is_listed_by_its_name_alone(sweep: Path) -> None:
     own = {"pruning.mode": "one_shot", "pruning.rates": [5, 50]}
-    write_run(sweep / "9", seed=0, settings=own)
-    plate = figures.figure4(collect([sweep]))
-    assert plate is not None
-    told = [text.get_text() for text in plate.figure.legends[0].get_texts()]
-    assert told == ["winning ticket", "random reinit", "one-shot"]
+    write_run(sweep / "9", seed=0, settings=own, arm="one-shot", label="5, 50 %")
+    drawn = figures.figure4(collect([sweep]))
+    assert drawn is not None
+    names = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+    assert names == ["winning ticket", "random reinit", "one-shot"]
 
 
 def analysis(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -364,86 +261,3 @@ def test_the_command_writes_a_table_and_figures_with_their_numbers(
     }  # fmt: skip
     assert analysis(monkeypatch, "figures", sweep / "nowhere") == 1
     assert "give folders of runs" in capsys.readouterr().err
-
-
-def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:
-    text = printed(*level_tables(collect([sweep]).levels))
-    assert "94.00±4.50" in text
-    assert text.index("winning") < text.index("random")
-    assert "random reinit 50 % 2 to 3" in text
-
-
-def test_a_summary_tells_every_failure_with_its_reason(sweep: Path) -> None:
-    write_run(sweep / "7", seed=7, state="failed", error="pruning.rate=[0]: more than 0")
-    text = printed(summary(sweep, read_statuses(sweep)))
-    assert "1 failed, 5 finished, 1 killed" in text  # says running, and nobody holds its claim
-    assert "killed: run the same command again" in text
-    assert "failed 7 (seed=7): pruning.rate=[0]: more than 0" in text
-
-
-TICKET = {
-    "pruning.criterion.path": "lth.pruning.magnitude", "pruning.at": "end",
-    "pruning.mode": "iterative", "pruning.rounds": 1, "rewind.shuffle": False,
-    "rewind.kind": "init",
-    "rewind.iteration": 0, "rewind.survivors": "rewind", "rewind.pruned": "zero",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("changes", "name"), [
-    ({}, "winning ticket"),
-    ({"rewind.survivors": "reinit"}, "random reinit"),
-    ({"pruning.mode": "one_shot"}, "one-shot"),
-    ({"pruning.mode": "one_shot", "rewind.survivors": "reinit"}, "one-shot, random reinit"),
-    ({"pruning.criterion.path": "lth.pruning.random", "pruning.at": "init"}, "random mask"),
-    ({"pruning.criterion.path": "lth.pruning.large_init"}, "large init"),
-    ({"pruning.criterion.path": "mine.score"}, "mine.score"),
-    ({"pruning.criterion.path": "lth.pruning.snip", "pruning.at": "init",
-      "pruning.mode": "one_shot", "rewind.shuffle": True}, "snip at init, shuffled"),
-    ({"pruning.at": "init"}, "magnitude at init, level by level"),
-    ({"rewind.kind": "late", "rewind.iteration": 500}, "late rewinding from 500"),
-    ({"rewind.kind": "late", "rewind.iteration": 500, "rewind.survivors": "reinit"},
-     "late rewinding from 500, random reinit"),
-    ({"rewind.kind": "finetune"}, "fine-tuning"),
-    ({"rewind.pruned": "frozen"}, "pruned weights frozen"),
-    ({"pruning.rounds": 100, "pruning.at": "init", "pruning.mode": "one_shot"},
-     "magnitude at init, 100 rounds"),
-])  # fmt: skip
-def test_arms_are_named_by_what_they_change(changes: dict[str, object], name: str) -> None:
-    assert arm_name(TICKET | changes) == name
-
-
-def test_a_criterion_with_several_options_is_several_arms(sweep: Path) -> None:
-    for number, per_class in enumerate((10, 20)):
-        write_run(sweep / f"snip{number}", seed=0)
-        run = sweep / f"snip{number}" / "run.json"
-        own = f'"pruning.criterion.options.per_class": {per_class}, "pruning.criterion.path"'
-        text = run.read_text().replace('"pruning.criterion.path"', own)
-        run.write_text(text.replace("lth.pruning.magnitude", "lth.pruning.snip"))
-    arms = set(collect([sweep]).levels["arm"])
-    assert {"snip, per class 10", "snip, per class 20"} < arms
-    (sweep / "snip1" / "run.json").unlink()
-    assert "snip" in set(collect([sweep]).levels["arm"])
-
-
-def test_status_tells_of_every_sweep_where_it_stands(
-    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_run(sweep / "7", seed=7, state="failed", error="pruning.rate=0: more than 0 is wanted")
-    monkeypatch.setattr("sys.argv", ["analysis", "status", str(sweep)])
-    assert main() == 1
-    told = capsys.readouterr().out
-    assert f"{sweep}: 1 failed, 5 finished, 1 killed" in told
-    assert "7 (seed=7): failed, pruning.rate=0: more than 0 is wanted" in told
-    assert "0 (seed=0)" not in told
-    monkeypatch.setattr("sys.argv", ["analysis", "status", str(sweep / "0"), "--watch"])
-    assert main() == 0
-
-
-def test_a_run_whose_claim_is_held_runs(sweep: Path) -> None:
-    claim = Claims(sweep / "5").acquire("claim")
-    assert claim is not None
-    states = {path.name: status["state"] for path, status in read_statuses(sweep)}
-    assert states["5"] == "running"
-    (sweep / "5" / "claim").unlink()
-    states = {path.name: status["state"] for path, status in read_statuses(sweep)}
-    assert states["5"] == "killed"

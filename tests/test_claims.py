@@ -1,23 +1,21 @@
-"""The paper's numbers against measured ones: what is computed, and when a claim counts."""
+"""The rules that compute the numbers of claims, intervals and verdicts."""
 
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import judge, judged, winners
-from analysis.collect import collect
-from analysis.measured import RULES, Claim, _end, paper_claims, sample
-from tests.test_analysis import analysis, write_run
+from analysis.measured import RULES, _end, sample
+from analysis.paper import Claim, paper_claims
+from analysis.verdicts import judge
+from analysis.winners import winners
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
 
 
 def rows(arm: str, stops: list[list[float]], accuracies: list[list[float]]) -> pd.DataFrame:
-    """Of one arm: for each seed, the early stops and the accuracies of levels 0 to 3."""
+    """Return the rows of one arm, from early stops and accuracies of levels 0 to 3 of each seed."""
     return pd.DataFrame(
         {
             "experiment": "LeNet", "arm": arm, "rate": "20 %", "seed": seed, "level": level,
@@ -52,8 +50,10 @@ ALL = pd.concat([TICKETS, REINITS, RANDOM])
 
 
 def claim(rule: str, **changes: Any) -> Claim:  # noqa: ANN401 - fields of a claim
-    """At 50 %, or, where `depth` is given, of runs down to there."""
-    usual = Claim("id", "lenet", rule, "winning ticket", None, 50.0, None, "=", 1.0, "", "", "", 0)
+    """Return a claim at 50 % or, with `depth`, about runs down to that density."""
+    usual = Claim(
+        "id", "lenet", "", rule, "winning ticket", None, 50.0, None, "=", 1.0, "", "", "", 0
+    )
     at_a_place = "depth" not in changes
     return usual._replace(density=50.0 if at_a_place else None)._replace(**changes)
 
@@ -219,28 +219,6 @@ def test_a_level_that_gains_in_all_seeds_is_the_best_of_them() -> None:
     assert found.verdict == "reproduced"
 
 
-def test_what_departs_from_the_protocol_stands_in_the_title(tmp_path: Path) -> None:
-    own = {"model.options.widths": [300, 100], "optimizer.path": "torch.optim.AdamW",
-           "optimizer.options.weight_decay": 0.01, "training.iterations": 50_000}  # fmt: skip
-    mnist = {"model": "lenet_300_100", "dataset": "mnist"}
-    write_run(tmp_path / "0", seed=0, rate=20.0, settings=own, groups=mnist)
-    titles = {found.experiment for found in judged(collect([tmp_path]).levels)}
-    departures = "learning rate 0.1 for 0.0012, optimizer AdamW for Adam, weight decay 0.01 for 0"
-    assert titles == {f"lenet_300_100 on mnist, 20 % a level (not the paper's: {departures})"}
-
-
-def test_lists_of_rates_are_the_papers_where_each_prunes_the_dense_network(tmp_path: Path) -> None:
-    own = {"model.options.widths": [300, 100], "pruning.rates": [50, 50]}
-    mnist = {"model": "lenet_300_100", "dataset": "mnist"}
-    write_run(tmp_path / "0", seed=0, rate=20.0, settings=own, groups=mnist)
-    assert list(judged(collect([tmp_path]).levels)) == []
-    plain = {"model.options.widths": [300, 100]}
-    write_run(tmp_path / "1", seed=0, rate=20.0, settings=plain, groups=mnist)
-    assert {found.experiment.partition(" a level")[0] for found in judged(
-        collect([tmp_path]).levels
-    )} == {"lenet_300_100 on mnist, 20 %"}  # fmt: skip
-
-
 def test_a_density_near_the_papers_is_the_papers() -> None:
     found = judge("", sample(TICKETS), claim("earlier_until", value=20.9, **IN_PERCENT))
     assert found.measured == pytest.approx(20)
@@ -259,40 +237,3 @@ def test_a_level_wins_that_is_as_accurate_in_no_more_iterations() -> None:
     assert found["random reinit"].tolist() == [False, False, False]
     lenient = winners(ALL, epsilon=0.01).set_index(["arm", "level"])["wins"]
     assert lenient["random reinit"].tolist() == [False, True, False]
-
-
-def test_the_papers_networks_are_known_by_their_settings(tmp_path: Path) -> None:
-    own = {"model.options.widths": [300, 100], "optimizer.path": "torch.optim.Adam"}
-    mnist = {"model": "lenet_300_100", "dataset": "mnist"}
-    for seed in range(3):
-        write_run(tmp_path / f"{seed}", seed=seed, rate=20.0, settings=own, groups=mnist)
-        write_run(tmp_path / f"other{seed}", seed=seed, rate=50.0, settings=own, groups=mnist)
-    verdicts = {found.claim.id: found for found in judged(collect([tmp_path]).levels)}
-    assert verdicts.keys() == {found.id for found in paper_claims() if found.network == "lenet"}
-    assert verdicts["struct-total-LeNet-300-100"].measured == 1000
-    assert math.isnan(verdicts["lenet-reinit-acc"].measured)
-
-
-def test_ladders_at_other_rates_are_not_averaged(tmp_path: Path) -> None:
-    own = {"model.options.widths": [300, 100], "optimizer.path": "torch.optim.Adam"}
-    mnist = {"model": "lenet_300_100", "dataset": "mnist"}
-    one_shot = {**own, "pruning.mode": "one_shot"}
-    grid = {**one_shot, "pruning.rates": [5, 10]}
-    for seed in range(3):
-        write_run(tmp_path / f"{seed}", seed=seed, rate=20.0, settings=one_shot, groups=mnist)
-        write_run(tmp_path / f"g{seed}", seed=seed, rate=20.0, settings=grid, groups=mnist, shift=1)
-    found = [v for v in judged(collect([tmp_path]).levels) if v.claim.id == "lenet-oneshot-acc-hi"]
-    assert len({verdict.experiment for verdict in found}) == 2
-    assert "5, 10 % a level" in found[1].experiment
-
-
-def test_the_command_tells_and_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for seed in range(3):
-        write_run(tmp_path / f"{seed}", seed=seed)
-    assert analysis(monkeypatch, "claims", tmp_path, "--out", tmp_path / "claims.csv") == 0
-    told = capsys.readouterr().out
-    assert "no claims to test" in told
-    assert "smallest winning density" in told
-    assert analysis(monkeypatch, "claims", tmp_path / "nowhere") == 1

@@ -1,10 +1,10 @@
-"""Durations, missing values and smoke: what happens between the YAMLs and the Spec."""
+"""Durations, derived rates and smoke: the steps between the YAMLs and the Spec."""
 
 import pytest
 
 from lth.errors import LotteryError
-from lth.experiment.settings import identity, per_level, rules
-from lth.experiment.smoke import shrunk
+from lth.experiment.recipe import identity, level_rate, rules
+from lth.experiment.smoke import for_smoke
 from tests.conftest import Composer
 
 
@@ -37,7 +37,7 @@ def test_every_duration_can_be_in_epochs(composed: Composer) -> None:
 
 def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:
     spec = composed("pruning.final_density=0.002", "pruning.levels=28")
-    assert (1 - per_level(spec.pruning) / 100) ** 28 == pytest.approx(0.002)
+    assert (1 - level_rate(spec.pruning) / 100) ** 28 == pytest.approx(0.002)
     same = composed("pruning.final_density=0.1", "pruning.levels=1")
     assert identity(same)["pruning.rate"] == 90
     assert identity(same)["pruning.output_rate"] == 90
@@ -45,12 +45,12 @@ def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:
 
 def test_smoke_shrinks_sizes_and_keeps_every_choice(composed: Composer) -> None:
     whole = composed("preset=resnet18_warmup")
-    small = shrunk(whole)
+    small = for_smoke(whole)
     assert small.training.iterations == 8
     assert small.optimizer.schedule.milestones == (5, 6)
     assert small.optimizer.schedule.warmup == 5
     assert small.pruning.levels == 2
-    assert small.dataset.loader.path == "lth.datasets.noise"
+    assert small.dataset.loader.name == "noise"
     assert (small.model, small.dataset.shape) == (whole.model, whole.dataset.shape)
     assert small.optimizer.options == whole.optimizer.options
     assert small.pruning.scope == "global"
@@ -58,16 +58,17 @@ def test_smoke_shrinks_sizes_and_keeps_every_choice(composed: Composer) -> None:
 
 def test_smoke_keeps_the_rates_that_all_levels_would_have_had(composed: Composer) -> None:
     whole = composed("pruning.final_density=0.01", "pruning.levels=20")
-    rates = [rules(spec.pruning)[0].rates for spec in (whole, shrunk(whole))]
+    rates = [rules(spec.pruning)[0].rates for spec in (whole, for_smoke(whole))]
     assert rates[1] == pytest.approx(rates[0])
-    late = shrunk(composed("rewind=late", "rewind.iteration=599"))
+    late = for_smoke(composed("rewind=late", "rewind.iteration=599"))
     assert late.rewind.iteration == 7
-    listed = shrunk(composed("pruning.rates=[10,20,30]"))
+    listed = for_smoke(composed("pruning.rates=[10,20,30]"))
     assert listed.pruning.rates == (10, 20)
 
 
-def test_an_epoch_without_a_batch_is_refused_in_the_words_that_were_typed(
-    composed: Composer,
-) -> None:
-    with pytest.raises(LotteryError, match=r"training\.batch_size=1100: 1077 examples are left"):
+def test_an_epoch_without_a_batch_is_refused_before_it_is_converted(composed: Composer) -> None:
+    message = (
+        r"training\.batch_size must be at most the number of training examples, 1077 .*got 1100"
+    )
+    with pytest.raises(LotteryError, match=message):
         composed("training.iterations=5ep", "training.batch_size=1100")

@@ -1,3 +1,5 @@
+"""Split, preprocessing, order of batches and augmentation."""
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,7 +28,7 @@ def parts(made: Source, **changes: object) -> Data:
 
 
 def inputs_of(part: Part) -> Tensor:
-    """All of them, as a network sees them."""
+    """Return all inputs, preprocessed."""
     return torch.cat([block.examples().inputs for block in part.blocks(7)])
 
 
@@ -73,17 +75,17 @@ def test_unit_and_raw() -> None:
     assert 0 <= unit.min() < unit.max() <= 1
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"test": 0}, "no test set of its own"),
-    ({"validation": 80}, "nothing to train on"),
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"test": 0}, r"dataset\.test must be >= 1 .* without a test set of its own, got 0"),
+    ({"validation": 80}, r"less than the 100 examples, got 20 \+ 80: nothing would be left"),
 ])  # fmt: skip
-def test_impossible_splits_are_refused(changes: dict[str, int], says: str) -> None:
-    with pytest.raises(LotteryError, match=says):
+def test_impossible_splits_are_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(LotteryError, match=message):
         parts(source(), **changes)
 
 
-def test_a_test_set_of_its_own_is_used_and_not_split_again() -> None:
-    with pytest.raises(LotteryError, match="its own test set"):
+def test_a_test_set_of_the_source_is_used_unsplit() -> None:
+    with pytest.raises(LotteryError, match=r"dataset\.test must be 0 .* its own test set, got 20"):
         parts(source(with_test=True))
     made = parts(source(with_test=True), test=0)
     assert len(made.test) == 100
@@ -109,7 +111,7 @@ def test_a_batch_depends_on_seed_and_iteration_alone() -> None:
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:
-    with pytest.raises(LotteryError, match=r"training\.batch_size=24"):
+    with pytest.raises(LotteryError, match=r"training\.batch_size must be at most .* 23, got 24"):
         BatchOrder(0, 23, 24, CPU)
 
 
@@ -117,7 +119,7 @@ PICTURES = torch.arange(1.0, 2 * 3 * 5 * 7 + 1).view(2, 3, 5, 7)
 
 
 def crops(picture: torch.Tensor, border: int) -> list[torch.Tensor]:
-    """Every window of the picture's size in its zero-padded self, plain and mirrored."""
+    """Return every window of the original size in the zero-padded picture, plain and mirrored."""
     _, height, width = picture.shape
     wide = torch.zeros(3, height + 2 * border, width + 2 * border)
     wide[:, border : border + height, border : border + width] = picture

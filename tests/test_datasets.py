@@ -1,4 +1,4 @@
-"""Loaders: what is read, what is refused, what lands where."""
+"""Loaders: what they read, what they refuse, where downloads go."""
 
 import gzip
 import os
@@ -75,7 +75,7 @@ def test_a_download_is_put_in_place_whole(tmp_path: Path, monkeypatch: pytest.Mo
     assert [folder.name for folder in tmp_path.iterdir()] == ["MNIST"]
 
 
-def test_no_mnist_and_no_network_says_what_to_do(
+def test_the_error_for_no_mnist_and_no_network_names_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_route(*_: object, **__: object) -> None:
@@ -97,7 +97,7 @@ def test_datasets_like_mnist_have_folders_of_their_own(tmp_path: Path, name: str
 
 
 class Torchvisions:
-    """In place of torchvision's CIFAR10, which checks what it reads against its own sums."""
+    """A stand-in for torchvision's CIFAR10, which compares files with its own checksums."""
 
     online = True
     base_folder = "cifar"
@@ -147,8 +147,8 @@ def test_a_download_that_failed_is_tried_again(
     assert datasets.cifar(tmp_path, "CIFAR10").train.labels.tolist() == [0, 1, 2, 3, 4]
 
 
-def write_pictures(home: Path, *, size: int = 4, parts: Sequence[str] = ("train", "test")) -> None:
-    """Two of each class, all of whose pixels are 100 x class + 10 x number."""
+def write_images(home: Path, *, size: int = 4, parts: Sequence[str] = ("train", "test")) -> None:
+    """Write two images of each class; all pixels of one are 100 x class + 10 x number."""
     for part in parts:
         for label, name in enumerate(("ant", "bee")):
             (home / part / name).mkdir(parents=True)
@@ -158,9 +158,9 @@ def write_pictures(home: Path, *, size: int = 4, parts: Sequence[str] = ("train"
                 Image.new("RGB", (size, size), colour).save(file)
 
 
-def test_pictures_are_decoded_once_and_again_when_they_change(tmp_path: Path) -> None:
+def test_images_are_decoded_once_and_again_when_they_change(tmp_path: Path) -> None:
     home = tmp_path / "insects"
-    write_pictures(home)
+    write_images(home)
     loaded = datasets.image_folder(tmp_path, "insects", channels=3)
     assert loaded.train.inputs.shape == (4, 3, 4, 4)
     assert loaded.train.inputs[:, 0, 0, 0].tolist() == [0, 10, 100, 110]
@@ -175,28 +175,28 @@ def test_pictures_are_decoded_once_and_again_when_they_change(tmp_path: Path) ->
     assert datasets.image_folder(tmp_path, "insects", channels=3).train.inputs.shape[0] == 5
 
 
-def test_grey_pictures_and_no_test_set(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "p", parts=["train"])
+def test_grey_images_and_no_test_set(tmp_path: Path) -> None:
+    write_images(tmp_path / "p", parts=["train"])
     loaded = datasets.image_folder(tmp_path, "p", channels=1)
     assert loaded.train.inputs.shape == (4, 1, 4, 4)
     assert loaded.test is None
 
 
-def test_pictures_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LotteryError, match=r"no pictures in .*p/train/<class>/.*LTH_DATA"):
+def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LotteryError, match=r"no images in .*p/train/<class>/.*LTH_DATA"):
         datasets.image_folder(tmp_path, "p", channels=3)
-    write_pictures(tmp_path / "p")
+    write_images(tmp_path / "p")
     odd = tmp_path / "p/train/bee/9.png"
     Image.new("RGB", (5, 4)).save(odd)
-    with pytest.raises(LotteryError, match=r"9\.png has 5x4 pixels, .*0\.png 4x4"):
+    with pytest.raises(LotteryError, match=r"one size: .*9\.png has 5x4 pixels, .*0\.png has 4x4"):
         datasets.image_folder(tmp_path, "p", channels=3)
     odd.write_bytes(b"no picture")
-    with pytest.raises(LotteryError, match=r"9\.png cannot be read"):
+    with pytest.raises(LotteryError, match=r"9\.png cannot be read .*Delete or replace it"):
         datasets.image_folder(tmp_path, "p", channels=3)
     odd.unlink()
     (tmp_path / "p/test/wasp").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "p/test/wasp/0.png")
-    with pytest.raises(LotteryError, match="test pictures of wasp"):
+    with pytest.raises(LotteryError, match="test images of wasp, but no training images"):
         datasets.image_folder(tmp_path, "p", channels=3)
 
 

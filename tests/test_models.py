@@ -1,3 +1,5 @@
+"""The networks of the paper: sizes, prunable tensors, initial weights."""
+
 import math
 
 import torch

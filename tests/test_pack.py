@@ -1,4 +1,4 @@
-"""Networks trained as one against each of them alone: the same, up to rounding."""
+"""Networks trained as one against each of them alone: equal up to rounding."""
 
 import dataclasses
 import subprocess
@@ -14,16 +14,15 @@ from lth.engine.engine import Engine
 from lth.errors import Interrupted
 from lth.experiment import lottery
 from lth.models import ResNet, fresh, prunable, state
-from lth.store.store import Store
-from lth.training import eager, packed
+from lth.training import eager, loop, packed
 from lth.training.data import Batch, Examples, Part
-from lth.training.loop import Progress, Task, loop, train
+from lth.training.loop import Progress, Task, train
 from lth.training.masks import Mask
 from lth.training.packed import Pack
 from lth.training.seeds import generator
-from tests.conftest import TINY, Composer, NormNet
+from tests.conftest import TINY, Composer, NormNet, engine_on
 from tests.test_run import command, run, table
-from tests.test_training import DATA, OPTIMIZERS, assert_equal, model, recipe
+from tests.trainings import OPTIMIZERS, assert_equal, model, recipe, task_of, trained
 
 SEEDS = (3, 4, 5)
 
@@ -48,24 +47,22 @@ def masks() -> list[Mask]:
     ]  # fmt: skip
 
 
-def train_packed(optimizer: str, *, pruned: str = "zero", tasks: Sequence[Task] | None = None,
-           stop: int | None = None) -> list[Progress]:  # fmt: skip
-    how = recipe(optimizer, iterations=60)
-    several = Pack(model(), starts(), masks(), how.optimizer, pruned=pruned)
-    tasks = tasks or [Task(seed) for seed in SEEDS]
-
-    def tick(running: Sequence[Progress]) -> None:
-        if running[0].iteration == stop:
-            raise Interrupted(*(progress.to_bytes() for progress in running))
-
-    return loop(several.members, tasks, several.step, DATA, how, start=0, tick=tick)
+def tasks(
+    optimizer: str, pruned: str = "zero", checkpoints: tuple[bytes | None, ...] = (None,) * 3
+) -> list[Task]:
+    """Return three trainings of 60 iterations, which differ in weights, mask and seed."""
+    members = zip(starts(), masks(), SEEDS, checkpoints, strict=True)
+    return [
+        task_of(
+            recipe(optimizer, iterations=60), weights=weights, mask=mask, seed=seed, pruned=pruned,
+            checkpoint=saved,
+        )
+        for weights, mask, seed, saved in members
+    ]  # fmt: skip
 
 
 def alone(optimizer: str, pruned: str = "zero") -> Iterator[Progress]:
-    how = recipe(optimizer, iterations=60)
-    for weights, mask, seed in zip(starts(), masks(), SEEDS, strict=True):
-        task = Task(seed)
-        yield train(model(), weights, mask, DATA, how, task, pruned=pruned, only_eager=True)
+    return (trained(task, only_eager=True) for task in tasks(optimizer, pruned))
 
 
 def assert_close(one: Progress, other: Progress) -> None:
@@ -80,31 +77,33 @@ def assert_close(one: Progress, other: Progress) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("pruned", ["zero", "frozen"])
 def test_each_member_ends_where_it_does_alone(optimizer: str, pruned: str) -> None:
-    for ours, theirs in zip(
-        train_packed(optimizer, pruned=pruned), alone(optimizer, pruned), strict=True
-    ):
+    together = train(tasks(optimizer, pruned))
+    for ours, theirs in zip(together, alone(optimizer, pruned), strict=True):
         assert_close(ours, theirs)
 
 
 def test_pruned_weights_of_each_member_are_zero() -> None:
-    for progress, mask in zip(train_packed("momentum"), masks(), strict=True):
+    for progress, mask in zip(train(tasks("momentum")), masks(), strict=True):
         assert all(not progress.network.state()[n][~kept].any() for n, kept in mask.items())
 
 
-def test_members_go_on_to_the_same_bytes_and_one_can_go_on_alone() -> None:
-    whole = train_packed("adam")
+def test_members_resume_to_the_same_bytes_and_one_can_continue_alone() -> None:
+    def stop_at_23(running: Sequence[Progress]) -> None:
+        if running[0].iteration == 23:
+            raise Interrupted(*(progress.checkpoint().to_bytes() for progress in running))
+
+    whole = train(tasks("adam"))
     with pytest.raises(Interrupted) as stopped:
-        train_packed("adam", stop=23)
-    tasks = [Task(s, checkpoint=c) for s, c in zip(SEEDS, stopped.value.args, strict=True)]
-    for ours, theirs in zip(train_packed("adam", tasks=tasks), whole, strict=True):
+        train(tasks("adam"), on_step=stop_at_23)
+    resumed = tasks("adam", checkpoints=stopped.value.args)
+    for ours, theirs in zip(train(resumed), whole, strict=True):
         assert_equal(ours.network.state(), theirs.network.state())
         assert repr(ours.curve) == repr(theirs.curve)
-    how = recipe("adam", iterations=60)
-    seen = []
-    second = train(model(), starts()[1], masks()[1], DATA, how, tasks[1], only_eager=True,
-                   tick=lambda running: seen.append(running[0].iteration))  # fmt: skip
+    seen: list[int] = []
+    _, second, _ = tasks("adam", checkpoints=stopped.value.args)
+    progress = trained(second, only_eager=True, on_step=lambda p: seen.append(p.iteration))
     assert seen[0] == 23
-    assert_close(second, whole[1])
+    assert_close(progress, whole[1])
 
 
 @pytest.mark.parametrize("network", [
@@ -115,8 +114,10 @@ def test_running_statistics_are_each_members_own(network: type[nn.Module]) -> No
     models = [fresh(network, generator(seed, "init")) for seed in SEEDS]
     weights = [state(one) for one in models]
     full = {n: torch.ones_like(models[0].get_parameter(n)).bool() for n in prunable(models[0])}
-    how = recipe("momentum").optimizer
-    several = Pack(fresh(network, generator(0, "init")), weights, [full] * 3, how, pruned="zero")
+    optimizer = recipe("momentum").optimizer
+    several = Pack(
+        fresh(network, generator(0, "init")), weights, [full] * 3, optimizer, pruned="zero"
+    )
     random = generator(0, "inputs")
     parts = [
         Part(Examples(torch.randn(6, 1, 8, 8, generator=random), torch.arange(6) % 4), Tensor.clone)
@@ -126,7 +127,7 @@ def test_running_statistics_are_each_members_own(network: type[nn.Module]) -> No
     for _ in range(3):
         several.step(batches)
     for one, start, batch, member in zip(models, weights, batches, several.members, strict=True):
-        single = eager.Eager(one, start, full, how, pruned="zero")
+        single = eager.Eager(one, start, full, optimizer, pruned="zero")
         for _ in range(3):
             single.step(batch)
         ours, theirs = member.state(), single.state()
@@ -135,15 +136,15 @@ def test_running_statistics_are_each_members_own(network: type[nn.Module]) -> No
         assert member.evaluate(batch.part) == pytest.approx(single.evaluate(batch.part), rel=1e-3)
 
 
-def test_what_draws_or_is_unknown_is_not_packed() -> None:
-    how = recipe("adam").optimizer
-    assert packed.fits(model(), how)
-    assert not packed.fits(nn.Sequential(*model(), nn.Dropout(0.5)), how)
-    assert not packed.fits(NormNet((1, 4, 4), 4), how)
-    assert not packed.fits(model(), dataclasses.replace(how, path="mine.Optimizer"))
+def test_modules_that_draw_and_unknown_ones_are_not_packed() -> None:
+    optimizer = recipe("adam").optimizer
+    assert packed.fits(model(), optimizer)
+    assert not packed.fits(nn.Sequential(*model(), nn.Dropout(0.5)), optimizer)
+    assert not packed.fits(NormNet((1, 4, 4), 4), optimizer)
+    assert not packed.fits(model(), dataclasses.replace(optimizer, name="mine.Optimizer"))
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
-    assert not packed.fits(tied, how)
+    assert not packed.fits(tied, optimizer)
 
 
 def test_packs_that_do_not_fit_into_memory_are_halved(
@@ -157,7 +158,7 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return Pack(model, weights, *rest, pruned=pruned)
 
-    monkeypatch.setattr(packed, "Pack", make)
+    monkeypatch.setattr(loop, "Pack", make)
     specs = [tiny(f"seed={seed}", "pruning.levels=0") for seed in range(5)]
     engine.pack = 5
     dict(engine.ensure([t for spec in specs for _, t in lottery.levels(spec)]))
@@ -166,12 +167,12 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_sweep_through_the_launcher_ends_as_any_other(tmp_path: Path, size: int) -> None:
+def test_a_packed_sweep_makes_what_any_other_makes(tmp_path: Path, size: int) -> None:
     words = ("-m", "hydra/launcher=packed", f"hydra.launcher.pack={size}", "seed=0,1")
-    done = run(tmp_path, *words, "pruning.rate=20,101", "hydra.sweep.dir=sweep")
+    done = run(tmp_path, *words, "dataset.shape=[1,8,8],[1,4,16]", "hydra.sweep.dir=sweep")
     assert done.returncode == 1
     assert "2 failed, 2 finished" in done.stdout
-    assert "pruning.rate=101" in done.stdout
+    assert "dataset.shape=[1, 4, 16]" in done.stdout
     assert "8 networks trained for these runs" in done.stdout  # 2 seeds of 4 levels
     again = run(tmp_path, "-m", "seed=0,1", "hydra.sweep.dir=again")
     assert again.returncode == 0, again.stderr
@@ -181,20 +182,20 @@ def test_a_sweep_through_the_launcher_ends_as_any_other(tmp_path: Path, size: in
         assert packed == table(tmp_path / "again" / other / "levels.csv")
 
 
-def test_a_packed_sweep_told_to_stop_saves_and_goes_on(tmp_path: Path) -> None:
+def test_a_packed_sweep_that_is_stopped_saves_and_resumes(tmp_path: Path) -> None:
     launcher = ("hydra/launcher=packed", "hydra.launcher.pack=2")
     words = (*launcher, "seed=0,1", "hydra.sweep.dir=sweep", "training.iterations=3000")
     process = subprocess.Popen(
         command("-m", *TINY, *words), cwd=tmp_path, stdout=subprocess.DEVNULL
     )
     store = tmp_path / "multirun" / "store"
-    while len(list(store.glob("claims/*"))) < 2:
+    while len(list(store.glob("locks/*"))) < 2:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.05)
     process.terminate()
     assert process.wait() == 130
     assert len(list(store.glob("checkpoints/*"))) in (0, 2)
-    assert not list(store.glob("claims/*"))
+    assert not list(store.glob("locks/*"))
     assert run(tmp_path, "-m", *words).returncode == 0
 
 
@@ -205,11 +206,10 @@ def test_a_sweep_in_packs_makes_the_same_trainings(tmp_path: Path, composed: Com
         for seed in (0, 1)
         for arm in ("init", "reinit")
     ]
-    wanted = list(dict.fromkeys(t for arm in arms for _, t in lottery.levels(arm)))
-    plainly = Store(tmp_path / "singly")
-    singly = Engine(plainly, torch.device("cpu"), Path("data"), backend="eager")
-    at_once = Engine(Store(tmp_path / "at once"), torch.device("cpu"), Path("data"), pack=3)
-    plain, together = dict(singly.ensure(wanted)), dict(at_once.ensure(wanted))
+    requested = list(dict.fromkeys(t for arm in arms for _, t in lottery.levels(arm)))
+    singly = engine_on(tmp_path / "singly", backend="eager")
+    at_once = engine_on(tmp_path / "at once", pack=3)
+    plain, together = dict(singly.ensure(requested)), dict(at_once.ensure(requested))
     assert at_once.trained == singly.trained == 2 * (1 + 2 + 2)
     backends = [file.read_text() for file in at_once.store.root.glob("??/*/provenance.json")]
     assert sum('"member"' in backend for backend in backends) >= 6

@@ -1,3 +1,5 @@
+"""Published runs: they are read like the runs themselves, and hide the machine."""
+
 import json
 from pathlib import Path
 
@@ -15,7 +17,7 @@ Published = tuple[Path, Path]
 
 @pytest.fixture
 def published(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
-    """A sweep, and where it was published."""
+    """Publish a sweep; return its folder and the published one."""
     out = tmp_path / "multirun/reference/tiny"
     assert _publish(monkeypatch, clean / "sweep", out) == 0
     return clean / "sweep", out
@@ -38,7 +40,7 @@ def test_the_audit_sees_tables_alone(published: Published) -> None:
     audit = Audit()
     runs = sorted(find_runs(published[1]))
     assert [found for run in runs for found in audit.of_run(run)] == []
-    assert [*audit.notes] == ["not-published: no store there, so that no training was looked at"]
+    assert [*audit.notes] == ["not-published: there is no store, so no training was checked"]
 
 
 def test_a_changed_table_shows(published: Published) -> None:
@@ -48,7 +50,7 @@ def test_a_changed_table_shows(published: Published) -> None:
     assert "levels.csv was changed" in "".join(found.what for found in Audit().of_run(run))
 
 
-def test_nothing_tells_of_the_machine(published: Published, clean: Path) -> None:
+def test_nothing_identifies_the_machine(published: Published, clean: Path) -> None:
     files = [file for file in published[1].rglob("*") if file.is_file()]
     assert {file.suffix for file in files} == {".json", ".csv"}
     for file in files:
@@ -77,5 +79,5 @@ def test_unfinished_runs_are_left_out(
     status = {k: v for k, v in status.items() if k != "checksum"} | {"state": "failed"}
     (run / "run.json").write_text(json.dumps(status))
     assert _publish(monkeypatch, run.parent, tmp_path / "out") == 1
-    assert "failed: the same command goes on to its end" in capsys.readouterr().err
+    assert "failed: run the same command again to finish it" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

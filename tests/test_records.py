@@ -65,7 +65,7 @@ def test_run_json_says_how_a_run_ended(tmp_path: Path) -> None:
     with pytest.raises(LotteryError, match="ZeroDivisionError"), RunFolder(tmp_path / "d", {}):
         print(1 / 0)
     assert status(tmp_path / "d")["state"] == "failed"
-    assert not (tmp_path / "d" / "claim").exists()
+    assert not (tmp_path / "d" / "lock").exists()
 
 
 def test_tables_of_an_earlier_run_in_the_folder_are_removed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The page: what it says, and that a real browser shows it."""
+"""The report: its text, and its behaviour in a real browser."""
 
 import json
 import re
@@ -12,21 +12,22 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+from lth.experiment.recipe import identity
+from tests.conftest import Composer
 from tests.test_analysis import analysis, write_run
 
 EVIL = "seed=<script>alert(1)</script>"
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of three seeds of two arms, at the paper's rate on MNIST, and a run that failed."""
-    own = {"model.options.widths": [300, 100], "optimizer.path": "torch.optim.Adam"}
+def page(tmp_path: Path, composed: Composer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the report of three seeds of two arms of LeNet, and of a run that failed."""
     mnist = {"model": "lenet_300_100", "dataset": "mnist"}
     for seed in range(3):
-        write_run(tmp_path / f"{seed}", seed=seed, rate=20.0, settings=own, groups=mnist,
-                  shift=0.01 * seed)  # fmt: skip
-        write_run(tmp_path / f"{3 + seed}", seed=seed, kind="reinit", rate=20.0, settings=own,
-                  groups=mnist, shift=-0.1)  # fmt: skip
+        for number, kind, shift in ((seed, "init", 0.01 * seed), (3 + seed, "reinit", -0.1)):
+            own = identity(composed("preset=lenet", f"rewind={kind}", f"seed={seed}"))
+            write_run(tmp_path / f"{number}", seed=seed, kind=kind, rate=20.0, shift=shift,
+                      settings=own, preset="lenet", groups=mnist)  # fmt: skip
     failed = tmp_path / "6"
     failed.mkdir()
     status = {"state": "failed", "overrides": [EVIL], "error": "no <b>disk</b>"}
@@ -36,7 +37,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return out
 
 
-def test_it_tells_what_was_run_found_claimed_and_what_failed(page: Path) -> None:
+def test_it_has_runs_claims_levels_and_failures(page: Path) -> None:
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.read_text()))
     assert "Lottery tickets: lenet_300_100 on mnist" in text
     assert "winning ticket 20 % 0, 1, 2 3 9 9 finished" in text

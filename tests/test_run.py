@@ -20,11 +20,11 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.lth_launchers import console
 from lth.experiment import lottery
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 from lth.runs.records import TIMING_COLUMNS
+from lth.runs.signals import stop_on_signal
 from lth.runs.status import read_statuses
 from lth.store.store import Store
 from tests.conftest import ROOT, TINY, Composer
@@ -204,7 +204,7 @@ def work(spec: Spec, output: Path) -> None:
     sys.path.insert(0, str(ROOT))
     from run import run
 
-    with console.stop_on_signal() as stopping, RunFolder(output, {}) as folder:
+    with stop_on_signal() as stopping, RunFolder(output, {}) as folder:
         run(spec, folder, stopping)
 
 
@@ -264,7 +264,7 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: int, co
     done = run(tmp_path, long, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert not any(store.glob("checkpoints/*"))
-    assert not any(store.glob("claims/*"))
+    assert not any(store.glob("locks/*"))
 
 
 @pytest.mark.parametrize("to_all", [True, False])
@@ -284,7 +284,7 @@ def test_a_sweep_told_to_stop_lets_its_runs_save(tmp_path: Path, to_all: bool) -
     assert {status["state"] for status in sweep_statuses(tmp_path / "sweep")} == {"interrupted"}
     store = tmp_path / "multirun/store"
     assert any(store.glob("checkpoints/*"))
-    assert not any(store.glob("claims/*"))
+    assert not any(store.glob("locks/*"))
 
 
 def test_a_killed_run_takes_nobody_with_it_and_a_killed_launcher_loses_nothing(
@@ -300,7 +300,7 @@ def test_a_killed_run_takes_nobody_with_it_and_a_killed_launcher_loses_nothing(
                 process.wait(0.05)
 
     wait_for("running", {"0"})
-    os.kill(json.loads((sweep / "0" / "claim").read_bytes())["pid"], signal.SIGKILL)
+    os.kill(json.loads((sweep / "0" / "lock").read_bytes())["pid"], signal.SIGKILL)
     wait_for("killed", {"0"})
     wait_for("running", {"1", "2"} if os.cpu_count() != 1 else {"1"})
     jobs = psutil.Process(process.pid).children(recursive=True)
@@ -384,4 +384,4 @@ def test_the_stock_launcher_of_submitit_works_too(tmp_path: Path) -> None:
 def test_a_launcher_without_a_process_to_run_in_is_refused(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "hydra.launcher.jobs=0")
     assert done.returncode == 1
-    assert "hydra.launcher.jobs=0: 1 or more, or null" in done.stderr
+    assert "hydra.launcher.jobs must be >= 1, or null for every core, got 0" in done.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lth.experiment.schedule import factor, held_at_the_end
+from lth.experiment.schedule import constant_at_end, factor
 from lth.experiment.settings import Optimizer, Schedule
 
 
@@ -36,8 +36,9 @@ def test_cosine_goes_from_one_to_zero() -> None:
 
 
 def test_fine_tuning_holds_the_last_rate() -> None:
-    optimizer = Optimizer("some.SGD", {"lr": 0.5, "momentum": 0.9},
-                          Schedule("multistep", (6, 8), 0.1, 3))  # fmt: skip
-    held = held_at_the_end(optimizer, 10)
+    optimizer = Optimizer(
+        "some.SGD", {"lr": 0.5, "momentum": 0.9}, None, Schedule("multistep", (6, 8), 0.1, 3)
+    )
+    held = constant_at_end(optimizer, 10)
     assert held.options == {"lr": pytest.approx(0.005), "momentum": 0.9}
     assert [factor(held.schedule, i, 10) for i in (0, 9)] == [1, 1]

@@ -1,4 +1,4 @@
-"""hydra/launcher=slurm without a cluster: what it submits, and the same jobs on this machine."""
+"""hydra/launcher=slurm without a cluster: the batches, and the same jobs on this machine."""
 
 import subprocess
 import sys
@@ -30,5 +30,6 @@ def test_jobs_on_this_machine_run_a_copy_of_the_code(tmp_path: Path) -> None:
     assert sum(status["trained"] for status in statuses.values()) == 2 + 4 * 3
     assert all(0 < status["objective"] <= 1 for status in statuses.values())
     code = tmp_path / "sweep" / "code"
-    assert (code / "lth/lottery.py").read_bytes() == (ROOT / "lth/lottery.py").read_bytes()
+    file = "lth/experiment/lottery.py"
+    assert (code / file).read_bytes() == (ROOT / file).read_bytes()
     assert (code / "commit.json").is_file()

@@ -1,54 +1,55 @@
-"""Sparse steps against those of autograd on the dense network: the same, up to rounding."""
+"""Sparse steps against autograd on the dense network: equal up to rounding."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lth.experiment.settings import Recipe
-from lth.models import LeNet, fresh, prunable, state
+from lth.experiment.recipe import Recipe
+from lth.models import LeNet, fresh, state
 from lth.training import eager, sparse
-from lth.training.data import Batch, Data, Examples, Part
+from lth.training.data import Batch, Examples, Part
 from lth.training.eager import Eager
-from lth.training.loop import Progress, Task, train
+from lth.training.loop import Progress, Task
 from lth.training.masks import Mask
 from lth.training.seeds import generator
 from lth.training.sparse import Sparse
-from tests.test_training import OPTIMIZERS, assert_equal, recipe
+from tests.trainings import (
+    OPTIMIZERS,
+    assert_equal,
+    random_data,
+    random_mask,
+    recipe,
+    task_of,
+    trained,
+)
 
 SIZES = ((5,), (20, 7), (16, 12, 9))
-
-
-def examples(name: str, size: int) -> Part:
-    random = generator(0, name)
-    inputs = torch.randn(size, 2, 3, 4, generator=random)
-    return Part(Examples(inputs, torch.randint(4, (size,), generator=random)), Tensor.clone)
-
-
-DATA = Data(examples("train", 75), examples("val", 43), examples("test", 66), [0.0], [1.0], {})
+SHAPE = (2, 3, 4)
+DATA = random_data(75, 43, 66, SHAPE)
 BATCH = Batch(DATA.train, torch.arange(10))
 
 
 def model(widths: tuple[int, ...] = (20, 7)) -> LeNet:
-    return fresh(lambda: LeNet((2, 3, 4), 4, widths), generator(0, "init"))  # type: ignore[return-value]
+    return fresh(lambda: LeNet(SHAPE, 4, widths), generator(0, "init"))  # type: ignore[return-value]
 
 
 def mask(network: nn.Module, density: float = 0.3) -> Mask:
-    random = generator(0, "mask")
-    return {
-        name: torch.rand(network.get_parameter(name).shape, generator=random) < density
-        for name in prunable(network)
-    }
+    return random_mask(network, density)
 
 
-def both(network: nn.Module, under: Mask, how: Recipe) -> tuple[Eager, Sparse]:
+def sparse_task(given: Recipe, checkpoint: bytes | None = None) -> Task:
+    network = model()
+    return task_of(given, network=network, mask=mask(network), data=DATA, checkpoint=checkpoint)
+
+
+def both(network: nn.Module, under: Mask, given: Recipe) -> tuple[Eager, Sparse]:
     weights = state(network)
     return (
-        Eager(network, weights, under, how.optimizer, pruned="zero"),
-        Sparse(network, weights, under, how.optimizer, batch_size=how.training.batch_size),
+        Eager(network, weights, under, given.optimizer, pruned="zero"),
+        Sparse(network, weights, under, given.optimizer, batch_size=given.training.batch_size),
     )
 
 
@@ -63,12 +64,12 @@ def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], rtol: float =
 def test_loss_gradients_and_scores_are_those_of_autograd(
     widths: tuple[int, ...], batch_size: int
 ) -> None:
-    how = recipe("sgd")
-    how = dataclasses.replace(
-        how, training=dataclasses.replace(how.training, batch_size=batch_size)
+    given = recipe("sgd")
+    given = dataclasses.replace(
+        given, training=dataclasses.replace(given.training, batch_size=batch_size)
     )
     network = model(widths)
-    dense, ours = both(network, mask(network), how)
+    dense, ours = both(network, mask(network), given)
     torch.testing.assert_close(ours.evaluate(DATA.test), dense.evaluate(DATA.test))
     batch = Batch(DATA.train, torch.arange(batch_size))
     torch.testing.assert_close(ours.step(batch).float(), dense.step(batch))
@@ -76,7 +77,7 @@ def test_loss_gradients_and_scores_are_those_of_autograd(
     torch.testing.assert_close(ours.evaluate(DATA.test), dense.evaluate(DATA.test))
 
 
-def test_bytes_are_looked_up_and_other_inputs_and_augmented_ones_are_not() -> None:
+def test_a_table_of_bytes_gives_the_same_inputs_as_preprocessing() -> None:
     random = generator(0, "bytes")
     stored = torch.randint(256, (75, 2, 3, 4), generator=random)
     labels, scale = DATA.train.labels, torch.tensor([3.0, 40.0]).view(1, 2, 1, 1)
@@ -96,18 +97,17 @@ def test_bytes_are_looked_up_and_other_inputs_and_augmented_ones_are_not() -> No
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_two_hundred_steps_end_where_those_of_the_dense_network_do(optimizer: str) -> None:
-    how, network = recipe(optimizer, iterations=200), model()
-    under, weights = mask(network), state(network)
-    ours = train(model(), weights, under, DATA, how, Task(3))
+    given = recipe(optimizer, iterations=200)
+    ours = trained(sparse_task(given))
     assert isinstance(ours.network, Sparse)
-    dense = train(model(), weights, under, DATA, how, Task(3), only_eager=True)
+    dense = trained(sparse_task(given), only_eager=True)
     assert isinstance(dense.network, Eager)
     assert_close(ours.network.state(), dense.network.state(), rtol=2e-2)
     for one, other in zip(ours.curve, dense.curve, strict=True):
         assert one == pytest.approx(other, rel=2e-2, nan_ok=True)
 
 
-def test_empty_neurons_and_an_empty_layer_are_no_trouble() -> None:
+def test_neurons_and_layers_without_weights() -> None:
     network = model()
     under = mask(network)
     under["1.weight"][3] = False
@@ -118,7 +118,7 @@ def test_empty_neurons_and_an_empty_layer_are_no_trouble() -> None:
     assert_close(ours.state(), dense.state())
 
 
-def test_pruned_weights_are_zero_and_what_is_loaded_comes_back() -> None:
+def test_pruned_weights_are_zero_and_loaded_weights_are_returned() -> None:
     network = model()
     under = mask(network)
     _, ours = both(network, under, recipe("adam"))
@@ -130,35 +130,29 @@ def test_pruned_weights_are_zero_and_what_is_loaded_comes_back() -> None:
     assert_equal(ours.state(), {name: value + 0.0 for name, value in expected.items()})
 
 
-def test_a_network_that_diverges_says_nan() -> None:
+def test_the_loss_of_a_network_that_diverges_is_nan() -> None:
     network = model()
     _, ours = both(network, mask(network), recipe("sgd"))
     ours.load({n: torch.full_like(v, torch.inf) for n, v in state(network).items()})
     assert ours.step(BATCH).isnan()
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bytes() -> None:
+def test_an_interrupted_training_resumes_to_the_same_bytes() -> None:
     saved: list[bytes] = []
-    network, how = model(), recipe("adam")
-    under, weights = mask(network), state(network)
 
-    def save_once(running: Sequence[Progress]) -> None:
-        (progress,) = running
+    def save_once(progress: Progress) -> None:
         if progress.iteration == 11:
-            saved.append(progress.to_bytes())
+            saved.append(progress.checkpoint().to_bytes())
 
-    def go(task: Task, **options: Any) -> Progress:  # noqa: ANN401
-        return train(model(), weights, under, DATA, how, task, **options)
-
-    whole = go(Task(3), tick=save_once)
+    whole = trained(sparse_task(recipe("adam")), on_step=save_once)
     assert isinstance(whole.network, Sparse)
-    resumed = go(Task(3, checkpoint=saved[0]))
+    resumed = trained(sparse_task(recipe("adam"), saved[0]))
     assert_equal(resumed.network.state(), whole.network.state())
     assert repr(resumed.curve) == repr(whole.curve)
 
 
 def with_dropout() -> nn.Module:
-    return LeNet((2, 3, 4), 4, (20, 7), dropout=0.5)
+    return LeNet(SHAPE, 4, (20, 7), dropout=0.5)
 
 
 def convolutional() -> nn.Module:
@@ -166,7 +160,7 @@ def convolutional() -> nn.Module:
 
 
 class Residual(nn.Sequential):
-    """A sequence that is more than one."""
+    """A sequence with a forward of its own."""
 
     def forward(self, input: Tensor) -> Tensor:
         output: Tensor = super().forward(input)
@@ -174,21 +168,21 @@ class Residual(nn.Sequential):
 
 
 @pytest.mark.parametrize("other", [with_dropout, convolutional, lambda: Residual(*model())])
-def test_other_networks_are_left_to_autograd(other: Callable[[], nn.Module]) -> None:
+def test_other_networks_use_autograd(other: Callable[[], nn.Module]) -> None:
     network = other()
     assert not sparse.fits(network, mask(network), recipe().optimizer, pruned="zero")
 
 
-def test_only_what_is_faster_and_the_same_is_done_sparsely() -> None:
-    network, how = model(), recipe().optimizer
-    assert sparse.fits(network, mask(network), how, pruned="zero")
-    assert not sparse.fits(network, mask(network), how, pruned="frozen")
-    assert not sparse.fits(network, mask(network, 0.5), how, pruned="zero")
-    own = dataclasses.replace(how, path="mine.Optimizer")
+def test_the_sparse_backend_is_used_only_where_it_is_faster_and_equal() -> None:
+    network, optimizer = model(), recipe().optimizer
+    assert sparse.fits(network, mask(network), optimizer, pruned="zero")
+    assert not sparse.fits(network, mask(network), optimizer, pruned="frozen")
+    assert not sparse.fits(network, mask(network, 0.5), optimizer, pruned="zero")
+    own = dataclasses.replace(optimizer, name="mine.Optimizer")
     assert not sparse.fits(network, mask(network), own, pruned="zero")
 
 
-def test_blocks_of_an_evaluation_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     network = model()
     _, ours = both(network, mask(network), recipe("adam"))
     monkeypatch.setattr(eager, "EVALUATION_BATCH", 7)

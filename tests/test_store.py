@@ -1,9 +1,10 @@
-"""The store: whole or not at all, and one maker at a time."""
+"""The store: folders are whole or absent, and one process at a time makes a node."""
 
 import json
 import multiprocessing as mp
 import os
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ import pytest
 from lth.errors import LotteryError
 from lth.experiment.nodes import Dense, Node
 from lth.store import locks
-from lth.store.locks import Claims, holder_of
+from lth.store.locks import Locks, holder_of
 from lth.store.store import Damaged, Store
 
 NODE = Dense()
@@ -23,7 +24,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def test_what_is_published_is_read_back(store: Store) -> None:
+def test_published_files_are_read_back(store: Store) -> None:
     assert not store.exists(NODE)
     store.publish(NODE, {"a": b"1", "b": b""})
     assert store.read(NODE, "a") == b"1"
@@ -72,11 +73,11 @@ def test_a_whole_folder_is_not_set_aside(store: Store) -> None:
     assert store.read(NODE, "a") == b"1"
 
 
-def test_a_store_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_store_that_cannot_be_written_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     store = Store(tmp_path / "file" / "store")
-    with pytest.raises(LotteryError, match=r"cannot write there .*store=FOLDER.*goes on"):
-        store.claim(NODE)
+    with pytest.raises(LotteryError, match=r"cannot write there .*store=FOLDER.*resumes"):
+        store.lock(NODE)
     with pytest.raises(LotteryError, match="Finished trainings are safe"):
         store.publish(NODE, {})
 
@@ -94,30 +95,28 @@ def test_a_full_disk_leaves_nothing_behind(store: Store, monkeypatch: pytest.Mon
     assert not list((store.root / "unfinished").iterdir())
 
 
-def test_a_claim_is_exclusive_and_released(tmp_path: Path) -> None:
-    mine, other = Claims(tmp_path), Claims(tmp_path)
-    claim = mine.acquire("x")
-    assert claim is not None
-    with claim:
+def test_a_lock_is_exclusive_and_released(tmp_path: Path) -> None:
+    mine, other = Locks(tmp_path), Locks(tmp_path)
+    lock = mine.acquire("x")
+    assert lock is not None
+    with lock:
         assert other.acquire("x") is None
         assert other.acquire("y") is not None
         assert str(os.getpid()) in holder_of(tmp_path / "x")
     assert other.acquire("x") is not None
 
 
-def write_claim(path: Path, **changes: object) -> None:
+def write_lock(path: Path, **changes: object) -> None:
     process = psutil.Process()
     holder = {"host": "elsewhere", "pid": process.pid, "started": process.create_time()}
     path.write_text(json.dumps(holder | changes))
 
 
 def test_a_dead_holder_on_this_host_is_known_at_once(tmp_path: Path) -> None:
-    import socket
-
-    write_claim(tmp_path / "x", host=socket.gethostname(), started=1.0)
-    assert Claims(tmp_path).acquire("x") is not None
-    write_claim(tmp_path / "y", host=socket.gethostname())
-    assert Claims(tmp_path).acquire("y") is None
+    write_lock(tmp_path / "x", host=socket.gethostname(), started=1.0)
+    assert Locks(tmp_path).acquire("x") is not None
+    write_lock(tmp_path / "y", host=socket.gethostname())
+    assert Locks(tmp_path).acquire("y") is None
 
 
 def test_a_holder_elsewhere_is_stale_when_untouched_by_our_own_clock(
@@ -125,10 +124,10 @@ def test_a_holder_elsewhere_is_stale_when_untouched_by_our_own_clock(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("lth.store.locks.time.monotonic", lambda: now)
-    watching = Claims(tmp_path)
+    watching = Locks(tmp_path)
     path = tmp_path / "x"
-    write_claim(path)
-    os.utime(path, (1, 1))  # their clock, or ours, is decades off: it does not matter
+    write_lock(path)
+    os.utime(path, (1, 1))  # decades off by any clock: only changes count
     assert watching.acquire("x") is None
     now += locks.STALE_AFTER - 1
     assert watching.acquire("x") is None
@@ -139,11 +138,11 @@ def test_a_holder_elsewhere_is_stale_when_untouched_by_our_own_clock(
     assert watching.acquire("x") is not None
 
 
-def test_only_ones_own_claim_is_removed(tmp_path: Path) -> None:
-    claim = Claims(tmp_path).acquire("x")
-    assert claim is not None
-    with claim:
-        write_claim(tmp_path / "x")  # taken over meanwhile
+def test_a_process_removes_only_its_own_lock(tmp_path: Path) -> None:
+    lock = Locks(tmp_path).acquire("x")
+    assert lock is not None
+    with lock:
+        write_lock(tmp_path / "x")  # taken over in the meantime
     assert json.loads((tmp_path / "x").read_text())["host"] == "elsewhere"
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
@@ -153,9 +152,9 @@ def contend(root: Path, rounds: int, start: "mp.synchronize.Event") -> None:
     for number in range(rounds):
         store, node = Store(root), Numbered(number)
         while not store.exists(node):
-            claim = store.claim(node)
-            if claim is not None:
-                with claim:
+            lock = store.lock(node)
+            if lock is not None:
+                with lock:
                     if not Store(root).exists(node):
                         (root / f"made-{number}-{os.getpid()}").touch()
                         store.publish(node, {"a": b"1"})
@@ -186,20 +185,20 @@ def test_two_processes_and_one_node_fifty_times(tmp_path: Path) -> None:
 
 
 def hold(root: Path, held: "mp.synchronize.Event") -> None:
-    claim = Claims(root).acquire("x")
-    assert claim is not None
-    with claim:
+    lock = Locks(root).acquire("x")
+    assert lock is not None
+    with lock:
         held.set()
         signal.pause()
 
 
-def test_the_claim_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     context = mp.get_context("fork")
     held = context.Event()
     holder = context.Process(target=hold, args=(tmp_path, held))
     holder.start()
     held.wait()
-    assert Claims(tmp_path).acquire("x") is None
+    assert Locks(tmp_path).acquire("x") is None
     holder.kill()
     holder.join()
-    assert Claims(tmp_path).acquire("x") is not None
+    assert Locks(tmp_path).acquire("x") is not None

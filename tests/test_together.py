@@ -79,7 +79,7 @@ def check_store(folder: Path, specs: Specs) -> None:
     store = Store(folder / "store")
     assert all(map(store.exists, all_of(specs)))
     assert not list(cleanup.faults(store))
-    assert not list(store.claims.iterdir())
+    assert not list(store.locks.iterdir())
     assert not list(store.unfinished.iterdir())
 
 
@@ -105,16 +105,16 @@ def test_claims_left_by_the_dead_are_taken_over(tmp_path: Path, specs: Specs) ->
         victim.kill()
         victim.join()
         assert victim.exitcode == -signal.SIGKILL
-        (claim,) = [file for file in store.claims.iterdir() if str(victim.pid) in file.read_text()]
-        claim.rename(store.claims / training.digest)
-    (store.claims / left[-1].digest).write_text(ELSEWHERE)
+        (claim,) = [file for file in store.locks.iterdir() if str(victim.pid) in file.read_text()]
+        claim.rename(store.locks / training.digest)
+    (store.locks / left[-1].digest).write_text(ELSEWHERE)
     test_each_training_is_made_once_and_all_finish(tmp_path, specs)
 
 
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="apt-get install faketime")
 def test_a_clock_that_is_two_hours_fast_steals_nothing(tmp_path: Path, specs: Specs) -> None:
     shifted = start_with_a_clock_two_hours_fast(specs[0], tmp_path / "run7")
-    while not (tmp_path / "run7" / "claim").exists():
+    while not (tmp_path / "run7" / "lock").exists():
         assert shifted.poll() is None
     others = [start(spec, tmp_path / f"run{n}") for n, spec in enumerate(specs[1:])]
     assert shifted.wait() == 0

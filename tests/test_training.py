@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,97 +11,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lth.experiment.recipe import Recipe
 from lth.experiment.results import Evaluation, early_stop
-from lth.experiment.settings import Budget, Dataset, Optimizer, Recipe, Schedule, Target
-from lth.models import LeNet, fresh, prunable, state
+from lth.experiment.settings import Schedule
+from lth.experiment.targets import Target
+from lth.models import LeNet, state
 from lth.training import eager
-from lth.training.data import BatchOrder, Data, Examples, Part
+from lth.training.data import BatchOrder, Examples, Part
 from lth.training.eager import evaluate
-from lth.training.loop import Progress, Task, train
-from lth.training.seeds import generator
+from lth.training.loop import Progress
+from tests.trainings import (
+    DATA,
+    OPTIMIZERS,
+    STEPS,
+    assert_equal,
+    full_mask,
+    model,
+    random_mask,
+    recipe,
+    task_of,
+    trained,
+)
 
-OPTIMIZERS = {
-    "sgd": ("torch.optim.SGD", {"lr": 0.1}),
-    "sgd decay": ("torch.optim.SGD", {"lr": 0.1, "weight_decay": 0.1}),
-    "momentum": ("torch.optim.SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
-    "nesterov": (
-        "torch.optim.SGD",
-        {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
-    ),
-    "adam": ("torch.optim.Adam", {"lr": 0.01, "weight_decay": 0.1, "fused": True}),
-    "adamw": ("torch.optim.AdamW", {"lr": 0.01, "weight_decay": 0.1}),
-    "rmsprop": ("torch.optim.RMSprop", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}),
-    "adadelta": ("torch.optim.Adadelta", {"lr": 1.0, "weight_decay": 0.1}),
-}
 COSINE = Schedule("cosine", (), 0.1, 4)
-STEPS = 20
 
 
-def recipe(optimizer: str = "adam", *, iterations: int = STEPS, evaluate_every: int = 7) -> Recipe:
-    path, options = OPTIMIZERS[optimizer]
-    dataset = Dataset(
-        loader=Target(path="none", options={}), root="", shape=(1, 2, 3), classes=4, validation=1,
-        test=0, split="random", preprocessing="raw", examples=46, flip=False, crop=0,
-    )  # fmt: skip
-    budget = Budget(
-        iterations=iterations, batch_size=10, evaluate_every=evaluate_every,
-        evaluate_test="improvement", precision="highest",
-    )  # fmt: skip
-    how = Optimizer(path, options, Schedule("constant", (), 0.1, 0))
-    return Recipe(Target(path="none", options={}), dataset, how, budget, 0)
-
-
-def examples(name: str, size: int) -> Part:
-    random = generator(0, name)
-    inputs = torch.randn(size, 1, 2, 3, generator=random)
-    return Part(Examples(inputs, torch.randint(4, (size,), generator=random)), Tensor.clone)
-
-
-DATA = Data(examples("train", 45), examples("val", 25), examples("test", 35), [0.0], [1.0], {})
-
-
-def model() -> LeNet:
-    return fresh(lambda: LeNet((1, 2, 3), 4, widths=(8, 5)), generator(0, "init"))  # type: ignore[return-value]
-
-
-def half_mask(network: nn.Module) -> dict[str, Tensor]:
-    random = generator(0, "mask")
-    return {
-        name: torch.rand(network.get_parameter(name).shape, generator=random) < 0.5
-        for name in prunable(network)
-    }
-
-
-def full_mask(network: nn.Module) -> dict[str, Tensor]:
-    return {
-        n: torch.ones_like(network.get_parameter(n), dtype=torch.bool) for n in prunable(network)
-    }
+def half_mask() -> dict[str, Tensor]:
+    return random_mask(model(), 0.5)
 
 
 def run(mask: dict[str, Tensor] | None = None, optimizer: str = "adam", **options: Any) -> Progress:  # noqa: ANN401
-    network = model()
-    how = options.pop("recipe", None) or recipe(optimizer)
-    mask = full_mask(network) if mask is None else mask
-    tick = options.pop("tick", lambda _: None)
-    options["tick"] = lambda running: tick(*running)
-    return train(network, state(model()), mask, DATA, how, task(options), **options)
-
-
-def task(options: dict[str, Any]) -> Task:
-    """That of seed 3, with those of the options that are a task's."""
-    own = ("snapshots", "on_snapshot", "checkpoint")
-    return Task(3, **{name: options.pop(name) for name in own if name in options})
-
-
-def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    """Train `model()`; `options` are those of a task and of `trained`."""
+    given = options.pop("recipe", None) or recipe(optimizer)
+    own = {name: options.pop(name) for name in ("until", "on_step") if name in options}
+    return trained(task_of(given, mask=mask, **options), **own)
 
 
 def reference(optimizer: str, network: nn.Module) -> nn.Module:
-    """The plainest loop: no mask, no evaluation."""
-    path, options = OPTIMIZERS[optimizer]
-    steps = Target(path, options)(network.parameters())
+    """Train by the plainest loop: no mask, no evaluation."""
+    steps = Target(*OPTIMIZERS[optimizer], None)(network.parameters())
     order = BatchOrder(3, 45, 10, torch.device("cpu"))
     for iteration in range(STEPS):
         batch = order.batch(iteration)
@@ -119,13 +68,13 @@ def test_dense_training_is_plain_training_bit_for_bit(optimizer: str) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_pruned_weights_are_zero_after_every_step_and_survivors_move(optimizer: str) -> None:
-    mask = half_mask(model())
+    mask = half_mask()
 
     def pruned_are_zero(progress: Progress) -> None:
         for name, kept in mask.items():
             assert not progress.network.state()[name][~kept].any()
 
-    start, end = state(model()), run(mask, optimizer, tick=pruned_are_zero).network.state()
+    start, end = state(model()), run(mask, optimizer, on_step=pruned_are_zero).network.state()
     for name, kept in mask.items():
         assert not end[name][~kept].any()
         fed = start[name].ne(end[name])[kept].float().mean()
@@ -165,7 +114,7 @@ def test_each_training_has_a_fresh_optimizer() -> None:
 def test_starting_weights_are_not_edited() -> None:
     weights = state(model())
     before = {name: value.clone() for name, value in weights.items()}
-    train(model(), weights, full_mask(model()), DATA, recipe(), Task(3))
+    trained(task_of(recipe(), weights=weights))
     assert_equal(before, weights)
 
 
@@ -194,10 +143,10 @@ def test_train_loss_is_the_mean_since_the_last_evaluation() -> None:
 
 
 def test_the_state_at_the_early_stop_is_kept() -> None:
-    how = recipe("momentum", iterations=60)
-    progress = run(recipe=how)
+    given = recipe("momentum", iterations=60)
+    progress = run(recipe=given)
     stop = early_stop(progress.curve).iteration
-    until_there = run(recipe=how, until=stop)
+    until_there = run(recipe=given, until=stop)
     assert_equal(progress.early, until_there.network.state())
 
 
@@ -214,7 +163,7 @@ def test_validation_loss_chooses_and_test_accuracy_is_read() -> None:
 
 
 class Lookup(nn.Module):
-    """Says the label that its input holds, and nothing useful in training mode."""
+    """Predicts the label that its input holds, and nothing useful in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,12 +205,12 @@ def test_validation_and_test_are_not_swapped() -> None:
     assert (point.test_loss, point.test_accuracy) == evaluate(model(), DATA.test)
 
 
-def test_the_test_set_is_looked_at_where_it_is_reported_and_changes_nothing() -> None:
-    how = recipe("adam", iterations=220, evaluate_every=2)
+def test_the_test_set_is_evaluated_where_it_is_reported_and_changes_nothing() -> None:
+    given = recipe("adam", iterations=220, evaluate_every=2)
     every = dataclasses.replace(
-        how, training=dataclasses.replace(how.training, evaluate_test="every")
+        given, training=dataclasses.replace(given.training, evaluate_test="every")
     )
-    some, all_of_them = run(recipe=how).curve, run(recipe=every).curve
+    some, all_of_them = run(recipe=given).curve, run(recipe=every).curve
     assert len(some) == len(all_of_them) == 111
     lowest = math.inf
     for one, other in zip(some, all_of_them, strict=True):
@@ -281,36 +230,36 @@ class Stop(Exception):
 
 
 def stop_at(iteration: int, saved: list[bytes]) -> Callable[[Progress], None]:
-    def tick(progress: Progress) -> None:
+    def on_step(progress: Progress) -> None:
         if progress.iteration == iteration:
-            saved.append(progress.to_bytes())
+            saved.append(progress.checkpoint().to_bytes())
             raise Stop
 
-    return tick
+    return on_step
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "rmsprop", "adadelta"])
 @pytest.mark.parametrize("iteration", [0, 1, 6, 7, 13, 19])
 def test_a_resumed_training_ends_with_the_same_bytes(optimizer: str, iteration: int) -> None:
-    mask = half_mask(model())
+    mask = half_mask()
     whole = run(mask, optimizer)
     saved: list[bytes] = []
     with pytest.raises(Stop):
-        run(mask, optimizer, tick=stop_at(iteration, saved))
+        run(mask, optimizer, on_step=stop_at(iteration, saved))
     resumed = run(mask, optimizer, checkpoint=saved[0])
     assert str(resumed.curve) == str(whole.curve)
     assert_equal(resumed.network.state(), whole.network.state())
     assert_equal(resumed.early, whole.early)
 
 
-def snapshots_of(**options: Any) -> Iterator[tuple[int, dict[str, Tensor]]]:  # noqa: ANN401
+def snapshots_of(*iterations: int, **options: Any) -> dict[int, dict[str, Tensor]]:  # noqa: ANN401
     found: dict[int, dict[str, Tensor]] = {}
-    run(on_snapshot=found.__setitem__, **options)
-    yield from found.items()
+    run(on_snapshot={i: partial(found.__setitem__, i) for i in iterations}, **options)
+    return found
 
 
 def test_snapshots_are_the_state_before_their_step() -> None:
-    found = dict(snapshots_of(snapshots={0, 5, STEPS}))
+    found = snapshots_of(0, 5, STEPS)
     assert_equal(found[0], state(model()))
     assert_equal(found[5], run(until=5).network.state())
     assert_equal(found[STEPS], run().network.state())
@@ -325,22 +274,22 @@ def test_a_layer_without_weights_runs_to_the_end() -> None:
 
 
 def scheduled(schedule: Schedule, optimizer: str = "momentum", **dataset: object) -> Recipe:
-    how = recipe(optimizer)
+    given = recipe(optimizer)
     return dataclasses.replace(
-        how,
-        optimizer=dataclasses.replace(how.optimizer, schedule=schedule),
-        dataset=dataclasses.replace(how.dataset, **dataset),  # type: ignore[arg-type]
-        training=dataclasses.replace(how.training, evaluate_every=1),
+        given,
+        optimizer=dataclasses.replace(given.optimizer, schedule=schedule),
+        dataset=dataclasses.replace(given.dataset, **dataset),  # type: ignore[arg-type]
+        training=dataclasses.replace(given.training, evaluate_every=1),
     )
 
 
 def test_each_step_has_the_rate_of_its_iteration() -> None:
     """SGD without momentum: a step is exactly minus rate times gradient."""
-    how = scheduled(Schedule("multistep", (5, 10), 0.5, 4), "sgd")
+    given = scheduled(Schedule("multistep", (5, 10), 0.5, 4), "sgd")
     expected = [0.1 * min(1, i / 4) * (1 if i < 5 else 0.5 if i < 10 else 0.25) for i in range(21)]
-    rates = [e.learning_rate for e in run(recipe=how).curve]
+    rates = [e.learning_rate for e in run(recipe=given).curve]
     assert rates == pytest.approx(expected)
-    states = dict(snapshots_of(recipe=how, snapshots=set(range(STEPS + 1))))
+    states = snapshots_of(*range(STEPS + 1), recipe=given)
     for iteration in (0, 1, 4, 5, 9, 10, 19):
         network = model()
         network.load_state_dict(states[iteration])
@@ -353,9 +302,9 @@ def test_each_step_has_the_rate_of_its_iteration() -> None:
 
 
 def batches_of(
-    how: Recipe, weights: dict[str, Tensor], start: int
+    given: Recipe, weights: dict[str, Tensor], start: int
 ) -> tuple[list[Tensor], Progress]:
-    """The inputs of every step of a training, and its end."""
+    """Return the inputs of every step of a training, and its end."""
     network, seen = model(), list[Tensor]()
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -363,15 +312,15 @@ def batches_of(
             seen.append(inputs[0])
 
     network.register_forward_pre_hook(note)
-    return seen, train(network, weights, full_mask(network), DATA, how, Task(3), start=start)
+    return seen, trained(task_of(given, network=network, weights=weights, start=start))
 
 
 def test_a_start_at_k_sees_the_batch_and_the_rate_of_iteration_k() -> None:
-    """And the augmentation: without an optimiser's memory it goes on to the very same weights."""
-    how = scheduled(COSINE, "sgd", flip=True, crop=1)
-    middle = dict(snapshots_of(recipe=how, snapshots={6}))[6]
-    batches, whole = batches_of(how, state(model()), 0)
-    late_batches, late = batches_of(how, middle, 6)
+    """And the augmentation: without an optimiser's state it ends with the same weights."""
+    given = scheduled(COSINE, "sgd", flip=True, crop=1)
+    middle = snapshots_of(6, recipe=given)[6]
+    batches, whole = batches_of(given, state(model()), 0)
+    late_batches, late = batches_of(given, middle, 6)
     assert len(late_batches) == STEPS - 6
     assert all(
         torch.equal(one, other) for one, other in zip(batches[6:], late_batches, strict=True)
@@ -382,13 +331,13 @@ def test_a_start_at_k_sees_the_batch_and_the_rate_of_iteration_k() -> None:
     assert_equal(late.network.state(), whole.network.state())
 
 
-def test_a_resumed_training_goes_on_with_schedule_and_augmentation() -> None:
-    how = scheduled(COSINE, flip=True, crop=1)
-    whole = run(recipe=how)
+def test_a_resumed_training_continues_schedule_and_augmentation() -> None:
+    given = scheduled(COSINE, flip=True, crop=1)
+    whole = run(recipe=given)
     saved: list[bytes] = []
     with pytest.raises(Stop):
-        run(recipe=how, tick=stop_at(9, saved))
-    resumed = run(recipe=how, checkpoint=saved[0])
+        run(recipe=given, on_step=stop_at(9, saved))
+    resumed = run(recipe=given, checkpoint=saved[0])
     assert str(resumed.curve) == str(whole.curve)
     assert_equal(resumed.network.state(), whole.network.state())
     assert str(run(recipe=scheduled(COSINE)).curve) != str(whole.curve)
@@ -396,7 +345,7 @@ def test_a_resumed_training_goes_on_with_schedule_and_augmentation() -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_frozen_weights_stay_at_their_start_and_survivors_move(optimizer: str) -> None:
-    mask, start = half_mask(model()), state(model())
+    mask, start = half_mask(), state(model())
     end = run(mask, optimizer, pruned="frozen").network.state()
     for name, kept in mask.items():
         assert torch.equal(end[name][~kept], start[name][~kept])

@@ -1,4 +1,4 @@
-"""Hydra's launchers of this project: where the runs of a sweep go.
+"""Hydra plugins: launchers, which start the runs of a sweep, the sweeper, and the console.
 
-Everything in this folder is imported at every start: heavy imports stand inside functions.
+Hydra imports every module in this folder at every start: slow imports belong inside functions.
 """

@@ -1,13 +1,11 @@
-"""What stands between a person at a terminal and Hydra: progress, errors, exit codes, signals."""
+"""Show runs on the console: progress, errors, a summary, the exit code."""
 
 import contextlib
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -18,42 +16,43 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.status import View, summary
-from lth.errors import Interrupted
-from lth.runs.status import read_statuses
+from lth.errors import Interrupted, LotteryError
+from lth.runs.signals import ENDING, SIGNALS
+from lth.runs.status import Status, read_statuses
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Those that mean: save and stop. A closed terminal sends SIGHUP; SLURM sends the last two, or
-SIGTERM, before it takes a machine away."""
-STOP = threading.Event()
-PATIENCE_SECONDS = 20.0
+SAVING_SECONDS = 20.0
 """How long the jobs of a sweep have to save when it is told to stop."""
 INTERRUPTED = 130
-"""The exit code of what a signal stopped, as shells have it."""
+"""Exit code after a signal, by the convention of shells."""
 
 
-class Terminal(Callback):
-    """Hydra's callback that starts the view, where the folder of a run or sweep is first known."""
+class ConsoleCallback(Callback):
+    """A Hydra callback that starts the progress view once the folder of a run or sweep is known."""
 
-    view: View | None = None  # of the class, not of the instance: launchers pickle that to jobs
+    view: View | None = None  # an attribute of the class: launchers pickle instances to jobs
 
     def on_run_start(self, config: DictConfig, **_: object) -> None:
-        Terminal.view = View(Path(config.hydra.run.dir), runs=1)
-        Terminal.view.start()
+        show_progress(Path(config.hydra.run.dir), runs=1)
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        Terminal.view = View(Path(config.hydra.sweep.dir), runs=count_runs(config))
-        Terminal.view.start()
+        show_progress(Path(config.hydra.sweep.dir), runs=count_runs(config))
 
 
-def dismiss() -> None:
-    """No view, and no summary at the end: for launchers that run nothing here."""
-    if Terminal.view is not None:
-        Terminal.view.stop()
-        Terminal.view = None
+def show_progress(folder: Path, runs: int | None) -> None:
+    """Start the progress view of a folder."""
+    ConsoleCallback.view = View(folder, runs)
+    ConsoleCallback.view.start()
+
+
+def hide_progress() -> None:
+    """Stop the progress view, and show no summary: for launchers that run nothing here."""
+    if ConsoleCallback.view is not None:
+        ConsoleCallback.view.stop()
+        ConsoleCallback.view = None
 
 
 def count_runs(config: DictConfig) -> int | None:
-    """The number of points of a sweep; None where only Hydra's sweeper can know (globs)."""
+    """Return the number of runs of a sweep; None if only Hydra's sweeper can tell (globs)."""
     parameters = OmegaConf.select(config, "hydra.sweeper.params") or {}
     task = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     assert isinstance(task, list)
@@ -66,18 +65,20 @@ def count_runs(config: DictConfig) -> int | None:
 
 
 def show(main: Callable[[], object]) -> None:
-    """Run a Hydra application: errors as a paragraph, a summary at the end, an honest exit code."""
+    """Run a Hydra application: print errors without a traceback and a summary at the end; exit
+    with 0, 1 (a run failed or was refused) or 130 (a signal)."""
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits by itself
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a traceback and exits itself
     failure: BaseException | None = None
     if any(word.startswith("hydra/launcher=") for word in sys.argv[1:]):
-        plain = not any(word.startswith("-") for word in sys.argv[1:])
-        sys.argv += ["-m"] * plain  # launchers launch sweeps, be they of one run
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its way
-            signal.signal(number, stop_jobs)
+        single = not any(word.startswith("-") for word in sys.argv[1:])
+        sys.argv += ["-m"] * single  # Hydra uses launchers only with -m
+    stop_jobs_on_signals()
     try:
         main()
+    except SystemExit:  # a run that was refused: its message is all that is printed
+        hide_progress()
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if wants_traceback:
             raise
@@ -85,36 +86,55 @@ def show(main: Callable[[], object]) -> None:
     sys.exit(conclude(failure))
 
 
+def stop_jobs_on_signals() -> None:
+    """Install `stop_jobs` for every signal that the shell does not ignore."""
+    ENDING.add(stop_jobs)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # signals that nohup ignores stay so
+            signal.signal(number, stop_jobs)
+
+
 def conclude(failure: BaseException | None) -> int:
-    """Say how it ended, in the runs' own words where they have any; the exit code."""
+    """Print a summary of the runs, and an error that no run has recorded; return the exit code."""
     runs = []
-    if Terminal.view is not None:
-        Terminal.view.stop()
-        runs = read_statuses(Terminal.view.folder)
-        Console(highlight=False, soft_wrap=True).print(summary(Terminal.view.folder, runs))
-    states = {status["state"] for _, status in runs}
-    told = {status.get("error") for _, status in runs}
+    if ConsoleCallback.view is not None:
+        ConsoleCallback.view.stop()
+        runs = read_statuses(ConsoleCallback.view.folder)
+        if runs:
+            from analysis.tables import tables_of  # imports pandas, which is slow
+
+            folder = ConsoleCallback.view.folder
+            text = summary(folder, runs, tables_of(folder))
+            Console(highlight=False, soft_wrap=True).print(text)
+        elif isinstance(failure, LotteryError):
+            _remove_empty(ConsoleCallback.view.folder)
     if isinstance(failure, Interrupted | KeyboardInterrupt):
         return INTERRUPTED
-    if failure is not None and str(failure) not in told:
+    recorded = {status.get("error") for _, status in runs}
+    if failure is not None and str(failure) not in recorded:
         cause = f"\n{failure.__cause__}" if failure.__cause__ else ""
         print(f"error: {failure or type(failure).__name__}{cause}", file=sys.stderr)
-    return 1 if failure is not None or "failed" in states else 0
+    return 1 if failure is not None or "failed" in _states(runs) else 0
+
+
+def _remove_empty(sweep: Path) -> None:
+    """Remove the folder of a sweep of which no run was started."""
+    (sweep / "multirun.yaml").unlink(missing_ok=True)
+    for folder in (sweep, sweep.parent):
+        with contextlib.suppress(OSError):  # there is something else in it
+            folder.rmdir()
 
 
 def stop_jobs(number: int, _: object) -> None:
-    """What a signal does to the process that launched a sweep: its jobs are told to stop, and get
-    the time to save; then it ends. A second signal ends it at once."""
+    """Handle a signal in the process that launched a sweep: tell its jobs to stop, wait until they
+    have saved, then raise KeyboardInterrupt. A second signal raises it at once."""
     signal.signal(number, signal.default_int_handler)
     jobs = [j for j in psutil.Process().children(recursive=True) if not _is_detached(j.pid)]
     for job in jobs:
         with contextlib.suppress(psutil.Error):
             job.send_signal(signal.SIGTERM)
-    patience = time.monotonic() + PATIENCE_SECONDS
-    while jobs and Terminal.view is not None and time.monotonic() < patience:
-        states = {status["state"] for _, status in read_statuses(Terminal.view.folder)}
-        if "running" not in states:
-            break
+    deadline = time.monotonic() + SAVING_SECONDS
+    while jobs and _any_running() and time.monotonic() < deadline:
         time.sleep(0.1)
     for job in jobs:
         with contextlib.suppress(psutil.Error):
@@ -122,42 +142,18 @@ def stop_jobs(number: int, _: object) -> None:
     raise KeyboardInterrupt
 
 
+def _any_running() -> bool:
+    view = ConsoleCallback.view
+    return view is not None and "running" in _states(read_statuses(view.folder))
+
+
+def _states(runs: list[tuple[Path, Status]]) -> set[str]:
+    return {status["state"] for _, status in runs}
+
+
 def _is_detached(pid: int) -> bool:
-    """Whether a process has a session of its own, as trackers have: they end when their runs do."""
+    """Return whether a process has a session of its own. Trackers have: they end by themselves."""
     try:
         return os.getsid(pid) != os.getsid(0)
     except ProcessLookupError:
         return True
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Whether a job has been told to stop by one of SIGNALS; a second SIGINT has its usual effect,
-    others are patient. A worker that has been told starts no further job.
-
-    A handler that somebody else had set gets its signal too, once everything is saved: submitit's
-    queues the job again.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield STOP.is_set
-        return
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
-    received: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        STOP.set()
-        received.append(number)
-        if number == signal.SIGINT:
-            signal.signal(number, previous[signal.SIGINT])
-
-    for number in SIGNALS:
-        if previous[number] is not signal.SIG_IGN:
-            signal.signal(number, note)
-    try:
-        yield STOP.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for handler in (previous[signal.Signals(number)] for number in received):
-            if callable(handler) and handler not in (stop_jobs, signal.default_int_handler):
-                handler(received[0], None)

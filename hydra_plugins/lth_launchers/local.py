@@ -1,13 +1,13 @@
-"""hydra/launcher=local: each run a process of its own, as many at once as there are cores.
+"""hydra/launcher=local: each run in a process of its own, as many at once as there are cores.
 
-A run that dies (out of memory, killed) takes nobody with it, and leaves nothing behind in a process
-that others would use. Processes are forked from a server that has imported torch already.
+A run that dies (out of memory, killed) does not affect the others. Processes are forked from a
+server that has already imported torch, so a run starts in a fraction of a second.
 """
 
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -27,15 +27,17 @@ PRELOADED = [
     "sklearn.datasets",
     "hydra.main",
 ]
-"""What takes a second or more to import, once for all runs."""
+"""Modules that take a second or more to import: imported once, before the processes fork."""
 
 
 class LocalLauncher(Launcher):
-    """Runs on this machine."""
+    """Run the jobs of a sweep on this machine, `jobs` at once; None: one for each core."""
 
     def __init__(self, jobs: int | None) -> None:
         if jobs is not None and jobs < 1:
-            raise ValueError(f"hydra.launcher.jobs={jobs}: 1 or more, or null for every core")
+            raise ValueError(
+                f"hydra.launcher.jobs must be >= 1, or null for every core, got {jobs}"
+            )
         self._jobs = jobs or os.cpu_count() or 1
 
     def setup(
@@ -46,7 +48,7 @@ class LocalLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run all of them; what each returned or raised, in their order."""
+        """Run all jobs. Return their results or errors, in the order of the jobs."""
         Path(self._work[1].hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         waiting = deque(enumerate(job_overrides, start=initial_job_idx))
         running: dict[Connection, tuple[int, ForkServerProcess]] = {}
@@ -59,6 +61,7 @@ class LocalLauncher(Launcher):
             for answer in _ready(running):
                 number, process = running.pop(answer)
                 returned[number] = _collect(number, answer, process)
+        raise_refused(returned.values())
         return [returned[number] for number in sorted(returned)]
 
     def _start(self, number: int, overrides: Sequence[str]) -> tuple[Connection, ForkServerProcess]:
@@ -75,11 +78,12 @@ class LocalLauncher(Launcher):
 
 
 def _ready(running: dict[Connection, tuple[int, ForkServerProcess]]) -> Iterator[Connection]:
-    """Those that have answered, or died without one."""
+    """Wait for jobs that have answered or died, and yield their connections."""
     return (ready for ready in connection.wait(list(running)) if isinstance(ready, Connection))
 
 
 def _collect(number: int, answer: Connection, process: ForkServerProcess) -> JobReturn:
+    """Return the result of a job; a LotteryError if its process died."""
     import cloudpickle
 
     from lth.errors import LotteryError
@@ -94,24 +98,40 @@ def _collect(number: int, answer: Connection, process: ForkServerProcess) -> Job
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         returned.return_value = LotteryError(
             f"run {number}: its process ended with {cause}{' (out of memory?)' * (code == -9)}. "
-            "The same command goes on from what it had saved."
+            "Run the same command again: it resumes from the last checkpoint."
         )
     return returned
 
 
+def raise_refused(returned: Iterable[JobReturn]) -> None:
+    """Raise one LotteryError with the reasons why jobs were refused before they had a run folder;
+    the reason of a job that failed later is in its folder."""
+    from lth.errors import LotteryError
+
+    reasons = {
+        str(job._return_value): None
+        for job in returned
+        if isinstance(job._return_value, LotteryError)
+        and job.working_dir
+        and not Path(job.working_dir, "run.json").exists()
+    }
+    if reasons:
+        raise LotteryError("\n".join(reasons))
+
+
 def _work(pickled: bytes, answer: Connection) -> None:
-    """One run, in a process of its own."""
+    """Run one job in this process, and send its result."""
     import cloudpickle
 
-    from hydra_plugins.lth_launchers import console
+    from lth.runs.signals import STOP
 
     number, overrides, hydra_context, config, task_function, state = cloudpickle.loads(pickled)
-    Thread(target=_stop_with_the_launcher, args=(console.STOP.set,), daemon=True).start()
+    Thread(target=_stop_with_the_launcher, args=(STOP.set,), daemon=True).start()
     setup_globals()
     Singleton.set_state(state)
     returned = run_job(
         hydra_context=hydra_context,
-        config=of_job(hydra_context, config, number, overrides),
+        config=job_config(hydra_context, config, number, overrides),
         task_function=task_function,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
@@ -119,10 +139,10 @@ def _work(pickled: bytes, answer: Connection) -> None:
     answer.send_bytes(cloudpickle.dumps(returned))
 
 
-def of_job(
+def job_config(
     context: HydraContext, config: DictConfig, number: int, overrides: Sequence[str]
 ) -> DictConfig:
-    """The configuration of one run of a sweep."""
+    """Compose the configuration of one job of a sweep."""
     composed = context.config_loader.load_sweep_config(config, list(overrides))
     with open_dict(composed):
         composed.hydra.job.id = f"{composed.hydra.job.name}_{number}"
@@ -131,6 +151,7 @@ def of_job(
 
 
 def _stop_with_the_launcher(stop: Callable[[], None]) -> None:
+    """Wait until the launching process has ended, then call `stop`."""
     launcher = parent_process()
     if launcher is not None:
         launcher.join()

@@ -1,7 +1,7 @@
-"""hydra/launcher=packed: a whole sweep in one process, networks with one recipe trained as one.
+"""hydra/launcher=packed: a whole sweep in one process; networks with one recipe train together.
 
-For a GPU, which one small network leaves idle. Every run is recorded as soon as all that it reports
-is stored.
+For GPUs, which one small network leaves mostly idle. Each run is recorded as soon as all trainings
+that it reports are stored.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.lth_launchers.local import of_job
+from hydra_plugins.lth_launchers.local import job_config, raise_refused
 from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
     from lth.experiment.settings import Spec
 
 ON_A_GPU = 64
-"""Networks at once, to begin with: halved whenever they do not fit."""
+"""Networks trained together at first; halved whenever they do not fit into memory."""
 
 
 class PackedLauncher(Launcher):
-    """Trains what all runs want, then lets each find it in the store."""
+    """Train what all runs of a sweep report, at most `pack` networks together; then run each job,
+    which finds its trainings in the store."""
 
     def __init__(self, pack: int | None) -> None:
         if pack is not None and pack < 1:
-            raise ValueError(f"hydra.launcher.pack={pack}: 1 or more, or null")
+            raise ValueError(
+                f"hydra.launcher.pack must be >= 1, or null for as many as fit, got {pack}"
+            )
         self._pack = pack
 
     def setup(
@@ -41,26 +44,28 @@ class PackedLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run all of them; what each returned or raised, in their order."""
-        from hydra_plugins.lth_launchers import console
+        """Run all jobs. Return their results or errors, in the order of the jobs."""
         from lth.errors import Interrupted, LotteryError
+        from lth.runs.signals import stop_on_signal
 
         setup_globals()
         Path(self._config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         jobs = dict(enumerate(job_overrides, start=initial_job_idx))
         returned: dict[int, JobReturn] = {}
-        with console.stop_on_signal():
-            for specs in self._together(jobs):
+        with stop_on_signal():
+            for specs in self._groups(jobs):
                 try:
                     self._train(specs, jobs, returned)
                 except (Interrupted, LotteryError):
-                    continue  # those that are concerned say so below
+                    continue  # raised again, and recorded, by the jobs below
             for number in jobs.keys() - returned.keys():
                 returned[number] = self._run(number, jobs[number])
+        raise_refused(returned.values())
         return [returned[number] for number in sorted(returned)]
 
-    def _together(self, jobs: dict[int, Sequence[str]]) -> list[dict[int, "Spec"]]:
-        """The runs that one engine can serve; without those that are refused."""
+    def _groups(self, jobs: dict[int, Sequence[str]]) -> list[dict[int, "Spec"]]:
+        """Return the specs by number of job, grouped by what one engine can serve. Jobs that are
+        refused are left out."""
         from lth.engine.checks import check
         from lth.errors import LotteryError
         from lth.experiment.config import from_config
@@ -83,46 +88,36 @@ class PackedLauncher(Launcher):
         jobs: dict[int, Sequence[str]],
         returned: dict[int, JobReturn],
     ) -> None:
-        """Make all that some runs want, and run each once it is there."""
+        """Make what a group of runs reports; run each job as soon as all of it is stored."""
         from lth.experiment import lottery
-        from lth.experiment.smoke import shrunk
 
-        asked = {n: shrunk(spec) if spec.smoke else spec for n, spec in specs.items()}
-        wanted = {n: {t for _, t in lottery.levels(spec)} for n, spec in asked.items()}
-        every = dict.fromkeys(training for of_run in wanted.values() for training in of_run)
-        lines = dict.fromkeys(line for spec in asked.values() for _, line in lottery.lines(spec))
+        left = {number: {n for _, n in lottery.nodes(spec)} for number, spec in specs.items()}
+        every = dict.fromkeys(node for of_run in left.values() for node in of_run)
         engine = self._engine(next(iter(specs.values())))
         try:
-            for training, _ in engine.ensure(every, then=[*lines]):
-                for number, of_run in wanted.items():
-                    of_run.discard(training)
+            for node, _ in engine.ensure(every):
+                for number, of_run in left.items():
+                    of_run.discard(node)
                     if not of_run and number not in returned:
                         returned[number] = self._run(number, jobs[number])
         finally:
-            print(f"{engine.trained} networks trained for these runs, which then find them stored")
+            print(
+                f"{engine.trained} networks trained for these runs, which read them from the store"
+            )
 
     def _engine(self, spec: "Spec") -> "Engine":
-        from hydra_plugins.lth_launchers import console
-        from lth.engine.engine import Engine, find_device
-        from lth.store.store import Store
+        from lth.engine.engine import engine_for, find_device
+        from lth.engine.monitor import Watch
+        from lth.runs.signals import STOP
 
-        device = find_device(spec.device)
-        return Engine(
-            Store(Path(spec.store)),
-            device,
-            Path(spec.dataset.root),
-            threads=spec.threads,
-            backend=spec.backend,
-            checkpoint_seconds=spec.checkpoint_seconds,
-            pack=self._pack or (ON_A_GPU if device.type == "cuda" else 1),
-            pulse=_say,
-            stopping=console.STOP.is_set,
-        )
+        default = ON_A_GPU if find_device(spec.device).type == "cuda" else 1
+        watch = Watch(on_progress=_show, stopping=STOP.is_set)
+        return engine_for(spec, watch, pack=self._pack or default)
 
     def _run(self, number: int, overrides: Sequence[str]) -> JobReturn:
         returned = run_job(
             hydra_context=self._context,
-            config=of_job(self._context, self._config, number, overrides),
+            config=job_config(self._context, self._config, number, overrides),
             task_function=self._task,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
@@ -131,10 +126,10 @@ class PackedLauncher(Launcher):
         return returned
 
 
-def _say(training: "Training", iteration: int, speed: float) -> None:
-    """What is being trained, in the view of the sweep."""
-    from hydra_plugins.lth_launchers.console import Terminal
+def _show(training: "Training", iteration: int, speed: float) -> None:
+    """Show in the progress view what is being trained."""
+    from hydra_plugins.lth_launchers.console import ConsoleCallback
 
-    if Terminal.view is not None:
+    if ConsoleCallback.view is not None:
         where = f"iteration {iteration:,} of {training.recipe.training.iterations:,}"
-        Terminal.view.note = f"level {training.mask.level}, {where}, {speed:,.0f} a second"
+        ConsoleCallback.view.note = f"level {training.mask.level}, {where}, {speed:,.0f} a second"

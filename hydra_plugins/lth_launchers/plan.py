@@ -1,4 +1,4 @@
-"""hydra/launcher=plan: says what a sweep would do, and does nothing."""
+"""hydra/launcher=plan: print what a sweep would do, without running it."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,12 @@ from hydra_plugins.lth_launchers.sweeper import Composer
 if TYPE_CHECKING:
     from lth.engine.plan import Plan
 
-LEVELS_ABREAST = 3
+COLUMNS = 3
+"""Levels on one line of the table of weights."""
 
 
 class PlanLauncher(Launcher):
-    """Composes and checks every run, and prints what they would need."""
+    """Compose and check every run, and print what the sweep would need."""
 
     def setup(
         self,
@@ -35,9 +36,9 @@ class PlanLauncher(Launcher):
     def launch(
         self,
         job_overrides: Sequence[Sequence[str]],
-        initial_job_idx: int,  # noqa: ARG002 - numbers of runs are of no interest here
+        initial_job_idx: int,  # noqa: ARG002 - runs are shown by their overrides
     ) -> Sequence[JobReturn]:
-        """Nothing is launched, nothing comes back. Raises LotteryError where a run is refused."""
+        """Print the plan, and return no results. Raises LotteryError if a run is refused."""
         from rich.console import Console
 
         from hydra_plugins.lth_launchers import console
@@ -46,7 +47,7 @@ class PlanLauncher(Launcher):
         from lth.experiment.config import from_config
         from lth.store.store import Store
 
-        console.dismiss()
+        console.hide_progress()
         jobs = {
             " ".join(filter_overrides(overrides)): partial(
                 lambda words: from_config(self._compose(words)), overrides
@@ -55,37 +56,39 @@ class PlanLauncher(Launcher):
         }
         made = plan(jobs, Store(Path(self._store)))
         Console(highlight=False, soft_wrap=True).print(*report(made, self._store), sep="\n")
-        if made.faults:
-            raise LotteryError(f"{len(made.faults)} of {len(job_overrides)} runs are refused.")
+        if made.refused:
+            count = f"{len(made.refused)} of {len(job_overrides)}"
+            raise LotteryError(f"{count} runs are refused for the reasons above. Correct them.")
         return []
 
 
 def report(plan: "Plan", store: str) -> Iterator[str]:
-    """A plan to read in a terminal."""
+    """Yield the lines of a plan, in rich's markup. `store`: the path to name."""
     from rich.markup import escape
 
-    runs = sum(map(len, plan.ladders.values()))
-    shared = plan.reported - plan.wanted
+    runs = sum(map(len, plan.counts.values()))
+    shared = plan.reported - plan.distinct
     yield (
         f"[bold]runs[/]: {runs}, which report {plan.reported} levels; {shared} of them share a "
-        f"training with another. {plan.stored} of the {plan.wanted} trainings are in {store}."
+        f"training with another. {plan.stored} of the {plan.distinct} trainings are in {store}."
     )
-    for rungs, names in plan.ladders.items():
-        yield from _ladder(rungs, names)
+    for counts, names in plan.counts.items():
+        yield from _counts(counts, names)
     yield (
         f"[bold]to train[/]: {len(plan.trainings)} networks, {plan.iterations:,} iterations, "
         f"{plan.disk / 1e6:,.0f} MB on disk"
     )
     yield f"[bold]time[/]: {_time(plan)}"
-    for overrides, reason in plan.faults.items():
+    for overrides, reason in plan.refused.items():
         yield f"[red]refused[/] {escape(overrides)}: {escape(reason)}"
 
 
-def _ladder(rungs: tuple[int, ...], names: list[str]) -> Iterator[str]:
+def _counts(counts: tuple[int, ...], names: list[str]) -> Iterator[str]:
+    """Yield the lines with the surviving weights at each level. `names`: runs that have them."""
     others = f" and {len(names) - 1} more" if len(names) > 1 else ""
     yield f"[bold]weights at each level[/] of {names[0] or 'the run'}{others}:"
-    steps = [f"{level:2} {n:>12,} {n / rungs[0]:>8.3%}" for level, n in enumerate(rungs)]
-    rows = -(-len(steps) // LEVELS_ABREAST)
+    steps = [f"{level:2} {n:>12,} {n / counts[0]:>8.3%}" for level, n in enumerate(counts)]
+    rows = -(-len(steps) // COLUMNS)
     yield from ("   ".join(steps[row::rows]) for row in range(rows))
 
 
@@ -94,11 +97,11 @@ def _time(plan: "Plan") -> str:
 
     cores = os.cpu_count() or 1
     unknown = (
-        f"; the like of {plan.unmeasured} of them has not been measured: run one with few levels"
-        if plan.unmeasured
+        f"; {plan.untimed} of them have no timing data: run one of their kind with few levels"
+        if plan.untimed
         else ""
     )
-    if plan.unmeasured == len(plan.trainings) and plan.trainings:
+    if plan.untimed == len(plan.trainings) and plan.trainings:
         return f"unknown{unknown}"
     at_once = f", {clock(plan.seconds / cores)} of {cores} at once" if cores > 1 else ""
     return f"{clock(plan.seconds)} of one process{at_once}{unknown}"

@@ -1,7 +1,7 @@
-"""hydra/launcher=slurm: runs as jobs of a SLURM cluster, through submitit.
+"""hydra/launcher=slurm: run a sweep as jobs of a SLURM cluster, through submitit.
 
-What a job runs is a copy of the code, made at submission: later edits change nothing. A job that is
-pre-empted or runs out of time saves, is queued again, and goes on.
+Jobs run a copy of the code, made at submission: later edits do not affect them. A job that is
+pre-empted or runs out of time saves, is queued again, and resumes.
 """
 
 import contextlib
@@ -25,14 +25,15 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.lth_launchers.sweeper import Composer
 
 CODE = ("run.py", "conf", "lth", "analysis", "hydra_plugins")
+"""Files and folders that are copied at submission."""
 OF_ANY_CLUSTER = ("name", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
-"""Parameters that submitit knows for every kind of cluster; all others are SLURM's own."""
+"""Parameters that submitit accepts for any kind of cluster; all others are SLURM's."""
 SAVING_SECONDS = 60.0
 """How long the runs of a job have to save when it is told to stop."""
 
 
 class SlurmLauncher(Launcher):
-    """Submits jobs of `runs_per_job` runs; waits for them unless `detach`."""
+    """Submit jobs of `runs_per_job` runs, and wait for them unless `detach`."""
 
     def __init__(
         self,
@@ -46,8 +47,8 @@ class SlurmLauncher(Launcher):
     ) -> None:
         if min(runs_per_job, cpus_per_task) < 1:
             raise ValueError(
-                f"hydra.launcher.runs_per_job={runs_per_job} cpus_per_task={cpus_per_task}: "
-                "1 or more of each are wanted"
+                "hydra.launcher.runs_per_job and hydra.launcher.cpus_per_task must be >= 1, got "
+                f"{runs_per_job} and {cpus_per_task}"
             )
         self._cluster, self._detach, self._runs_per_job = cluster, detach, runs_per_job
         self._timeouts, self._cpus = max_num_timeout, cpus_per_task
@@ -70,7 +71,7 @@ class SlurmLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Submit them all. Returns what each returned, or nothing if detached."""
+        """Submit all runs. Return their results, or nothing if detached."""
         runs = dict(enumerate(job_overrides, start=initial_job_idx))
         code = copy_code(self._sweep / "code")
         jobs = [
@@ -79,18 +80,18 @@ class SlurmLauncher(Launcher):
         ]
         submitted = self._submit(jobs, code)
         if self._detach:
-            self._say_how_to_follow(submitted)
+            self._print_commands(submitted)
             return []
         try:
             for job in submitted:
                 job.wait()
         except KeyboardInterrupt:
-            self._say_how_to_follow(submitted)
+            self._print_commands(submitted)
             raise
         return [_returned(self._sweep / str(number), number) for number in runs]
 
     def _lineage(self, overrides: Sequence[str]) -> str:
-        """What runs share that share work: their dense network."""
+        """Return the digest of a run's dense network: runs that have it in common share work."""
         from lth.experiment.config import from_config
         from lth.experiment.lottery import levels
 
@@ -100,7 +101,7 @@ class SlurmLauncher(Launcher):
     def _submit(self, jobs: list["Runs"], code: Path) -> list[Any]:
         import submitit
 
-        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns of clusters without sacct
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns on clusters without sacct
         limits = {"slurm_max_num_timeout": self._timeouts} if self._cluster == "slurm" else {}
         folder = self._sweep / "jobs" / "%j"
         executor = submitit.AutoExecutor(folder, cluster=self._cluster, **limits)
@@ -110,15 +111,16 @@ class SlurmLauncher(Launcher):
         with executor.batch():
             return [executor.submit(job) for job in jobs]
 
-    def _say_how_to_follow(self, submitted: list[Any]) -> None:
+    def _print_commands(self, submitted: list[Any]) -> None:
+        """Print how to follow the jobs and how to cancel them."""
         from hydra_plugins.lth_launchers import console
 
-        console.dismiss()
+        console.hide_progress()
         ids = " ".join(str(job.job_id) for job in submitted)
         print(
             f"{len(submitted)} jobs submitted: {ids}\n"
-            f"how they stand: python -m analysis status {self._sweep} --watch\n"
-            f"to stop them:   scancel {ids}  (the same command goes on from what they saved)"
+            f"to follow them: python -m analysis status {self._sweep} --watch\n"
+            f"to stop them:   scancel {ids}  (the same command then resumes from the checkpoints)"
         )
 
 
@@ -127,7 +129,7 @@ def _plain(value: object) -> object:
 
 
 class Runs:
-    """Some runs of a sweep, as one job: each a process, `at_once` at a time."""
+    """Some runs of a sweep as one job: each in a process, `at_once` at a time."""
 
     def __init__(
         self, script: Path, sweep: Path, runs: Mapping[int, list[str]], at_once: int
@@ -137,12 +139,12 @@ class Runs:
         self._stopping = False
 
     def __call__(self) -> None:
-        """Raises RuntimeError, so that the job counts as failed, where a run did not finish."""
+        """Run them. Raises RuntimeError if one did not finish, so that the job counts as failed."""
         _, sweep, runs, at_once = self._work
         with ThreadPoolExecutor(at_once) as pool:
             codes = list(pool.map(self._run, runs))
         if any(codes):
-            raise RuntimeError(f"runs {list(runs)} of {sweep} ended with {codes}")
+            raise RuntimeError(f"runs {list(runs)} of {sweep} ended with exit codes {codes}")
 
     def _run(self, number: int) -> int:
         script, sweep, runs, _ = self._work
@@ -154,8 +156,8 @@ class Runs:
         return process.wait()
 
     def checkpoint(self) -> Any:  # noqa: ANN401 - submitit's
-        """What submitit asks for when time is up or the machine is needed: the runs save and end,
-        and the same job is queued again."""
+        """Stop the runs and return the same job to be queued again. submitit calls this when time
+        is up or the machine is needed."""
         import submitit
 
         self._stopping = True
@@ -170,13 +172,13 @@ class Runs:
 def batches(
     runs: Mapping[int, Sequence[str]], lineage: Callable[[Sequence[str]], str], size: int
 ) -> Iterator[list[int]]:
-    """Numbers of runs, `size` a batch; with more than one, those of a lineage are neighbours."""
+    """Yield batches of `size` run numbers. If `size` > 1, runs of one lineage are neighbours."""
     numbers = sorted(runs, key=lambda n: (lineage(runs[n]), n)) if size > 1 else list(runs)
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
 def copy_code(target: Path) -> Path:
-    """The code and configuration that are now, with their commit and what differs from it."""
+    """Copy the code and configuration to `target`, with their commit and the difference from it."""
     from lth.store.provenance import changes, provenance
 
     root = Path(__file__).parents[2]
@@ -195,6 +197,7 @@ def copy_code(target: Path) -> Path:
 
 
 def _returned(run: Path, number: int) -> JobReturn:
+    """Return the result of a run that has ended, from its folder."""
     from lth.errors import LotteryError
     from lth.runs.status import read_statuses
 

@@ -1,5 +1,4 @@
-"""Is what runs report what their settings promise? `lth.audit.rules`, applied to runs and to the
-trainings behind them."""
+"""Audit runs and the trainings behind them by the rules of `run_rules` and `training_rules`."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -8,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from lth.audit.run_rules import RUN_RULES, Run, opened
+from lth.audit.run_rules import RUN_RULES, Run, open_run
 from lth.audit.training_rules import TRAINING_RULES, Case
-from lth.engine.build import Inputs
+from lth.engine.build import Builder
+from lth.engine.scheduler import missing
 from lth.errors import LotteryError
-from lth.experiment import lottery, nodes
 from lth.experiment.nodes import Stored, Training
 from lth.runs import status
 from lth.store import cleanup
@@ -20,69 +19,69 @@ from lth.training.data import Data
 
 S = TypeVar("S")
 MIXED = ("commit", "dirty", "python", "versions", "device", "threads", "backend")
-"""What trainings should have in common, though their settings do not say it."""
+"""Provenance that trainings of one experiment should share, though settings do not state it."""
 
 
 class Violation(NamedTuple):
-    """`rule` is broken in the folder `where`."""
+    """Something that does not hold: the folder, the rule, and what was found."""
 
     where: Path
     rule: str
     what: str
 
 
-def broken(
+def violations(
     rules: Iterable[Callable[[S], Iterator[str]]], subject: S, where: Path
 ) -> Iterator[Violation]:
-    """What each rule says of a subject; what keeps a rule from being checked breaks it."""
+    """Yield what each rule finds. A rule that raises counts as violated."""
     for rule in rules:
         name = rule.__name__.replace("_", " ")
         try:
             yield from (Violation(where, name, what) for what in rule(subject))
-        except Exception as error:  # whatever it is, the audit goes on
-            yield Violation(where, name, f"cannot be checked: {error}")
+        except Exception as error:  # whatever it is, the audit continues
+            yield Violation(where, name, f"the rule cannot be checked: {error}")
 
 
 @dataclass
 class Audit:
-    """Of runs and the trainings behind them, each once. `quick`: without evaluating any weights."""
+    """Audits runs, and each training behind them once. `quick`: evaluate no weights."""
 
     quick: bool = False
     runs: int = 0
     notes: dict[str, None] = field(default_factory=dict)
-    """What could not be looked at, and mixtures that are no violation."""
+    """What could not be checked, in order."""
     made_with: dict[str, set[str]] = field(default_factory=dict)
-    """Versions, devices and the like of the trainings -> their values."""
+    """Kind of provenance -> its values over all trainings."""
     _seen: set[Stored] = field(default_factory=set)
-    _inputs: dict[tuple[Path, str], Inputs] = field(default_factory=dict)
+    _builders: dict[tuple[Path, str], Builder] = field(default_factory=dict)
 
     @property
     def trainings(self) -> int:
         return sum(isinstance(node, Training) for node in self._seen)
 
     def mixtures(self) -> Iterator[str]:
-        """What the trainings differ in that settings do not say."""
+        """Yield differences in provenance between the trainings, which are no violations."""
         for name, values in self.made_with.items():
             if len(values) > 1:
-                yield f"trainings of several kinds of {name}: {', '.join(sorted(values))}"
+                yield f"trainings differ in {name}: {', '.join(sorted(values))}"
 
     def of_run(self, path: Path) -> Iterator[Violation]:
-        """Everything that is not as it should be in a run's folder and behind it."""
+        """Yield every violation in a run's folder and in the trainings behind it."""
         self.runs += 1
         try:
             if "spec" not in status.read_whole(path):
-                self._note(f"{path}: it was refused before it began")
+                self._note(f"{path}: the run was refused before it started")
                 return
-            run = opened(path)
+            run = open_run(path)
         except LotteryError as error:
             yield Violation(path, "runs can be read", str(error))
             return
-        yield from broken(RUN_RULES, run, path)
+        yield from violations(RUN_RULES, run, path)
         if not cleanup.is_store(run.store.root):
-            self._note(f"{run.store.root}: no store there, so that no training was looked at")
+            self._note(f"{run.store.root}: there is no store, so no training was checked")
             return
         reported = {row["training"] for row in run.levels}
-        for node in nodes.missing(lottery.wanted(run.spec), lambda _: False):
+        for node in missing([node for _, node in run.nodes], lambda _: False):
             if node not in self._seen and (run.store.exists(node) or node.digest in reported):
                 self._seen.add(node)
                 yield from self._of_node(node, run)
@@ -90,7 +89,7 @@ class Audit:
     def _of_node(self, node: Stored, run: Run) -> Iterator[Violation]:
         where = run.store.path(node)
         if not run.store.exists(node):
-            yield Violation(where, "trainings are stored", "it is not there")
+            yield Violation(where, "trainings are stored", "it is not in the store")
         elif isinstance(node, Training):
             yield from self._of_training(node, run, where)
         else:
@@ -98,21 +97,21 @@ class Audit:
             yield from (Violation(where, "files are whole", fault) for fault in faults)
 
     def _of_training(self, training: Training, run: Run, where: Path) -> Iterator[Violation]:
-        inputs = self._inputs_of(run)
-        data = None if self.quick else self._data(inputs, training)
-        case = Case(training, run.store, inputs, data)
-        yield from broken(TRAINING_RULES, case, where)
+        build = self._builder(run)
+        data = None if self.quick else self._data(build, training)
+        case = Case(training, run.store, build, data)
+        yield from violations(TRAINING_RULES, case, where)
         self._remember(case)
 
-    def _inputs_of(self, run: Run) -> Inputs:
+    def _builder(self, run: Run) -> Builder:
         key = run.store.root, run.spec.dataset.root
-        if key not in self._inputs:
-            self._inputs[key] = run.inputs()
-        return self._inputs[key]
+        if key not in self._builders:
+            self._builders[key] = run.builder()
+        return self._builders[key]
 
-    def _data(self, inputs: Inputs, training: Training) -> Data | None:
+    def _data(self, build: Builder, training: Training) -> Data | None:
         try:
-            return inputs.data(training.recipe)
+            return build.data(training.recipe)
         except LotteryError as error:
             self._note(f"no weights were evaluated: {error}")
             return None

@@ -1,11 +1,8 @@
-"""What has to be true of finished work. Each rule reads what was written, computes the rest anew,
-and says what is not so.
+"""Rules about runs: what must hold of a finished run's folder, given its settings and the store.
 
-Rules of a run read its folder and the store's records; those of a training read its stored files,
-and with `data` evaluate its weights again.
+Each rule yields a sentence for everything that does not hold.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,20 +14,21 @@ from pydantic import ValidationError
 from safetensors.torch import load
 from torch import Tensor
 
-from lth.engine.build import Inputs
+from lth.engine.build import Builder
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.nodes import Final, Training
+from lth.experiment.nodes import Final, Measurement, Stored, Training
 from lth.experiment.results import (
     Evaluation,
     Outcome,
-    Point,
     Row,
     early_stop,
+    numbers,
+    rows_from_csv,
     to_csv,
 )
 from lth.experiment.settings import Spec
-from lth.runs import status as runs_status
+from lth.runs import status
 from lth.runs.records import TIMING_COLUMNS, level_row
 from lth.store import cleanup
 from lth.store.files import checksum
@@ -39,30 +37,31 @@ from lth.store.store import Store
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, its settings, and the store with its trainings."""
+    """A run's folder, the content of its run.json, its settings, and its store."""
 
     path: Path
     status: dict[str, Any]
     spec: Spec
     store: Store
 
-    def inputs(self) -> Inputs:
-        """What its trainings start from, on the fastest device there is."""
+    def builder(self) -> Builder:
+        """Return a Builder for the run's trainings, on the fastest device available."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return Inputs(self.store, Path(self.spec.dataset.root), device)
+        return Builder(self.store, Path(self.spec.dataset.root), device)
 
     def tensors(self, level: int) -> dict[str, tuple[Any, Any, Any, Any]]:
-        """Each prunable tensor of a level, as arrays: its values at the start and at the end, which
-        survive, and which at the next level (None at the last). Empty without the weights."""
+        """Return, for each prunable tensor of a level, arrays of its values at the start and at the
+        end, of its mask, and of the mask of the next level (None at the last). Empty if the weights
+        are no longer stored."""
         training, after = self.trainings[level], self.trainings.get(level + 1)
         network = training.recipe.network
         if not self.store.has_weights(training):
             return {}
-        inputs = self.inputs()
-        start = inputs.weights(training.weights, network)
-        end = inputs.weights(Final(training), network)
-        mask = inputs.mask_of(training)
-        later = inputs.mask_of(after) if after and self.store.exists(after) else {}
+        build = self.builder()
+        start = build.weights(training.weights, network)
+        end = build.weights(Final(training), network)
+        mask = build.stored_mask(training)
+        later = build.stored_mask(after) if after and self.store.exists(after) else {}
         return {
             name: (start[name].numpy(), end[name].numpy(), kept.numpy(),
                    later[name].numpy() if later else None)
@@ -70,46 +69,54 @@ class Run:
         }  # fmt: skip
 
     @cached_property
+    def nodes(self) -> list[tuple[int, Stored]]:
+        """Everything that the run reports, with its level."""
+        return list(lottery.nodes(self.spec))
+
+    @cached_property
     def trainings(self) -> dict[int, Training]:
-        return dict(lottery.levels(self.spec))
+        return {level: node for level, node in self.nodes if isinstance(node, Training)}
+
+    @cached_property
+    def measurements(self) -> list[tuple[int, Measurement]]:
+        return [(level, node) for level, node in self.nodes if isinstance(node, Measurement)]
 
     @cached_property
     def levels(self) -> list[dict[str, str]]:
-        file = self.path / "levels.csv"
-        begun = file.exists() or self.status["state"] == "finished"
-        return rows(file) if begun else []
+        """Rows of levels.csv; none if the run has not come so far."""
+        expected = (self.path / "levels.csv").exists() or self.status["state"] == "finished"
+        return self.table("levels.csv") if expected else []
 
     @cached_property
     def curves(self) -> dict[int, list[Evaluation]]:
+        """Curve of each level, from metrics.csv."""
         found: dict[int, list[Evaluation]] = {}
-        for row in rows(self.path / "metrics.csv"):
-            values = [float(row[name] or "nan") for name in Evaluation._fields]
-            found.setdefault(int(row["level"]), []).append(Evaluation(int(values[0]), *values[1:]))
+        for row in self.table("metrics.csv"):
+            iteration, *values = numbers({name: row[name] for name in Evaluation._fields})
+            found.setdefault(int(row["level"]), []).append(Evaluation(int(iteration), *values))
         return found
 
+    def table(self, name: str) -> list[dict[str, str]]:
+        return rows_from_csv((self.path / name).read_bytes())
 
-def opened(path: Path) -> Run:
-    """The run in a folder. Raises LotteryError where it cannot be read, or not by this version."""
-    written = runs_status.read_whole(path)
+
+def open_run(path: Path) -> Run:
+    """Return the run in a folder. Raises LotteryError if it cannot be read by this version."""
+    written = status.read_whole(path)
     try:
-        return Run(path, written, runs_status.spec_of(written), Store(_store(path, written)))
+        return Run(path, written, status.spec_of(written), Store(_find_store(path, written)))
     except (ValidationError, KeyError) as error:
         why = str(error).partition("\n")[0]
         raise LotteryError(
-            f"{path}: these are not the settings of a run of this version ({why})."
+            f"{path}: its settings are not those of a run of this version ({why})"
         ) from error
 
 
-def _store(path: Path, status: Mapping[str, Any]) -> Path:
-    """That of a run: where its settings say, seen from a folder above the run, or from here."""
-    stated = Path(status["spec"]["store"])
+def _find_store(path: Path, written: Mapping[str, Any]) -> Path:
+    """Return the store that a run names, relative to a folder above the run or to this one."""
+    stated = Path(written["spec"]["store"])
     places = [*(above / stated for above in path.resolve().parents), stated]
     return next((place for place in places if cleanup.is_store(place)), stated)
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def tables_are_as_written(run: Run) -> Iterator[str]:
@@ -121,7 +128,7 @@ def tables_are_as_written(run: Run) -> Iterator[str]:
 def levels_are_complete(run: Run) -> Iterator[str]:
     found = [int(row["level"]) for row in run.levels]
     if run.status["state"] == "finished" and found != list(run.trainings):
-        yield f"levels {found}, where {list(run.trainings)} were asked for"
+        yield f"levels.csv has levels {found}, the settings say {list(run.trainings)}"
 
 
 def levels_are_those_described(run: Run) -> Iterator[str]:
@@ -144,57 +151,66 @@ def early_stops_are_minima(run: Run) -> Iterator[str]:
             "final_test_accuracy": end.test_accuracy,
         }  # fmt: skip
         for name, value in expected.items():
-            if repr(float(row[name] or "nan")) != repr(float(value)):  # nan is nan
-                yield f"level {row['level']}: {name} is {row[name]}, by its curve {value}"
+            if repr(float(row[name] or "nan")) != repr(float(value)):  # nan equals nan here
+                yield f"level {row['level']}: {name} is {row[name]}, its curve says {value}"
 
 
 def rows_are_those_stored(run: Run) -> Iterator[str]:
     for row in run.levels:
-        training = run.trainings.get(int(row["level"]))
+        level = int(row["level"])
+        training = run.trainings.get(level)
         if training is None or not run.store.exists(training):
             continue
-        stored = run.store.outcome(training)
-        expected = level_row(int(row["level"]), training.digest, stored, cached=True)
+        stored = run.store.results(training)
+        expected = level_row(level, training.digest, stored, cached=True)
         for name, value in _as_text(expected).items():
             if name not in TIMING_COLUMNS and row.get(name) != value:
-                yield f"level {row['level']}: {name} is {row.get(name)}, in the store {value}"
-        if run.curves.get(int(row["level"])) and not _same(run, int(row["level"]), stored):
-            yield f"level {row['level']}: its curve is not the stored one"
+                yield f"level {level}: {name} is {row.get(name)}, the store has {value}"
+        if run.curves.get(level) and not _same_curve(run, level, stored):
+            yield f"level {level}: its curve is not the stored one"
 
 
 def _as_text(row: Row) -> dict[str, str]:
-    return next(csv.DictReader(to_csv([row], list(row)).decode().splitlines()))
+    (text,) = rows_from_csv(to_csv([row], list(row)))
+    return text
 
 
-def _same(run: Run, level: int, stored: Outcome) -> bool:
-    return repr(run.curves[level]) == repr(stored.curve)  # nan is nan
+def _same_curve(run: Run, level: int, stored: Outcome) -> bool:
+    return repr(run.curves[level]) == repr(stored.curve)  # nan equals nan here
 
 
 def controls_have_the_tickets_masks(run: Run) -> Iterator[str]:
-    """As many weights in each tensor where the mask is shuffled; else the same ones."""
+    """A control has the mask of its ticket; a shuffled one has as many weights in each tensor."""
     ticket = replace(run.spec.rewind, survivors="rewind", pruned="zero", shuffle=False, draw=0)
-    for level, own in dict(lottery.levels(replace(run.spec, rewind=ticket))).items():
+    for level, own in lottery.levels(replace(run.spec, rewind=ticket)):
         control = run.trainings[level]
         if control == own or not (run.store.exists(control) and run.store.exists(own)):
             continue
         packed, tickets = (load(run.store.read(t, "mask.safetensors")) for t in (control, own))
-        counted = run.spec.rewind.shuffle
-        same = _bits(packed) == _bits(tickets) if counted else _equal(packed, tickets)
+        shuffled = run.spec.rewind.shuffle
+        same = _bits(packed) == _bits(tickets) if shuffled else _equal(packed, tickets)
         if not same:
-            yield f"level {level}: the mask is not that of its ticket {own}"
+            yield f"level {level}: its mask is not that of its ticket {own}"
 
 
-def lines_are_those_stored(run: Run) -> Iterator[str]:
-    """Where copies of the levels' networks were compared."""
-    file = run.path / "connectivity.csv"
-    recorded = rows(file) if "connectivity.csv" in run.status.get("tables", {}) else []
-    for level, line in lottery.lines(run.spec):
-        own = [row for row in recorded if int(row["level"]) == level]
-        if own and run.store.exists(line):
-            stored = [point._asdict() for point in run.store.line(line)]
-            told = [{name: float(row[name] or "nan") for name in Point._fields} for row in own]
-            if repr(told) != repr(stored):
-                yield f"level {level}: its line is not the stored one"
+def measurements_are_those_stored(run: Run) -> Iterator[str]:
+    tables = run.status.get("tables", {})
+    for level, node in run.measurements:
+        name = f"{node.table}.csv"
+        recorded = (
+            [row for row in run.table(name) if int(row["level"]) == level] if name in tables else []
+        )
+        if recorded and run.store.exists(node):
+            found = [
+                dict(zip(node.columns, numbers(_columns(row, node)), strict=True))
+                for row in recorded
+            ]
+            if repr(found) != repr(run.store.results(node)):
+                yield f"level {level}: its rows in {name} are not the stored ones"
+
+
+def _columns(row: Mapping[str, str], node: Measurement) -> dict[str, str]:
+    return {name: row[name] for name in node.columns}
 
 
 def _bits(packed: dict[str, Tensor]) -> dict[str, int]:
@@ -208,5 +224,5 @@ def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 RUN_RULES = (
     tables_are_as_written, levels_are_complete, levels_are_those_described,
     early_stops_are_minima, rows_are_those_stored, controls_have_the_tickets_masks,
-    lines_are_those_stored,
+    measurements_are_those_stored,
 )  # fmt: skip

@@ -1,4 +1,8 @@
-"""x"""
+"""Rules about trainings: what must hold of a stored training, given its description.
+
+Each rule reads the stored files, computes the rest again, and yields a sentence for everything that
+does not hold. With `data`, weights are evaluated again.
+"""
 
 import json
 import math
@@ -10,9 +14,9 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from lth.engine.build import Inputs, build_model
+from lth.engine.build import Builder
 from lth.experiment import nodes
-from lth.experiment.nodes import Final, Fresh, Pruned, Shuffled, Training
+from lth.experiment.nodes import Final, Pruned, Shuffled, Training
 from lth.experiment.results import (
     Evaluation,
     curve_from_csv,
@@ -26,19 +30,20 @@ from lth.training.eager import evaluate
 from lth.training.masks import Mask
 
 TOLERANCE = 2e-3
-"""Relative, of losses and accuracies: devices and backends sum in other orders."""
-OF_GRADIENTS = {"lth.pruning.snip", "lth.pruning.grasp"}
+"""Relative tolerance of losses and accuracies: devices and backends sum in different orders."""
+OF_GRADIENTS = {"snip", "grasp"}
+"""Criteria that sum gradients, which no two devices do alike."""
 ROUGHLY = 0.02
-"""The share of survivors that may be others where criteria sum gradients."""
+"""Share of survivors that may differ for such criteria."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A stored training and what its files hold; `data` is None where it is not at hand."""
+    """A stored training and the content of its files; `data` is None if it is not available."""
 
     training: Training
     store: Store
-    inputs: Inputs
+    build: Builder
     data: Data | None
 
     def file(self, name: str) -> bytes:
@@ -50,38 +55,37 @@ class Case:
 
     @cached_property
     def mask(self) -> Mask:
-        return self.inputs.mask_of(self.training)
+        return self.build.stored_mask(self.training)
 
     @cached_property
     def previous(self) -> Mask | None:
-        """What the mask was pruned from; None for dense and shuffled ones."""
+        """The mask before the last pruning; None for dense and shuffled masks."""
         node = self.training.mask
         if not isinstance(node, Pruned):
             return None
-        if nodes.has_own_mask(node) and isinstance(node.weights, Final):
-            return self.inputs.mask_of(node.weights.of)
-        return self.inputs.mask(node.previous, self.training.recipe.network)
+        if isinstance(node.weights, Final) and node.has_own_mask():
+            return self.build.stored_mask(node.weights.of)
+        return self.build.mask(node.previous, self.training.recipe.network)
 
     def can_make(self, node: nodes.Node) -> bool:
-        """Whether the weights that it is made from are still in the store."""
-        return all(map(self.store.has_weights, nodes.needs(node)))
+        """Whether the weights that `node` is built from are still stored."""
+        return all(map(self.store.has_weights, node.needs()))
 
     @cached_property
     def final(self) -> dict[str, Tensor] | None:
-        """None where weights were dropped from the store."""
+        """Final weights; None if they were dropped from the store."""
         has_them = self.store.has_weights(self.training)
         return load(self.file("final.safetensors")) if has_them else None
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
-        """The weights that the training is described to have started from."""
-        weights = self.inputs.weights(self.training.weights, self.training.recipe.network)
+        """Starting weights, by the description."""
+        weights = self.build.weights(self.training.weights, self.training.recipe.network)
         frozen = self.training.pruned == "frozen"
         return weights if frozen else masks.apply(weights, self.mask)
 
     def measured(self, state: dict[str, Tensor], part: Part) -> tuple[float, float]:
-        network = self.training.recipe.network
-        model = build_model(Fresh(network, self.training.seed)).to(self.inputs.device)
+        model = self.build.model(self.training)
         model.load_state_dict(state)
         return evaluate(model, part)
 
@@ -105,7 +109,7 @@ def curves_are_complete(case: Case) -> Iterator[str]:
 
 
 def accuracies_are_there(case: Case) -> Iterator[str]:
-    """In [0, 1], and of the test set at the early stop and the end."""
+    """Accuracies are in [0, 1], and the test set was evaluated at the early stop and the end."""
     for point in case.curve:
         tested = [] if math.isnan(point.test_accuracy) else [point.test_accuracy]
         if not all(0 <= accuracy <= 1 for accuracy in (point.val_accuracy, *tested)):
@@ -119,44 +123,42 @@ def masks_nest(case: Case) -> Iterator[str]:
     for name, before in (case.previous or {}).items():
         back = int((case.mask[name] & ~before).sum())
         if back:
-            yield f"{back} weights of {name} came back"
+            yield f"{back} pruned weights of {name} came back"
 
 
 def counts_are_exact(case: Case) -> Iterator[str]:
     node = case.training.mask
     if case.previous is None or not isinstance(node, Pruned):
         return
-    layers = case.inputs.layers(case.training.recipe.network)
-    rates = {name: node.rule.rates[kind] for name, (kind, _) in layers.items()}
-    pools = selection.pools(rates, node.rule.scope)
+    pools = case.build.pools(node)
     before, after = (selection.counts(mask, pools) for mask in (case.previous, case.mask))
     for pool, rate in pools.items():
         expected = selection.survivors(before[pool], rate, node.rule.times)
         if after[pool] != expected:
-            yield f"{', '.join(pool)}: {after[pool]} of {before[pool]} survive, not {expected}"
+            yield f"{', '.join(pool)}: {after[pool]} of {before[pool]} survive, expected {expected}"
 
 
 def masks_are_what_the_rule_selects(case: Case) -> Iterator[str]:
-    """The very weights; of criteria that sum gradients, which no two devices do alike, almost."""
+    """The mask has exactly the weights that the rule selects; OF_GRADIENTS nearly."""
     node = case.training.mask
     if not isinstance(node, Pruned | Shuffled) or not case.can_make(node):
         return
-    rough = isinstance(node, Pruned) and node.rule.criterion.path in OF_GRADIENTS
-    for name, kept in case.inputs.mask(node, case.training.recipe.network).items():
+    rough = isinstance(node, Pruned) and node.rule.criterion.name in OF_GRADIENTS
+    for name, kept in case.build.mask(node, case.training.recipe.network).items():
         wrong = int((case.mask[name] ^ kept).sum())
         if wrong > (ROUGHLY * int(kept.sum()) if rough else 0):
             yield f"{wrong} weights of {name} are not those that {node} selects"
 
 
 def densities_are_those_of_the_mask(case: Case) -> Iterator[str]:
-    for name, stated in case.store.outcome(case.training).weights.items():
+    for name, stated in case.store.results(case.training).weights.items():
         counted = int(case.mask[name].sum()), case.mask[name].numel()
         if stated != counted:
-            yield f"{name}: {stated} is recorded, the mask has {counted}"
+            yield f"{name}: {stated} weights are recorded, the mask has {counted}"
 
 
 def pruned_weights_are_zero(case: Case) -> Iterator[str]:
-    """Or, where they are frozen, what they were at the start."""
+    """Pruned weights are 0, or at their starting values if they are frozen."""
     frozen = case.training.pruned == "frozen"
     if frozen and not case.can_make(case.training.weights):
         return
@@ -165,7 +167,7 @@ def pruned_weights_are_zero(case: Case) -> Iterator[str]:
         gone = (case.final or {})[name][~kept]
         moved = int((gone != (start[name][~kept] if start else 0)).sum())
         if moved:
-            yield f"{moved} pruned weights of {name} are not what they should have stayed"
+            yield f"{moved} pruned weights of {name} are not 0, or not as they were frozen"
 
 
 def weights_are_finite(case: Case) -> Iterator[str]:
@@ -175,7 +177,7 @@ def weights_are_finite(case: Case) -> Iterator[str]:
 
 
 def starts_are_as_described(case: Case) -> Iterator[str]:
-    """The weights that were rewound, drawn or carried on, under the mask, give the first point."""
+    """The starting weights under the mask give the first point of the curve."""
     can_start = case.can_make(case.training.weights)
     if case.data is not None and can_start and case.curve[0].iteration == case.training.start:
         found = case.measured(case.start, case.data.validation)
@@ -183,7 +185,7 @@ def starts_are_as_described(case: Case) -> Iterator[str]:
 
 
 def ends_are_as_recorded(case: Case) -> Iterator[str]:
-    """The stored weights give the last point."""
+    """The stored weights give the last point of the curve."""
     if case.data is not None and case.final is not None:
         end = case.curve[-1]
         validated = case.measured(case.final, case.data.validation)
@@ -194,17 +196,17 @@ def ends_are_as_recorded(case: Case) -> Iterator[str]:
 def _differences(
     case: Case, name: str, found: tuple[float, float], recorded: tuple[float, ...]
 ) -> Iterator[str]:
-    exact = case.training.recipe.training.precision == "highest"
+    exact = case.training.recipe.training.precision == "float32"
     near = TOLERANCE if exact else 10 * TOLERANCE
     for what, ours, theirs in zip(("loss", "accuracy"), found, recorded, strict=True):
         both_nan = math.isnan(ours) and math.isnan(theirs)
         if not both_nan and not math.isclose(ours, theirs, rel_tol=near, abs_tol=near / 10):
-            yield f"these weights have a {name} {what} of {ours:.6g}, recorded is {theirs:.6g}"
+            yield f"{name} {what} is recorded as {theirs:.6g}, the weights give {ours:.6g}"
 
 
 def splits_are_as_described(case: Case) -> Iterator[str]:
-    """Disjoint, as large as they should be, and those that the training saw: the statistics that
-    it recorded of its training part are those of ours."""
+    """Parts are disjoint and of the stated sizes, and the recorded statistics of the training part
+    are those of the part that is loaded now."""
     if case.data is None:
         return
     dataset, indices = case.training.recipe.dataset, case.data.indices
@@ -214,10 +216,10 @@ def splits_are_as_described(case: Case) -> Iterator[str]:
     sizes = {name: len(part) for name, part in indices.items()}
     expected = {"validation": dataset.validation, "train": dataset.training_examples}
     if any(sizes[name] != size for name, size in expected.items()):
-        yield f"the parts have {sizes} examples, where {expected} are described"
+        yield f"the parts have {sizes} examples, the settings say {expected}"
     recorded = json.loads(case.file("provenance.json"))
     if [recorded["input_mean"], recorded["input_std"]] != [case.data.mean, case.data.std]:
-        yield "it was trained on other examples: mean and deviation of its inputs are others"
+        yield "it was trained on other examples: their mean or standard deviation differs"
 
 
 TRAINING_RULES = (

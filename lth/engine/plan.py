@@ -3,44 +3,51 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, NamedTuple
 
 from lth.engine.build import build_model
-from lth.engine.checks import check, ladder
+from lth.engine.checks import check, survivor_counts
+from lth.engine.scheduler import missing
 from lth.errors import LotteryError
-from lth.experiment import lottery, nodes
-from lth.experiment.nodes import Fresh, Line, Mask, Stored, Training, canonical
-from lth.experiment.settings import Budget, Network, Spec, recipe
-from lth.experiment.smoke import shrunk
+from lth.experiment import lottery
+from lth.experiment.nodes import Fresh, Mask, Snapshot, Stored, Training
+from lth.experiment.recipe import Network, recipe
+from lth.experiment.settings import Budget, Spec
+from lth.experiment.targets import canonical
 from lth.store.store import Store
 
 CURVE_ROW_BYTES = 150
 OTHER_BYTES = 4_000
-"""What a stored training takes beside its weights, mask and curve."""
+"""Size of a stored node beside its weights, mask and curve."""
+NEAR = 0.05
+"""Difference in log-density up to which trainings count as equally near."""
+
+Counts = tuple[int, ...]
+"""Surviving weights at each level from 0."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the runs of a sweep need of the store, all of them together."""
+    """What the runs of a sweep need from the store, all of them together."""
 
-    ladders: dict[tuple[int, ...], list[str]]
-    """Surviving weights at each level from 0 -> overrides of the runs that have them."""
-    faults: dict[str, str]
+    counts: dict[Counts, list[str]]
+    """Surviving weights -> overrides of the runs that have them."""
+    refused: dict[str, str]
     """Overrides of a run -> why it is refused."""
     reported: int
-    """Levels that the runs report, however many share a training."""
-    wanted: int
+    """Levels that the runs report, counting shared trainings each time."""
+    distinct: int
     """Different trainings among them."""
     stored: int
-    """How many of these there are already."""
+    """How many of these are stored."""
     trainings: list[Training]
-    """What would be made, parents first."""
+    """Trainings to be made, parents first."""
     seconds: float
-    """Of one process, as far as the store has measured the like."""
-    unmeasured: int
-    """Trainings the like of which it has not."""
+    """Time of one process, as far as the store has timed similar trainings."""
+    untimed: int
+    """Trainings with no timing data."""
     disk: int
     """Bytes."""
 
@@ -49,103 +56,108 @@ class Plan:
         return sum(t.recipe.training.iterations - t.start for t in self.trainings)
 
 
-def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
-    """That of runs, given as overrides -> what composes them. No training, no reading of data."""
-    ladders: dict[tuple[int, ...], list[str]] = {}
-    faults: dict[str, str] = {}
-    reported: list[Training] = []
-    lines: list[Line] = []
-    densities: dict[Mask, float] = {}
-    known: dict[str, tuple[int, ...]] = {}
-    for overrides, compose in jobs.items():
+@dataclass
+class _Described:
+    """What the runs of a sweep describe, collected run by run."""
+
+    counts: dict[Counts, list[str]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    nodes: list[Stored] = field(default_factory=list)
+    densities: dict[Mask, float] = field(default_factory=dict)
+    _known: dict[str, Counts] = field(default_factory=dict)
+
+    def add(self, overrides: str, compose: Callable[[], Spec]) -> None:
         try:
             spec = compose()
-            rungs = _checked(spec, known)
+            counts = self._checked(spec)
+            nodes = list(lottery.nodes(spec))
         except LotteryError as error:
-            faults[overrides] = str(error)
-            continue
-        ladders.setdefault(rungs, []).append(overrides)
-        wanted = shrunk(spec) if spec.smoke else spec
-        for level, training in lottery.levels(wanted):
-            reported.append(training)
-            densities[training.mask] = rungs[level] / rungs[0]
-        lines += [line for _, line in lottery.lines(wanted)]
-    everything: dict[Stored, None] = dict.fromkeys([*reported, *lines])
-    missing = nodes.missing(everything, store.exists, store.has_weights)
-    trainings = [node for node in missing if isinstance(node, Training)]
-    measured = _measured(store)
-    times = [_seconds(t, densities.get(t.mask, 1.0), measured) for t in trainings]
+            self.refused[overrides] = str(error)
+            return
+        self.counts.setdefault(counts, []).append(overrides)
+        for level, node in nodes:
+            self.nodes.append(node)
+            if isinstance(node, Training):
+                self.densities[node.mask] = counts[level] / counts[0]
+
+    def _checked(self, spec: Spec) -> Counts:
+        """Return the survivors of a valid run; seeds and draws make no difference to them."""
+        key = repr(replace(spec, seed=0, rewind=replace(spec.rewind, draw=0)))
+        if key not in self._known:
+            check(spec)
+            model = build_model(Fresh(recipe(spec).network, seed=0))
+            self._known[key] = tuple(survivor_counts(spec, model))
+        return self._known[key]
+
+
+def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
+    """Return the plan of runs, given as overrides -> a function that composes them. Nothing is
+    trained, and no data is read."""
+    described = _Described()
+    for overrides, compose in jobs.items():
+        described.add(overrides, compose)
+    reported = [node for node in described.nodes if isinstance(node, Training)]
+    unmade = missing(dict.fromkeys(described.nodes), store.exists, store.has_weights)
+    trainings = [node for node in unmade if isinstance(node, Training)]
+    timings = list(_timings(store))
+    times = [_seconds(t, described.densities.get(t.mask, 1.0), timings) for t in trainings]
     return Plan(
-        ladders=ladders,
-        faults=faults,
+        counts=described.counts,
+        refused=described.refused,
         reported=len(reported),
-        wanted=len(set(reported)),
-        stored=sum(store.exists(training) for training in set(reported)),
+        distinct=len(set(reported)),
+        stored=sum(map(store.exists, set(reported))),
         trainings=trainings,
         seconds=sum(time for time in times if time is not None),
-        unmeasured=times.count(None),
-        disk=_disk(missing),
+        untimed=times.count(None),
+        disk=_disk(unmade),
     )
 
 
-def _checked(spec: Spec, known: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The ladder of a run that can be run; seeds and draws make no difference."""
-    key = str(canonical(replace(spec, seed=0, rewind=replace(spec.rewind, draw=0))))
-    key += f" {spec.pruning.levels} {spec.probe}"
-    if key not in known:
-        check(spec)
-        model = build_model(Fresh(recipe(spec).network, seed=0))
-        known[key] = tuple(ladder(spec, model))
-    return known[key]
+class Timing(NamedTuple):
+    """What one stored training took. `kind`: what its speed depends on beside its density."""
 
-
-class Measured(NamedTuple):
-    """What one stored training took."""
-
-    like: str
-    """What its speed depends on beside its density."""
+    kind: str
     density: float
     seconds_per_iteration: float
 
 
-def _measured(store: Store) -> list[Measured]:
-    found = []
+def _timings(store: Store) -> Iterator[Timing]:
     for folder in store.folders():
         try:
             node = json.loads((folder / "node.json").read_bytes())
             training = node["nodes"][node["digest"]]
             weights = json.loads((folder / "summary.json").read_bytes())["weights"].values()
             seconds = json.loads((folder / "provenance.json").read_bytes())["seconds"]
-            like = _like(training["recipe"])
+            kind = _kind(training["recipe"])
+            steps = training["recipe"]["training"]["iterations"] - training.get("start", 0)
         except (OSError, ValueError, KeyError):
-            continue  # a snapshot, damaged (whoever needs it will see to that), or another version
-        steps = training["recipe"]["training"]["iterations"] - training["start"]
+            continue  # not a training, damaged, or of another version
         density = sum(kept for kept, _ in weights) / sum(total for _, total in weights)
-        found.append(Measured(like, density, seconds / steps))
-    return found
+        yield Timing(kind, density, seconds / steps)
 
 
-def _like(recipe: dict[str, Any]) -> str:
-    """Of a canonical recipe, what decides the speed of an iteration."""
-    budget = Budget(**recipe["training"])
+def _kind(recipe: Mapping[str, Any]) -> str:
+    """Return the part of a canonical recipe that decides the speed of an iteration."""
+    budget = Budget(**{**Budget.NEUTRAL, **recipe["training"]})
     of_budget = [budget.batch_size, budget.evaluate_every, budget.test_every, budget.precision]
-    parts = [recipe["model"], of_budget, recipe["optimizer"]["path"], recipe["dataset"]["loader"]]
+    parts = [recipe["model"], of_budget, recipe["optimizer"]["name"], recipe["dataset"]["loader"]]
     return json.dumps(parts, sort_keys=True)
 
 
-def _seconds(training: Training, density: float, measured: list[Measured]) -> float | None:
-    """From those of its like that are nearest in density; None where there are none."""
-    like = _like(canonical(training.recipe))
-    same = [m for m in measured if m.like == like]
+def _seconds(training: Training, density: float, timings: list[Timing]) -> float | None:
+    """Estimate from trainings of the same kind at the nearest density; None without any."""
+    kind = _kind(canonical(training.recipe))
+    same = [timing for timing in timings if timing.kind == kind]
     if not same:
         return None
-    distances = [abs(math.log((m.density or 1e-9) / density)) for m in same]
-    near = [m for m, d in zip(same, distances, strict=True) if d <= min(distances) + 0.05]
+    distances = [abs(math.log((timing.density or 1e-9) / density)) for timing in same]
+    near = [t for t, d in zip(same, distances, strict=True) if d <= min(distances) + NEAR]
     steps = training.recipe.training.iterations - training.start
-    return steps * median(m.seconds_per_iteration for m in near)
+    return steps * median(timing.seconds_per_iteration for timing in near)
 
 
-def _disk(missing: Iterable[Stored]) -> int:
+def _disk(unmade: Iterable[Stored]) -> int:
     sizes: dict[str, int] = {}
 
     def size(network: Network) -> int:
@@ -155,15 +167,13 @@ def _disk(missing: Iterable[Stored]) -> int:
             sizes[key] = sum(tensor.numel() * tensor.element_size() for tensor in state)
         return sizes[key]
 
-    def bytes_of(node: Stored) -> Iterator[int]:
-        if isinstance(node, Line):
-            yield OTHER_BYTES
-            return
-        training = node if isinstance(node, Training) else node.of
-        yield size(training.recipe.network)
-        if isinstance(node, Training):
-            budget = training.recipe.training
-            yield size(training.recipe.network) // 32  # a bit for each of 4 bytes
-            yield CURVE_ROW_BYTES * (budget.iterations // budget.evaluate_every) + OTHER_BYTES
+    def bytes_of(node: Stored) -> int:
+        if isinstance(node, Snapshot):
+            return size(node.of.recipe.network)
+        if not isinstance(node, Training):
+            return OTHER_BYTES
+        budget, weights = node.recipe.training, size(node.recipe.network)
+        curve = CURVE_ROW_BYTES * (budget.iterations // budget.evaluate_every)
+        return weights + weights // 32 + curve + OTHER_BYTES  # a mask bit for each 4 bytes
 
-    return sum(part for node in missing for part in bytes_of(node))
+    return sum(map(bytes_of, unmade))

@@ -1,46 +1,112 @@
-"""The door: from a composed configuration to a Spec. Only this file and those that start Hydra know
-it; below there is no configuration, only values."""
+"""Turn a composed Hydra configuration into a Spec. Below this file there is no configuration."""
 
+import functools
+import hashlib
+import importlib.util
 import json
 import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from lth.errors import LotteryError
-from lth.experiment.settings import Spec, flat
+from lth.experiment.builtins import BUILTINS, IDS
+from lth.experiment.consistency import check_consistency
+from lth.experiment.settings import Spec
+from lth.experiment.smoke import for_smoke
+from lth.experiment.targets import flat
 
+CONF = Path(__file__).parents[2] / "conf"
 TIMED = ("training", "optimizer", "rewind", "probe")
-"""The groups with durations, which may be given in epochs."""
+"""Groups with durations, which may be given in epochs."""
+TARGETS = ("model", "dataset.loader", "optimizer", "pruning.criterion", "probe", "tracker")
+"""Places where a configuration names code: a name, or `_target_` beside its options."""
 
 
 def from_config(config: DictConfig) -> Spec:
-    """The Spec of a composed configuration.
+    """Return the Spec of a composed configuration, shrunk if it says `smoke=true`.
 
-    Raises LotteryError naming each key at fault, the value given and what is allowed.
+    Raises LotteryError naming each key at fault, what must hold, and the value given; or each
+    combination of settings that has no meaning.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise LotteryError(f"{', '.join(missing)}: not set, and there is no default. "
-                           f"Say {missing[0]}=... on the command line.")  # fmt: skip
+        raise LotteryError(
+            f"{', '.join(missing)} must be set, and there is no default: add {missing[0]}=... to "
+            "the command line."
+        )
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for name, value in flat(plain):
         if isinstance(value, float) and not math.isfinite(value):
-            raise LotteryError(f"{name}={value}: a finite number is wanted.")
+            raise LotteryError(f"{name} must be a finite number, got {value}")
+    for place in TARGETS:
+        _name_target(plain, place.split("."))
+    spec = validated(_in_iterations(plain))
+    check_consistency(spec)
+    return for_smoke(spec) if spec.smoke else spec
+
+
+def composed(*overrides: str) -> Spec:
+    """Return the Spec of overrides as typed on the command line, e.g. `preset=lenet`, composed from
+    the YAMLs of conf/. Raises Hydra's errors for unknown settings, else as `from_config`."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return from_config(compose("config", overrides=list(overrides)))
+
+
+def validated(plain: Any) -> Spec:  # noqa: ANN401 - any JSON value
+    """Return the Spec of plain values. Raises LotteryError naming every setting at fault."""
     try:
-        return TypeAdapter(Spec).validate_json(json.dumps(_in_iterations(plain)))
+        return TypeAdapter(Spec).validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise LotteryError("\n".join(_complaint(fault) for fault in error.errors())) from error
+        raise LotteryError("\n".join(map(_complaint, error.errors()))) from error
+
+
+def _name_target(plain: Any, place: list[str]) -> None:  # noqa: ANN401
+    """Replace Hydra's form of a target, in place, by its name, options, and code."""
+    *groups, last = place
+    for group in groups:
+        plain = plain.get(group) if isinstance(plain, dict) else None
+    value = plain.get(last) if isinstance(plain, dict) else None
+    if isinstance(value, str):
+        value = {"_target_": value}
+    if not isinstance(value, dict) or "_target_" not in value:
+        return
+    options = {key: option for key, option in value.items() if key != "_target_"}
+    name = IDS.get(str(value["_target_"]), str(value["_target_"]))
+    own = {"schedule": options.pop("schedule", None)} if last == "optimizer" else {}
+    code = None if name in BUILTINS else _fingerprint(name, options)
+    plain[last] = {"name": name, "options": options, "code": code, **own}
+
+
+def _fingerprint(name: str, options: dict[str, Any]) -> str | None:
+    """Return what stands for the code of a user's function in digests: the `version` beside its
+    `_target_`, or a hash of its module's source. None if there is no such module."""
+    if "version" in options:
+        return f"version:{options.pop('version')}"
+    return _source_hash(name.rpartition(".")[0])
+
+
+@functools.cache
+def _source_hash(module: str) -> str | None:
+    """Cached for the life of the process, which also imports a module only once."""
+    try:
+        found = importlib.util.find_spec(module)
+        source = Path(str(found.origin)).read_bytes() if found else b""
+    except (ImportError, ValueError, OSError):
+        return None
+    return f"sha256:{hashlib.sha256(source).hexdigest()[:16]}" if source else None
 
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
-    """Durations such as 50ep and 30000it of TIMED as iterations; an epoch is as many whole
-    batches as there are. What is no number is left for the schema to refuse.
-    """
+    """Convert durations of TIMED such as `50ep` and `30000it` to iterations; an epoch is the
+    number of whole batches. Other text is left for the schema to refuse."""
     try:
         dataset, training = plain["dataset"], plain["training"]
         kept = dataset["examples"] - dataset["validation"] - dataset["test"]
@@ -49,9 +115,9 @@ def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
         return plain
     if lengths["ep"] < 1 and training["batch_size"] > 0:
         raise LotteryError(
-            f"training.batch_size={training['batch_size']}: {kept} examples are left to train on "
-            "(dataset.examples less validation and test), not one whole batch. Set less aside, or "
-            "use smaller batches."
+            f"training.batch_size must be at most the number of training examples, {kept} "
+            f"(dataset.examples less validation and test), got {training['batch_size']}. Set "
+            "fewer aside, or use smaller batches."
         )
     timed = {group: plain[group] for group in TIMED if group in plain}
     return {**plain, **_converted(timed, lengths)}
@@ -68,6 +134,32 @@ def _converted(value: Any, lengths: Mapping[str, int]) -> Any:  # noqa: ANN401
 
 
 def _complaint(fault: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Say what must hold and what was given, e.g. `pruning.rate must be in (0, 100), got 0`."""
     where = ".".join(str(part) for part in fault["loc"])
-    given = "" if isinstance(fault["input"], Mapping) else f"={fault['input']}"
-    return f"{where}{given}: {fault['msg']}. See conf/ for what each group takes."
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "unexpected_keyword_argument":
+        return f"{where} is not a setting. conf/ has the settings of each group."
+    if kind == "value_error" and where == "optimizer":
+        return f"{where}.{context['error']}"
+    if where == "training.precision" and fault["input"] == "bfloat16":
+        return "training.precision must be float32 or tf32, got bfloat16, which is not built yet"
+    must = MUST.get(kind, fault["msg"]).format(**context)
+    given = "" if isinstance(fault["input"], Mapping) else f", got {_shown(fault['input'])}"
+    return f"{where} {must}{given}"
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+MUST = {
+    "value_error": "{error}", "greater_than": "must be > {gt}", "less_than": "must be < {lt}",
+    "greater_than_equal": "must be >= {ge}", "less_than_equal": "must be <= {le}",
+    "literal_error": "must be {expected}", "int_type": "must be an integer",
+    "int_from_float": "must be an integer", "int_parsing": "must be an integer",
+    "float_type": "must be a number", "bool_type": "must be true or false",
+    "string_type": "must be text", "missing": "must be set",
+    "too_short": "must have at least {min_length} entries", "tuple_type": "must be a list",
+    "dataclass_type": "must name code: a built-in, or a dotted path in _target_",
+}  # fmt: skip
+"""Type of a fault of pydantic -> what must hold."""

@@ -1,6 +1,7 @@
-"""Name the arm and the rates of a run, as figures and tables show them. The only place that does."""
+"""Name the arm and the rates of a run, as figures and tables show them. Nothing else does."""
 
-from lth.experiment.settings import TYPES, Pruning, Rewind, Spec, own_rates, paper_rates, per_level
+from lth.experiment.recipe import level_rate, paper_rates, type_rates
+from lth.experiment.settings import TYPES, Pruning, Rewind, Spec
 
 TICKET = "winning ticket"
 REWINDS = {
@@ -25,7 +26,7 @@ def arm_name(spec: Spec) -> str:
 
 
 def _pruning_words(pruning: Pruning) -> list[str]:
-    criterion = pruning.criterion.path.removeprefix("lth.pruning.").replace("_", " ")
+    criterion = pruning.criterion.name.replace("_", " ")
     at_init, one_shot = pruning.at == "init", pruning.mode == "one_shot"
     rounds = f"{pruning.rounds} rounds" if pruning.rounds > 1 else ""
     if criterion == "random":
@@ -50,7 +51,7 @@ def _rewind_words(rewind: Rewind) -> list[str]:
 def rate_name(pruning: Pruning) -> str:
     """Return the rate of each level in percent, and of each layer type that departs from the
     paper's defaults, e.g. `20 %` or `20 %, conv 10 %`."""
-    rates = pruning.rates or (per_level(pruning),)
-    usual, own = paper_rates(pruning.scope, rates[0]), own_rates(pruning, rates[0])
+    rates = pruning.rates or (level_rate(pruning),)
+    usual, own = paper_rates(pruning.scope, rates[0]), type_rates(pruning, rates[0])
     departures = [f", {kind} {own[kind]:.4g} %" for kind in TYPES if own[kind] != usual[kind]]
     return f"{', '.join(f'{rate:.4g}' for rate in rates)} %{''.join(departures)}"

@@ -1,41 +1,53 @@
-"""The nodes of an experiment: what is trained, from which weights, under which mask. Pure values.
+"""The nodes of an experiment: weights, masks, trainings and measurements, named by digest.
 
-A node is named by its digest: SHA-256 of its canonical form, in which its children stand by their
-digests. Nodes compare, hash and print by digest, computed once: a ticket names its parent twice
-(for its mask, and for that mask's predecessor), so that going through a node's content would cost
+A digest is the SHA-256 of a node's canonical form: its tag, FORMAT, and everything that decides
+what it is, with other nodes standing by their digests. Tags and keys are written out and never
+change, so classes and fields can be renamed. Nodes compare and hash by digest: a ticket names its
+parent twice (for its mask and for that mask's predecessor), and comparing content would cost
 2^levels. Nothing here imports torch or touches a file.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lth.experiment.settings import NOT_IDENTITY, Network, Recipe, Rule, whole
+from lth.experiment.recipe import Network, Recipe, Rule
+from lth.experiment.results import Outcome, Read, Row, numbers, read_outcome, rows_from_csv
+from lth.experiment.targets import canonical, without_neutral
 
-FORMAT = 3
-"""Raised whenever the same description would lead to other numbers."""
+FORMAT = 4
+"""Raised whenever the same description would lead to other numbers, or is written otherwise."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Node:
-    """Anything an experiment is described with; concrete nodes add their fields."""
+    """Anything that an experiment is described with."""
 
-    digest: str = dataclasses.field(init=False)
+    tag: ClassVar[str]
+    """Name of the kind of node in digests; never changes."""
+    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", digest_of(self.identity()))
 
+    def content(self) -> dict[str, Any]:
+        """Return everything that decides what this node is, by keys that never change."""
+        raise NotImplementedError
+
     def identity(self) -> dict[str, Any]:
-        """The canonical form: everything that decides what this is, children by digest."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
-        plain = {name: canonical(value) for name, value in fields.items()}
-        return {"node": type(self).__name__, "format": FORMAT, **plain}
+        """Return the canonical form, whose hash is the digest."""
+        content = {key: _by_digest(value) for key, value in self.content().items()}
+        return {"node": self.tag, "format": FORMAT, **canonical(content)}
 
     def children(self) -> Iterator["Node"]:
-        values = (getattr(self, f.name) for f in dataclasses.fields(self))
-        return (value for value in values if isinstance(value, Node))
+        """Yield the nodes that this one is described with."""
+        return (value for value in self.content().values() if isinstance(value, Node))
+
+    def needs(self) -> set["Stored"]:
+        """Return the stored nodes that are read to build this one."""
+        return set().union(*(child.needs() for child in self.children()))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Node) and self.digest == other.digest
@@ -47,6 +59,16 @@ class Node:
         return f"{type(self).__name__}({self.digest[:12]})"
 
 
+def _by_digest(value: object) -> object:
+    return value.digest if isinstance(value, Node) else value
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """Return the digest of a node with this canonical form."""
+    form = json.dumps(identity, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(form.encode()).hexdigest()
+
+
 class Weights(Node):
     """Values for every parameter and buffer of a network."""
 
@@ -54,90 +76,145 @@ class Weights(Node):
 class Mask(Node):
     """Which of the prunable weights survive."""
 
-    level: ClassVar[int] = 0
-    """How many times it has been pruned; set once, as a property would recurse to the first."""
+    level: int = 0
+    """Times the network has been pruned; a plain attribute, as a property would recurse."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Stored(Node):
+    """A node with a folder in the store."""
+
+    keeps_weights: ClassVar[bool] = True
+    """Whether the folder holds weights that other nodes start from."""
+
+    def parents(self) -> set["Stored"]:
+        """Return the stored nodes that must exist before this one can be made."""
+        raise NotImplementedError
+
+    def needs(self) -> set["Stored"]:
+        return {self}
+
+    def results(self, read: Read) -> Any:  # noqa: ANN401 - each kind has its own
+        """Return what is recorded of the node, from its stored files."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Fresh(Weights):
-    """Drawn by the network's own initialiser from the stream `stream` of `seed`."""
+    """Draw by the network's own initialiser, from the stream `stream` of `seed`."""
 
+    tag = "fresh"
     network: Network
     seed: int
     stream: str = "init"
 
+    def content(self) -> dict[str, Any]:
+        return {"network": self.network, "seed": self.seed, "stream": self.stream}
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(Mask):
     """Every weight survives."""
 
+    tag = "dense"
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Training(Node):
+    def content(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Training(Stored):
     """One full run of the optimiser: the unit of work, of storage and of identity."""
 
+    tag = "training"
     recipe: Recipe
     seed: int
     weights: Weights
     mask: Mask
     start: int = 0
-    order: int = 0
-    """Which order of batches, with which augmentations and dropout: copies of one network that
-    differ in nothing else (`Line`)."""
+    """Iteration at which the schedule and the order of batches start."""
+    data_order: int = 0
+    """Number of the order of batches, augmentations and dropout: tells copies of one network
+    apart that differ in nothing else."""
     pruned: str = "zero"
-    """Pruned weights are `zero` throughout, or `frozen` at the value they have in `weights`."""
+    """Pruned weights are `zero` throughout, or `frozen` at their value in `weights`."""
+
+    def content(self) -> dict[str, Any]:
+        neutral = {"start": 0, "data_order": 0, "pruned": "zero"}
+        return without_neutral(
+            {
+                "recipe": self.recipe, "seed": self.seed, "weights": self.weights,
+                "mask": self.mask, "start": self.start, "data_order": self.data_order,
+                "pruned": self.pruned,
+            },
+            neutral,
+        )  # fmt: skip
+
+    def parents(self) -> set[Stored]:
+        return self.weights.needs() | self.mask.needs()
+
+    def results(self, read: Read) -> Outcome:
+        return read_outcome(read)
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Final(Weights):
-    """What a training ended with."""
+    """Weights at the end of a training."""
 
+    tag = "final"
     of: Training
 
+    def content(self) -> dict[str, Any]:
+        return {"of": self.of}
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Snapshot(Weights):
-    """The full state of a training before its step `iteration`. Stored under its own digest: one
-    that is asked for after its training has run does not touch what was published."""
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot(Stored, Weights):
+    """Full state of a training before its step `iteration`. A snapshot is stored by itself, so one
+    that is requested after its training has run does not touch what was published."""
+
+    tag = "snapshot"
     of: Training
     iteration: int
 
+    def content(self) -> dict[str, Any]:
+        return {"of": self.of, "iteration": self.iteration}
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Line(Node):
-    """The networks on the straight line between what two trainings ended with: so many, evenly
-    spread, both ends among them."""
-
-    one: Training
-    other: Training
-    points: int
+    def parents(self) -> set[Stored]:
+        return {self.of}
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Signed(Weights):
-    """The magnitudes of `sizes` with the signs of `signs`, in every prunable tensor; the rest as in
-    `sizes`."""
+    """Magnitudes of `sizes` with the signs of `signs` in every prunable tensor, else `sizes`."""
 
+    tag = "signed"
     sizes: Weights
     signs: Weights
 
+    def content(self) -> dict[str, Any]:
+        return {"sizes": self.sizes, "signs": self.signs}
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Constant(Weights):
     """Each prunable tensor filled with the standard deviation that it has in `of`."""
 
+    tag = "constant"
     of: Weights
 
+    def content(self) -> dict[str, Any]:
+        return {"of": self.of}
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Pruned(Mask):
-    """What `previous` keeps, less the lowest-scoring share of `weights` that `rule` removes.
+    """Survivors of `previous`, less the lowest-scoring share of `weights` that `rule` removes.
 
-    Criteria may look at the data of `recipe` and at `initial`, the weights the network started
-    from. `seed` and the level name the stream of those that draw.
+    Criteria may use the data of `recipe` and the weights `initial` from which the network started.
+    `seed` and the level name the stream of criteria that draw.
     """
 
+    tag = "pruned"
     weights: Weights
     previous: Mask
     rule: Rule
@@ -149,11 +226,29 @@ class Pruned(Mask):
         super().__post_init__()
         object.__setattr__(self, "level", self.previous.level + self.rule.times)
 
+    def content(self) -> dict[str, Any]:
+        return {
+            "weights": self.weights, "previous": self.previous, "rule": self.rule,
+            "recipe": self.recipe, "initial": self.initial, "seed": self.seed,
+        }  # fmt: skip
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+    def has_own_mask(self) -> bool:
+        """Whether this prunes the final weights of a training further than that training's mask."""
+        return isinstance(self.weights, Final) and self.weights.of.mask == self.previous
+
+    def needs(self) -> set[Stored]:
+        """A ticket's mask is built on its parent's, which is stored beside the parent's weights:
+        nothing further back is needed."""
+        if self.has_own_mask():
+            return self.weights.needs() | self.initial.needs()
+        return super().needs()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Shuffled(Mask):
-    """The entries of `mask` in random order within each tensor, drawn from a stream of `seed`."""
+    """Entries of `mask` in random order within each tensor, drawn from a stream of `seed`."""
 
+    tag = "shuffled"
     mask: Mask
     seed: int
     stream: str
@@ -162,60 +257,46 @@ class Shuffled(Mask):
         super().__post_init__()
         object.__setattr__(self, "level", self.mask.level)
 
-
-def digest_of(identity: Mapping[str, Any]) -> str:
-    """The name of a node with this canonical form."""
-    content = json.dumps(identity, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(content.encode()).hexdigest()
+    def content(self) -> dict[str, Any]:
+        return {"mask": self.mask, "seed": self.seed, "stream": self.stream}
 
 
-Stored = Training | Snapshot | Line
-"""The nodes that have a folder in the store."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement(Stored):
+    """Rows measured on trained networks; each probe of `lth.probes` has a subclass of its own.
 
-
-def canonical(value: Any, path: str = "") -> Any:  # noqa: ANN401 - any JSON value
-    """One spelling for one meaning: dataclasses as mappings without the fields of NOT_IDENTITY,
-    whole floats as integers (10.0 and 10 are the same rate), nodes as digests."""
-    if isinstance(value, Node):
-        return value.digest
-    if dataclasses.is_dataclass(value):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        inside = {str(key): (f"{path}.{key}".lstrip("."), item) for key, item in value.items()}
-        return {k: canonical(v, p) for k, (p, v) in inside.items() if p not in NOT_IDENTITY}
-    if isinstance(value, list | tuple):
-        return [canonical(item, path) for item in value]
-    return whole(value)
-
-
-def needs(node: Node) -> set[Stored]:
-    """The stored nodes that are read to make `node` (none for what is drawn or dense).
-
-    A ticket's mask is built on its parent's own, which lies in the store beside the parent's
-    weights: nothing further back is needed.
+    A subclass sets `tag`, `table` and `columns`, says in `plan` what a run measures and in
+    `content` what decides one measurement, and computes its rows in `compute`.
     """
-    found, stack = set[Stored](), [node]
-    while stack:
-        current = stack.pop()
-        if isinstance(current, Final):
-            found.add(current.of)
-        elif isinstance(current, Snapshot):
-            found.add(current)
-        elif isinstance(current, Pruned) and has_own_mask(current):
-            stack += [current.weights, current.initial]
-        else:
-            stack += current.children()
-    return found
 
+    keeps_weights = False
+    table: ClassVar[str]
+    """Name of the run's CSV, without `.csv`."""
+    columns: ClassVar[tuple[str, ...]]
+    """Columns of the rows, all of them numbers."""
+    plan: ClassVar[Callable[..., Iterator[tuple[int, "Measurement"]]]]
+    """Class method: given level -> training and the options of its YAML, yield (level, node)."""
+    code: str | None = field(default=None, kw_only=True)
+    """Fingerprint of a user's probe; None for built-ins."""
 
-def has_own_mask(mask: Pruned) -> bool:
-    """Whether `mask` prunes a training's final weights further than that training's mask did."""
-    return isinstance(mask.weights, Final) and mask.weights.of.mask == mask.previous
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | ({"code": self.code} if self.code else {})
+
+    def parents(self) -> set[Stored]:
+        return {child for child in self.children() if isinstance(child, Stored)}
+
+    def compute(self, build: Any) -> Iterable[Row]:  # noqa: ANN401 - lth.engine.build.Builder
+        """Yield the rows, given a Builder of networks, weights, data. Import torch only here."""
+        raise NotImplementedError
+
+    def results(self, read: Read) -> list[Row]:
+        rows = map(numbers, rows_from_csv(read("rows.csv")))
+        return [dict(zip(self.columns, row, strict=True)) for row in rows]
 
 
 def describe(node: Node) -> dict[str, dict[str, Any]]:
-    """`node` and all it is made of down to stored nodes, by digest: what node.json holds, and
-    what anybody can hash again."""
+    """Return the canonical form of `node` and of everything it is made of, down to stored nodes, by
+    digest: the content of node.json, from which anybody can compute the digests again."""
     found, stack = {}, [node]
     while stack:
         current = stack.pop()
@@ -225,32 +306,12 @@ def describe(node: Node) -> dict[str, dict[str, Any]]:
     return found
 
 
-def parents(stored: Stored) -> set[Stored]:
-    """The stored nodes that must exist before `stored` can be made."""
-    if isinstance(stored, Snapshot):
-        return {stored.of}
-    if isinstance(stored, Line):
-        return {stored.one, stored.other}
-    return needs(stored.weights) | needs(stored.mask)
-
-
-def missing(
-    wanted: Iterable[Stored],
-    exists: Callable[[Stored], bool],
-    has_weights: Callable[[Stored], bool] | None = None,
-) -> list[Stored]:
-    """What has to be made so that all of `wanted` exist: each once, parents first. Those need their
-    weights, which may have been dropped (`has_weights`; by default all that exist have them)."""
-    order: dict[Stored, None] = {}
-    stack = [(node, False) for node in reversed(list(wanted)) if not exists(node)]
+def with_ancestors(requested: Iterable[Stored]) -> set[Stored]:
+    """Return `requested` and every stored node that must exist before one of them can be made."""
+    found, stack = set[Stored](), list(requested)
     while stack:
-        node, expanded = stack.pop()
-        if node in order:
-            continue
-        if expanded:
-            order[node] = None
-        else:
-            needed = [p for p in parents(node) if not (has_weights or exists)(p)]
-            stack.append((node, True))
-            stack += [(parent, False) for parent in sorted(needed, key=lambda p: p.digest)]
-    return list(order)
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack += node.parents()
+    return found

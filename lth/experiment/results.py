@@ -1,4 +1,4 @@
-"""What nodes come to: curves, outcomes, rows, and their CSV forms. No torch, no files."""
+"""What nodes come to: curves, outcomes and rows, and their CSV forms. No torch, no files."""
 
 import csv
 import io
@@ -7,11 +7,20 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+Row = dict[str, Any]
+"""One row of a table, by column."""
+Read = Callable[[str], bytes]
+"""Return the content of a stored node's file, by name."""
+
 
 class Evaluation(NamedTuple):
-    """One point of a curve. `train_loss`: mean over the batches since the last evaluation, nan
-    before the first step. Test loss and accuracy: nan where they were not measured; where the
-    validation loss is lowest so far they were."""
+    """One point of a curve, measured before step `iteration`.
+
+    Losses are mean cross-entropies in nats, accuracies fractions in [0, 1]. `train_loss` is the
+    mean over the batches since the last evaluation, nan before the first step. Test loss and
+    accuracy are nan where they were not measured; they are measured wherever the validation loss
+    is lowest so far.
+    """
 
     iteration: int
     learning_rate: float
@@ -22,17 +31,8 @@ class Evaluation(NamedTuple):
     test_accuracy: float
 
 
-class Point(NamedTuple):
-    """A network on the line between two: at 0 the one, at 1 the other."""
-
-    share: float
-    test_loss: float
-    test_accuracy: float
-
-
 class Outcome(NamedTuple):
-    """What is recorded of a training: its curve, the training accuracies, and of each prunable
-    tensor how many weights survive and how many there are."""
+    """Record of a training. `weights`: for each prunable tensor, (survivors, all weights)."""
 
     curve: list[Evaluation]
     early_stop_train_accuracy: float
@@ -41,12 +41,8 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-Row = dict[str, Any]
-"""Of a table, by column."""
-
-
-def outcome(read: Callable[[str], bytes]) -> Outcome:
-    """That of a stored training, from the content of its files by name."""
+def read_outcome(read: Read) -> Outcome:
+    """Return the outcome of a stored training."""
     summary = json.loads(read("summary.json"))
     return Outcome(
         curve_from_csv(read("curve.csv")),
@@ -58,25 +54,22 @@ def outcome(read: Callable[[str], bytes]) -> Outcome:
 
 
 def early_stop(curve: Sequence[Evaluation]) -> Evaluation:
-    """The first evaluation of lowest validation loss; nan counts as the highest.
+    """Return the first evaluation of lowest validation loss; nan counts as the highest.
 
-    Recorded, never acted on: test accuracy is *read* here and has no say in the choice.
+    The early stop is recorded, never acted on. Test accuracy is read there and has no part in the
+    choice.
     """
     return min(curve, key=lambda e: math.inf if math.isnan(e.val_loss) else e.val_loss)
 
 
 def density(weights: Mapping[str, tuple[int, int]]) -> float:
-    """Surviving weights / all weights, counted."""
+    """Return surviving weights / all weights, from counts."""
     return sum(kept for kept, _ in weights.values()) / sum(total for _, total in weights.values())
 
 
-def line_from_csv(content: bytes) -> list[Point]:
-    rows = csv.DictReader(io.StringIO(content.decode()))
-    return [Point(*(float(cell or "nan") for cell in row.values())) for row in rows]
-
-
 def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    """Floats in full, so that they read back as they were; nan as an empty cell."""
+    """Write rows as CSV. Floats are written in full, so that they read back exactly; nan is an
+    empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -88,11 +81,20 @@ def _cell(value: object) -> object:
     return "" if isinstance(value, float) and math.isnan(value) else value
 
 
+def rows_from_csv(content: bytes) -> list[dict[str, str]]:
+    """Read a CSV; cells stay text."""
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+def numbers(row: Mapping[str, str]) -> list[float]:
+    """Return the cells of a row as floats; an empty cell is nan."""
+    return [float(cell or "nan") for cell in row.values()]
+
+
 def curve_to_csv(curve: Iterable[Evaluation]) -> bytes:
-    return to_csv((e._asdict() for e in curve), Evaluation._fields)
+    return to_csv((evaluation._asdict() for evaluation in curve), Evaluation._fields)
 
 
 def curve_from_csv(content: bytes) -> list[Evaluation]:
-    rows = csv.DictReader(io.StringIO(content.decode()))
-    numbers = ([float(cell or "nan") for cell in row.values()] for row in rows)
-    return [Evaluation(int(iteration), *others) for iteration, *others in numbers]
+    cells = map(numbers, rows_from_csv(content))
+    return [Evaluation(int(iteration), *others) for iteration, *others in cells]

@@ -1,4 +1,4 @@
-"""The learning rate over the iterations of a training; no torch."""
+"""Learning rate over the iterations of a training. No torch."""
 
 import dataclasses
 from math import cos, pi
@@ -7,9 +7,9 @@ from lth.experiment.settings import Optimizer, Schedule
 
 
 def factor(schedule: Schedule, iteration: int, total: int) -> float:
-    """What the optimiser's rate is multiplied by at step `iteration` of `total`, in [0, 1].
+    """Return the factor of the optimiser's rate at step `iteration` of `total`, in [0, 1].
 
-    Warmup is linear from 0 at step 0 to 1 at step `warmup` and does not delay the rest.
+    Warmup is linear from 0 at step 0 to 1 at step `warmup`, and does not delay the rest.
     """
     warm = min(1.0, iteration / schedule.warmup) if schedule.warmup else 1.0
     match schedule.kind:
@@ -21,8 +21,8 @@ def factor(schedule: Schedule, iteration: int, total: int) -> float:
             return warm * (1 + cos(pi * iteration / total)) / 2
 
 
-def held_at_the_end(optimizer: Optimizer, total: int) -> Optimizer:
-    """The same optimiser at the rate of its last step throughout: fine-tuning."""
+def constant_at_end(optimizer: Optimizer, total: int) -> Optimizer:
+    """Return the same optimiser with the rate of its last step throughout, for fine-tuning."""
     last = optimizer.options["lr"] * factor(optimizer.schedule, total - 1, total)
     constant = dataclasses.replace(optimizer.schedule, kind="constant", milestones=(), warmup=0)
     return dataclasses.replace(

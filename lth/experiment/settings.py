@@ -1,13 +1,9 @@
-"""What a run is: frozen values with their types and ranges, and what of them is identity."""
+"""Settings of one run, with their types and ranges; and which of them decide results."""
 
-import dataclasses
-import importlib
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BeforeValidator,
-    ConfigDict,
+    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -15,215 +11,194 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from lth.errors import LotteryError
-
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+from lth.experiment.targets import STRICT, Settings, Target
 
 TYPES = ("conv", "linear", "output", "shortcut")
-"""The types of layer that have rates of their own (`lth.models.prunable`)."""
-Percent = Annotated[float, Field(gt=0, lt=100)]
+"""Types of layer that can have rates of their own (`lth.models.prunable`)."""
+
+
+def interval(low: float, high: float, ends: str = "()") -> AfterValidator:
+    """Accept numbers between `low` and `high`; a square bracket in `ends` includes that end."""
+
+    def check(value: float) -> float:
+        above = value >= low if ends[0] == "[" else value > low
+        below = value <= high if ends[1] == "]" else value < high
+        if not (above and below):
+            raise ValueError(f"must be in {ends[0]}{low:g}, {high:g}{ends[1]}")
+        return value
+
+    return AfterValidator(check)
+
+
+Percent = Annotated[float, interval(0, 100)]
 """Percent of the surviving weights that one level removes, in (0, 100)."""
-OwnPercent = Annotated[float, Field(ge=0, lt=100)] | None
-"""That of one type of layer: 0 leaves the type alone, None is the default."""
+TypePercent = Annotated[float, interval(0, 100, "[)")] | None
+"""The rate of one type of layer; 0 leaves the type alone, None is the default."""
+Fraction = Annotated[float, interval(0, 1)]
 
 
 @dataclass(frozen=True, config=STRICT)
-class Target:
-    """Any importable callable, by its dotted path, and the keyword arguments it is to get."""
+class Schedule(Settings):
+    """Learning rate over time, as a factor of the optimiser's `lr` (`lth.experiment.schedule`).
 
-    path: str
-    options: dict[str, Any]
+    Durations are iterations here; a configuration may give epochs, as in `80ep`.
+    """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever it returns
-        return load(self.path)(*args, **self.options, **kwargs)
-
-
-def load(path: str) -> Any:  # noqa: ANN401 - whatever lies there
-    """The object at a dotted path. Raises LotteryError where there is none."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LotteryError(
-            f"{path}: nothing can be imported from there ({error}). Give the dotted path of a "
-            "class or function, e.g. lth.models.LeNet."
-        ) from error
-
-
-def _to_target(value: object) -> object:
-    """Hydra's form, `_target_` beside the options, to ours."""
-    if isinstance(value, Mapping) and "_target_" in value:
-        return {
-            "path": value["_target_"],
-            "options": {key: option for key, option in value.items() if key != "_target_"},
-        }
-    return value
-
-
-def _to_criterion(value: object) -> object:
-    """A criterion may be named: the functions of `lth.pruning` without their path."""
-    target = _to_target({"_target_": value} if isinstance(value, str) else value)
-    if isinstance(target, dict) and "." not in str(target["path"]):
-        target["path"] = f"lth.pruning.{target['path']}"
-    return target
-
-
-def _to_optimizer(value: object) -> object:
-    """`schedule` is ours, every other option the optimiser's; its ranges are seen to here."""
-    target = _to_target(value)
-    if not isinstance(target, dict) or "options" not in target:
-        return target
-    options = target["options"]
-    for name, lowest in (("lr", "more than 0"), ("weight_decay", "0 or more")):
-        given = options.get(name, "missing" if name == "lr" else 0)
-        number = isinstance(given, int | float) and not isinstance(given, bool)
-        if not number or given < 0 or (given == 0 and name == "lr"):
-            raise ValueError(f"{name}={given}: a number is wanted, {lowest}")
-    return {"schedule": options.pop("schedule", None), **target}
-
-
-@dataclass(frozen=True, config=STRICT)
-class Schedule:
-    """The learning rate as a factor of the optimiser's `lr` (`lth.experiment.schedule`). Iterations, or epochs
-    as in 80ep."""
+    NEUTRAL: ClassVar = {"milestones": [], "gamma": 0.1, "warmup": 0}
 
     kind: Literal["constant", "multistep", "cosine"]
-    milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False)]  # may come as a list
-    """Of multistep: the iterations from which on the rate is `gamma` times what it was."""
-    gamma: Annotated[float, Field(gt=0, le=1)]
+    milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False)]  # JSON has lists
+    """Iterations at which `multistep` multiplies the rate by `gamma`, increasing."""
+    gamma: Annotated[float, interval(0, 1, "(]")]
     warmup: NonNegativeInt
-    """Iterations over which the rate rises linearly from 0, whatever the kind; 0: none. Milestones
-    stay where they are."""
+    """Iterations over which the rate rises linearly from 0; milestones do not move. 0: none."""
+
+    def deciding(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind, "milestones": self.milestones, "gamma": self.gamma,
+            "warmup": self.warmup,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, config=STRICT)
 class Optimizer(Target):
-    """An optimiser of the form of torch's, and its learning rate over time."""
+    """A torch optimiser, and its learning rate over time."""
 
     schedule: Schedule
 
+    def content(self) -> dict[str, Any]:
+        return {**super().content(), "schedule": self.schedule}
 
-ELEMENTWISE = {
-    f"torch.optim.{name}"
-    for name in ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam",
-                 "RMSprop", "Rprop", "SGD")
-}  # fmt: skip
-"""Optimisers that treat each weight by itself, so that weights may be put together otherwise."""
 
-AnyTarget = Annotated[Target, BeforeValidator(_to_target)]
-Criterion = Annotated[Target, BeforeValidator(_to_criterion)]
+def _check_optimizer(optimizer: Optimizer) -> Optimizer:
+    """Check the ranges of `lr` and `weight_decay`, which schedules and most optimisers have."""
+    for name, allowed in (("lr", "a number > 0"), ("weight_decay", "a number >= 0")):
+        given = optimizer.options.get(name, "nothing" if name == "lr" else 0)
+        number = isinstance(given, int | float) and not isinstance(given, bool)
+        if not number or given < 0 or (given == 0 and name == "lr"):
+            raise ValueError(f"{name} must be {allowed}, got {given}")
+    return optimizer
 
 
 @dataclass(frozen=True, config=STRICT)
-class Dataset:
-    """A loader and what is made of its examples (`lth.training.data`)."""
+class Dataset(Settings):
+    """A loader, and how its examples are split and prepared (`lth.training.data`)."""
 
-    loader: AnyTarget
+    NEUTRAL: ClassVar = {"flip": False, "crop": 0, "test": 0}
+
+    loader: Target
     root: str
+    """Folder that holds datasets."""
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
-    """Of one input: channels, height, width; this, `classes` and `examples` are checked against
-    what the loader returns."""
+    """Channels, height, and width of one input. The loader's examples must match `shape`,
+    `classes`, and `examples`."""
     classes: PositiveInt
     examples: PositiveInt
-    """For training, before any are set aside: what an epoch is known from."""
+    """Training examples before any are set aside; epochs are converted with this number."""
     validation: PositiveInt
-    """Examples set aside from training for the choice of the early-stop iteration."""
+    """Examples set aside from training to choose the early-stop iteration."""
     test: NonNegativeInt
-    """Examples set aside for testing where the dataset has no test set of its own; else 0."""
+    """Examples set aside for testing if the dataset has no test set, otherwise 0."""
     split: Literal["stratified", "random"]
     preprocessing: Literal["standardize", "unit", "raw"]
     flip: bool
-    """Mirror every training input, left to right, with probability 1/2 each time it is used."""
+    """Mirror each training input with probability 1/2 each time it is used."""
     crop: NonNegativeInt
-    """Pad training inputs by so many pixels and cut a window of the old size at random; 0: not."""
+    """Pixels of padding before a random crop of training inputs; 0 disables it."""
 
     @property
     def training_examples(self) -> int:
         return self.examples - self.validation - self.test
 
+    def deciding(self) -> dict[str, Any]:
+        return {
+            "loader": self.loader, "shape": self.shape, "classes": self.classes,
+            "examples": self.examples, "validation": self.validation, "test": self.test,
+            "split": self.split, "preprocessing": self.preprocessing, "flip": self.flip,
+            "crop": self.crop,
+        }  # fmt: skip
+
 
 TEST_POINTS = 50
-"""At least so many evaluations of a training, spread evenly, are on the test set too."""
+"""At least this many evaluations of a training, evenly spread, include the test set."""
 
 
 @dataclass(frozen=True, config=STRICT)
-class Budget:
-    """The budget of every training; always run to its end."""
+class Budget(Settings):
+    """Budget of every training. Training always runs to its end."""
+
+    NEUTRAL: ClassVar = {"evaluate_test": "improvement", "precision": "float32"}
 
     iterations: PositiveInt
     batch_size: PositiveInt
     evaluate_every: PositiveInt
+    """Iterations between evaluations on the validation set."""
     evaluate_test: Literal["improvement", "every"]
-    """On the test set as well: where validation loss is lowest so far, and at fifty points of the
-    curve; or at every evaluation."""
-    precision: Literal["highest", "high", "medium"]
-    """Of float32 matrix products, as `torch.set_float32_matmul_precision` has it."""
+    """`improvement`: test where validation loss is lowest so far, and at TEST_POINTS points;
+    `every`: test at every evaluation."""
+    precision: Literal["float32", "tf32"]
+    """Precision of matrix products and convolutions; weights are float32."""
 
     @property
     def test_every(self) -> int:
-        """How many evaluations there are from one on the test set to the next, at most."""
+        """Evaluations between two that always include the test set."""
         evaluations = self.iterations // self.evaluate_every
         return 1 if self.evaluate_test == "every" else max(1, evaluations // TEST_POINTS)
+
+    def deciding(self) -> dict[str, Any]:
+        return {
+            "iterations": self.iterations, "batch_size": self.batch_size,
+            "evaluate_every": self.evaluate_every, "evaluate_test": self.evaluate_test,
+            "precision": self.precision,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, config=STRICT)
 class Pruning:
-    """What goes at each level (`lth.pruning`)."""
+    """Weights that each level removes."""
 
-    criterion: Criterion
-    """A score function: a name in `lth.pruning`, or the dotted path of your own."""
+    criterion: Target
+    """Score function: a built-in of `lth.pruning`, or the dotted path of user code."""
     at: Literal["end", "init"]
-    """Score the weights that a training ended with, or the initial ones."""
+    """Score the weights at the end of a training, or the initial weights."""
     mode: Literal["iterative", "one_shot"]
-    """Each level prunes the level before it, or the dense network at one go."""
+    """Prune the level before, or the dense network in one go."""
     scope: Literal["layerwise", "global"]
-    """The rate is of each tensor, or of all that are pruned together."""
+    """Weights that compete: those of each tensor, or of all pruned tensors."""
     rounds: PositiveInt
-    """In how many rounds of scoring a level is pruned; SynFlow's iterations."""
+    """Rounds of scoring in which one level is pruned, on a geometric path (SynFlow)."""
     levels: NonNegativeInt
     rate: Percent
     rates: Annotated[tuple[Percent, ...], Field(min_length=1)] | None
     """A rate for each level; replaces `rate` and `levels`."""
-    final_density: Annotated[float, Field(gt=0, lt=1)] | None
-    """Of what is pruned, at the last level: the rate follows from it and `levels`."""
-    conv_rate: OwnPercent
-    """None: `rate`."""
-    linear_rate: OwnPercent
-    """None: `rate`."""
-    output_rate: OwnPercent
-    """None: half of the rate, as in the paper; all of it where the scope is global or the final
-    density is given."""
-    shortcut_rate: OwnPercent
-    """None: 0, as in the paper."""
+    final_density: Fraction | None
+    """Density of the last level; `rate` follows from it and `levels`."""
+    conv_rate: TypePercent
+    """Default: `rate`."""
+    linear_rate: TypePercent
+    """Default: `rate`."""
+    output_rate: TypePercent
+    """Default: half of `rate`, as in the paper; `rate` if the scope is global or `final_density`
+    is given."""
+    shortcut_rate: TypePercent
+    """Default: 0, as in the paper."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Rewind:
-    """Where the weights start from at each level (`lth.experiment.lottery`)."""
+    """Weights from which each level starts (`lth.experiment.lottery`)."""
 
     kind: Literal["init", "late", "lr", "finetune", "continue"]
     iteration: NonNegativeInt
-    """Where `late`, `lr` and `finetune` start: iterations, or epochs as in 2ep."""
+    """Iteration at which `late`, `lr`, and `finetune` start."""
     survivors: Literal["rewind", "reinit", "reinit_sign", "constant_sign"]
-    """A control under the same masks gives other values than the rewound ones."""
+    """Values of surviving weights: rewound ones, or those of a control under the same masks."""
     pruned: Literal["zero", "frozen"]
-    """Pruned weights are 0 throughout, or stay at the value they would start from."""
+    """Values of pruned weights: 0, or the value at which they would start."""
     shuffle: bool
-    """A control: the mask of each level with its entries shuffled within each tensor."""
+    """Control: shuffle the entries of each level's mask within each tensor."""
     draw: NonNegativeInt
-    """Which of the possible re-initialisations or shuffles."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Probe:
-    """What else is looked at, at each level."""
-
-    kind: Literal["none", "connectivity"]
-    """Whether two copies end in one linearly connected valley (`lth.experiment.lottery.lines`)."""
-    iteration: NonNegativeInt
-    """Of connectivity: where the copies part; iterations, or epochs as in 2ep."""
-    points: Annotated[int, Field(ge=3)]
-    """Of connectivity: how many networks on the line are evaluated, both ends among them."""
+    """Number of the re-initialisation or shuffle, for several per ticket."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -232,144 +207,36 @@ class Spec:
 
     seed: NonNegativeInt
     split_seed: NonNegativeInt
-    model: AnyTarget
+    model: Target
     dataset: Dataset
     training: Budget
-    optimizer: Annotated[Optimizer, BeforeValidator(_to_optimizer)]
+    optimizer: Annotated[Optimizer, AfterValidator(_check_optimizer)]
     pruning: Pruning
     rewind: Rewind
-    probe: Probe
+    probe: Target | None
+    """Measurement beside the levels (`lth.probes`)."""
     device: Literal["auto", "cpu", "cuda"]
     threads: PositiveInt
     backend: Literal["auto", "eager"]
-    """Steps by whatever is fastest, or by autograd alone (`lth.training.loop.backend`)."""
+    """Fastest implementation of a step, or autograd alone (`lth.training.loop.build_networks`)."""
     store: str
     checkpoint_seconds: PositiveFloat
-    tracker: AnyTarget | None
-    """Who else is told of what is recorded (`lth.trackers`)."""
+    tracker: Target | None
+    """Optional external tracker (`lth.trackers`)."""
     smoke: bool
-    """Seconds instead of hours, on noise: to try the whole path (`lth.experiment.smoke`)."""
+    """Shrink the run to seconds on synthetic data (`lth.experiment.smoke`)."""
 
 
 NOT_IDENTITY = {
-    "dataset.root": "where the data lies, not what it is",
-    "pruning.levels": "how far a run goes; each training knows only what came before it",
-    "device": "where it is computed; recorded in provenance.json",
-    "threads": "how fast it is computed; recorded in provenance.json",
-    "backend": "how fast it is computed; recorded in provenance.json",
-    "store": "where results lie",
-    "tracker": "who else is told",
-    "probe.kind": "what is looked at beside the levels; lines have digests of their own",
-    "probe.iteration": "see probe.kind",
-    "probe.points": "see probe.kind",
-    "checkpoint_seconds": "how much a killed process loses",
-    "smoke": "the settings that it shrinks are what counts",
+    "dataset.root": "says where the data lies, not what it is",
+    "pruning.levels": "says how far a run goes; a training depends only on levels before it",
+    "device": "says where results are computed; recorded in provenance.json",
+    "threads": "changes speed; recorded in provenance.json",
+    "backend": "changes speed; recorded in provenance.json",
+    "store": "says where results lie",
+    "tracker": "copies results elsewhere",
+    "probe": "measures beside the levels; measurements have digests of their own",
+    "checkpoint_seconds": "says how much work a killed process loses",
+    "smoke": "is already applied to the settings that it shrinks",
 }
-"""Fields of a Spec that are in no digest, each with its reason."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A model for inputs of one shape: what initial weights are drawn for."""
-
-    model: Target
-    shape: tuple[int, int, int]
-    classes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a network is trained, whatever its weights and mask: part of a training's identity."""
-
-    model: Target
-    dataset: Dataset
-    optimizer: Optimizer
-    training: Budget
-    split_seed: int
-
-    @property
-    def network(self) -> Network:
-        return Network(self.model, self.dataset.shape, self.dataset.classes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """How one mask is pruned: percent of the survivors of each type of layer, `times` times over in
-    one go, scored anew in each of `rounds`."""
-
-    criterion: Target
-    scope: str
-    rates: dict[str, float]
-    times: int
-    rounds: int
-
-
-def identity(spec: Spec) -> dict[str, Any]:
-    """The settings of a run by dotted name, defaults resolved, without those of NOT_IDENTITY: two
-    runs with the same ones have the same results."""
-    settings = dict(flat(dataclasses.asdict(spec)))
-    rate = per_level(spec.pruning)
-    own = {f"pruning.{kind}_rate": own for kind, own in own_rates(spec.pruning, rate).items()}
-    settings |= {"pruning.rate": rate, "pruning.final_density": None, **own}
-    return {name: whole(value) for name, value in settings.items() if not _is_left_out(name)}
-
-
-def _is_left_out(name: str) -> bool:
-    return any(f"{name}.".startswith(f"{excluded}.") for excluded in NOT_IDENTITY)
-
-
-def whole(value: Any) -> Any:  # noqa: ANN401 - any scalar
-    """A whole float as the integer: 10.0 and 10 are the same rate."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of everything in nested mappings."""
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from flat(item, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", item
-
-
-def recipe(spec: Spec) -> Recipe:
-    return Recipe(spec.model, spec.dataset, spec.optimizer, spec.training, spec.split_seed)
-
-
-def per_level(pruning: Pruning) -> float:
-    """The rate of every level, in percent: as given, or what leads to the final density. Rounded,
-    so that machines whose powers differ in the last bit agree."""
-    if pruning.final_density is None:
-        return pruning.rate
-    kept: float = pruning.final_density ** (1 / max(pruning.levels, 1))
-    return round(100 * (1 - kept), 10)
-
-
-def rules(pruning: Pruning) -> list[Rule]:
-    """That of each level from 1, every default resolved: identity holds what happens, not how it
-    was spelt."""
-
-    def rule(rate: float, times: int = 1) -> Rule:
-        rates = own_rates(pruning, rate)
-        return Rule(pruning.criterion, pruning.scope, rates, times, pruning.rounds)
-
-    if pruning.rates is not None:
-        return [rule(rate) for rate in pruning.rates]
-    over = range(1, pruning.levels + 1) if pruning.mode == "one_shot" else [1] * pruning.levels
-    return [rule(per_level(pruning), times) for times in over]
-
-
-def own_rates(pruning: Pruning, rate: float) -> dict[str, float]:
-    """Return the rate of each type of layer at a level with this rate, every default resolved."""
-    defaults = paper_rates(pruning.scope, rate)
-    if pruning.final_density is not None:
-        defaults["output"] = rate
-    own = {kind: getattr(pruning, f"{kind}_rate") for kind in TYPES}
-    return {kind: rate if own[kind] is None else own[kind] for kind, rate in defaults.items()}
-
-
-def paper_rates(scope: str, rate: float) -> dict[str, float]:
-    """Return the rates of the paper: layer by layer, the output layer is pruned at half the rate
-    (figure 2); shortcuts are never pruned (section 4)."""
-    output = rate / 2 if scope == "layerwise" else rate
-    return {"conv": rate, "linear": rate, "output": output, "shortcut": 0}
+"""Settings that are in no digest of a training, each with the reason."""

@@ -1,9 +1,10 @@
-"""`smoke=true`: any experiment in seconds, on made-up data, to try the whole path from the command
-to the figures. Every choice stays; sizes shrink."""
+"""Shrink any experiment to seconds on synthetic data (`smoke=true`), to try the whole path from
+the command to the figures. Every choice stays; sizes shrink."""
 
 from dataclasses import replace
 
-from lth.experiment.settings import Dataset, Pruning, Spec, Target
+from lth.experiment.settings import Dataset, Pruning, Spec
+from lth.experiment.targets import Target
 
 ITERATIONS = 8
 LEVELS = 2
@@ -11,19 +12,21 @@ EXAMPLES = 60
 SET_ASIDE = 10
 
 
-def shrunk(spec: Spec) -> Spec:
-    """The same experiment with 8 iterations on 60 examples of noise, and two levels."""
+def for_smoke(spec: Spec) -> Spec:
+    """Return the same experiment with 8 iterations on 60 examples of noise, and two levels."""
     total = spec.training.iterations
 
     def scaled(iteration: int) -> int:
         return max(1, iteration * ITERATIONS // total) if iteration else 0
 
     budget = replace(spec.training, iterations=ITERATIONS, batch_size=10, evaluate_every=4)
-    schedule = replace(
-        spec.optimizer.schedule,
-        milestones=tuple(sorted({scaled(m) for m in spec.optimizer.schedule.milestones})),
-        warmup=scaled(spec.optimizer.schedule.warmup),
-    )
+    schedule = spec.optimizer.schedule
+    milestones = tuple(sorted({scaled(iteration) for iteration in schedule.milestones}))
+    schedule = replace(schedule, milestones=milestones, warmup=scaled(schedule.warmup))
+    probe = spec.probe
+    if probe and isinstance(probe.options.get("iteration"), int):
+        iteration = scaled(probe.options["iteration"])
+        probe = replace(probe, options=probe.options | {"iteration": iteration})
     return replace(
         spec,
         dataset=_dataset(spec.dataset),
@@ -31,7 +34,7 @@ def shrunk(spec: Spec) -> Spec:
         optimizer=replace(spec.optimizer, schedule=schedule),
         pruning=_pruning(spec.pruning),
         rewind=replace(spec.rewind, iteration=scaled(spec.rewind.iteration)),
-        probe=replace(spec.probe, iteration=scaled(spec.probe.iteration)),
+        probe=probe,
     )
 
 
@@ -43,7 +46,7 @@ def _dataset(dataset: Dataset) -> Dataset:
     }  # fmt: skip
     return replace(
         dataset,
-        loader=Target("lth.datasets.noise", options),
+        loader=Target("noise", options, None),
         examples=EXAMPLES,
         validation=SET_ASIDE,
         test=SET_ASIDE if dataset.test else 0,
@@ -51,12 +54,12 @@ def _dataset(dataset: Dataset) -> Dataset:
 
 
 def _pruning(pruning: Pruning) -> Pruning:
-    """The first levels, at the rates that all of them would have had."""
+    """Return the first levels, at the rates that they would have in the whole experiment."""
     levels, density = min(pruning.levels, LEVELS), pruning.final_density
     return replace(
         pruning,
         rates=pruning.rates and pruning.rates[:LEVELS],
-        final_density=density and density ** (levels / max(pruning.levels, 1)),
+        final_density=density ** (levels / pruning.levels) if density and levels else density,
         levels=levels,
         rounds=min(pruning.rounds, LEVELS),
     )

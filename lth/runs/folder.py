@@ -1,47 +1,54 @@
-"""The folder of one run: its CSVs, and run.json with what it is, its state and how far it has come.
+"""The folder of one run: its CSVs, and run.json with its settings, its state and its progress.
 
-A context manager: while it is open nobody else can use the folder, and however it is left, run.json
-says how: `finished`, `interrupted`, or `failed` with the reason (and the traceback in run.log).
+A context manager. While it is open no other process can use the folder. When it is left, run.json
+says how: `finished`, `interrupted`, or `failed` with the reason (the traceback is in run.log).
 """
 
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from lth.errors import Interrupted, LotteryError
-from lth.experiment.results import Outcome, Point, Row, to_csv
-from lth.runs.records import LINE_COLUMNS, METRIC_COLUMNS, level_row, line_rows, metric_rows, sealed
+from lth.experiment.nodes import FORMAT, Measurement, Stored
+from lth.experiment.results import Row, to_csv
+from lth.runs.records import (
+    METRIC_COLUMNS,
+    PROBE_COLUMNS,
+    level_row,
+    metric_rows,
+    probe_rows,
+    sealed,
+)
 from lth.store.files import checksum, write_atomically, writing
-from lth.store.locks import STALE_AFTER, TOUCH_EVERY, Claim, Claims, holder_of, is_held_here
+from lth.store.locks import STALE_AFTER, TOUCH_EVERY, Lock, Locks, holder_of, is_held_here
 from lth.store.provenance import provenance
 
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 5.0
 NOTHING_YET: dict[str, Any] = {"done": 0, "trained": 0, "damaged": []}
-TABLES = ("levels.csv", "metrics.csv", "connectivity.csv")
-State = Literal["running", "finished", "failed", "interrupted"]
 
 
 class RunFolder:
-    """The files of one run, each always whole. `status` is what run.json holds."""
+    """The files of one run, each always whole. `status` is the content of run.json."""
 
     def __init__(self, path: Path, status: dict[str, Any]) -> None:
         self.path = path
-        self.status = status
+        self.status = {"format": FORMAT, **status}
         self._levels: dict[int, Row] = {}
         self._metrics: dict[int, list[Row]] = {}
-        self._lines: dict[int, list[Row]] = {}
+        self._measured: dict[int, list[Row]] = {}
+        self._probe: Measurement | None = None
 
     def __enter__(self) -> "RunFolder":
-        self._claim = self._acquire()
-        self._claim.__enter__()
-        for name in TABLES:  # of an earlier run in the same folder
-            (self.path / name).unlink(missing_ok=True)
+        self._lock = self._acquire()
+        self._lock.__enter__()
+        for table in self.path.glob("*.csv"):  # of an earlier run in the same folder
+            table.unlink()
         self.update(state="running", started=time.time(), **NOTHING_YET, **provenance())
         return self
 
@@ -54,26 +61,26 @@ class RunFolder:
         try:
             self._conclude(error)
         finally:
-            self._claim.__exit__()
+            self._lock.__exit__()
         if isinstance(error, Exception) and not isinstance(error, LotteryError | Interrupted):
             raise LotteryError(self.status["error"]) from error  # one that can be pickled
 
-    def _acquire(self) -> Claim:
-        """The claim on the folder. One of a process elsewhere may be left over: it gets the time
-        after which it is stale."""
-        claims, patience = Claims(self.path), time.monotonic() + STALE_AFTER + TOUCH_EVERY
+    def _acquire(self) -> Lock:
+        """Return the lock on the folder. One that a process on another host left behind becomes
+        stale after a time, so wait that long for it."""
+        locks, deadline = Locks(self.path), time.monotonic() + STALE_AFTER + TOUCH_EVERY
         while True:
             with writing(str(self.path)):
-                claim = claims.acquire("claim")
-            if claim is not None:
-                return claim
-            file = self.path / "claim"
-            if is_held_here(file) or time.monotonic() > patience:
+                lock = locks.acquire("lock")
+            if lock is not None:
+                return lock
+            file = self.path / "lock"
+            if is_held_here(file) or time.monotonic() > deadline:
                 raise LotteryError(
-                    f"{self.path}: {holder_of(file)} is writing its run there. Wait for it, or "
-                    "start again: another second is another folder."
+                    f"{self.path} is in use: {holder_of(file)} writes its run there. Wait for it, "
+                    "or start again: each start gets a new folder."
                 )
-            log.warning("waiting for %s, if it still lives, to finish here", holder_of(file))
+            log.warning("waiting for %s, if it is still alive, to finish here", holder_of(file))
             time.sleep(WAIT_SECONDS)
 
     def _conclude(self, error: BaseException | None) -> None:
@@ -101,38 +108,41 @@ class RunFolder:
         self.status |= changes | {"updated": time.time()}
         self._write("run.json", json.dumps(sealed(self.status), indent=1).encode())
 
-    def add(self, level: int, digest: str, outcome: Outcome, *, cached: bool) -> None:
-        """Record a level; the tables are written anew where it has taken time to get it."""
-        self._levels[level] = level_row(level, digest, outcome, cached=cached)
-        self._metrics[level] = metric_rows(level, outcome)
+    def add(self, level: int, node: Stored, results: Any, *, cached: bool) -> None:  # noqa: ANN401
+        """Record the results of a level's training, or of a measurement on a level that is there.
+        Tables are written at once unless the results were `cached`."""
+        if isinstance(node, Measurement):
+            self._probe = node
+            self._measured[level] = results
+        else:
+            self._levels[level] = level_row(level, node.digest, results, cached=cached)
+            self._metrics[level] = metric_rows(level, results)
         if not cached:
             self.write_tables()
             self.update(done=len(self._levels))
 
-    def add_line(self, level: int, iteration: int, line: Iterable[Point], *, cached: bool) -> None:
-        """Record the line of a level that is there, whose ends parted at `iteration`."""
-        density = self._levels[level]["density"]
-        self._lines[level] = line_rows(level, density, iteration, line)
-        if not cached:
-            self.write_tables()
-            self.update()
-
     def write_tables(self) -> None:
-        """The CSVs of the levels that are there, in order."""
+        """Write the CSVs of the levels that are there, in order."""
         levels = [self._levels[level] for level in sorted(self._levels)]
         tables = {
             "levels.csv": to_csv(levels, list(levels[0])),
             "metrics.csv": to_csv(_in_order(self._metrics), METRIC_COLUMNS),
         }
-        if self._lines:
-            tables["connectivity.csv"] = to_csv(_in_order(self._lines), LINE_COLUMNS)
+        if self._probe is not None:
+            columns = (*PROBE_COLUMNS, *self._probe.columns)
+            measured = {
+                level: probe_rows(level, self._levels[level]["density"], rows)
+                for level, rows in self._measured.items()
+                if level in self._levels
+            }
+            tables[f"{self._probe.table}.csv"] = to_csv(_in_order(measured), columns)
         for name, content in tables.items():
             self._write(name, content)
         self.status["tables"] = {name: checksum(content) for name, content in tables.items()}
 
     def _write(self, name: str, content: bytes) -> None:
         with writing(str(self.path)):
-            write_atomically(self.path / name, content, durable=False)  # the store has it all
+            write_atomically(self.path / name, content, durable=False)  # the store is durable
 
 
 def _in_order(rows: Mapping[int, list[Row]]) -> list[Row]:

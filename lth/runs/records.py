@@ -1,20 +1,19 @@
-"""The rows of a run's CSVs, under declared headers: the contract with `analysis`. No torch.
+"""Rows of a run's CSVs under declared headers: the contract with `analysis`. No torch.
 
-    levels.csv    one row per level; after the declared columns, density/<tensor> for each;
-                  `collapsed`: how many of these have no weight left
+    levels.csv    one row per level; after the declared columns, density/<tensor> for each prunable
+                  tensor; `collapsed`: number of tensors with no weight left
     metrics.csv   one row per evaluation
-    connectivity.csv  one row per place on a level's line (probe=connectivity); `iteration`: where
-                  the two ends parted; `share`: how far from the one to the other
+    <probe>.csv   one row per row of a measurement of the run's probe (`lth.probes`)
 
-Accuracies and densities are fractions in [0, 1], losses mean cross-entropy in nats, iterations
+Accuracies and densities are fractions in [0, 1], losses mean cross-entropies in nats, iterations
 optimiser steps; an evaluation at iteration i is made before step i.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lth.experiment.results import Evaluation, Outcome, Point, Row, density, early_stop
+from lth.experiment.results import Evaluation, Outcome, Row, density, early_stop
 from lth.store.files import checksum
 
 LEVEL_COLUMNS = (
@@ -36,12 +35,14 @@ LEVEL_COLUMNS = (
     "training",
 )
 METRIC_COLUMNS = ("level", "density", *Evaluation._fields)
-LINE_COLUMNS = ("level", "density", "iteration", *Point._fields)
+PROBE_COLUMNS = ("level", "density")
+"""First columns of every probe's table."""
 TIMING_COLUMNS = ("seconds", "cached")
 """Columns that differ between two runs of the same experiment; all others do not."""
 
 
 def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> Row:
+    """Return the row of a level in levels.csv. `cached`: it was in the store already."""
     stop, final = early_stop(outcome.curve), outcome.curve[-1]
     values = (
         level,
@@ -66,22 +67,24 @@ def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> Row
 
 
 def metric_rows(level: int, outcome: Outcome) -> list[Row]:
-    at = {"level": level, "density": density(outcome.weights)}
-    return [{**at, **evaluation._asdict()} for evaluation in outcome.curve]
+    """Return the rows of a level in metrics.csv."""
+    place = {"level": level, "density": density(outcome.weights)}
+    return [place | evaluation._asdict() for evaluation in outcome.curve]
 
 
-def line_rows(level: int, density: float, iteration: int, line: Iterable[Point]) -> list[Row]:
-    at = {"level": level, "density": density, "iteration": iteration}
-    return [{**at, **point._asdict()} for point in line]
+def probe_rows(level: int, density: float, measured: Sequence[Row]) -> list[Row]:
+    """Return the rows of a level in a probe's table."""
+    return [{"level": level, "density": density, **row} for row in measured]
 
 
 def sealed(status: Mapping[str, Any]) -> dict[str, Any]:
-    """What run.json holds, with the checksum of all of it: a damaged or edited one shows."""
+    """Return the content of run.json with a checksum of it, which shows damage and edits."""
     rest = {name: value for name, value in status.items() if name != "checksum"}
     content: dict[str, Any] = json.loads(json.dumps(rest))  # as it will be read
     return content | {"checksum": checksum(json.dumps(content, sort_keys=True).encode())}
 
 
 def is_whole(status: Mapping[str, Any]) -> bool:
-    """Whether it is as it was sealed; one without a seal was written by hand."""
+    """Return whether the content of run.json is as it was written. One without a checksum was
+    written by hand."""
     return "checksum" not in status or sealed(status)["checksum"] == status["checksum"]

@@ -1,0 +1,1 @@
+"""Keep finished trainings: published folders, whole files, locks, cleanup, provenance. No torch."""

@@ -1,13 +1,13 @@
-"""Care of a store: what is in it, whether it is sound, and what can go. No torch.
+"""Inspect and clean up a store: its content, its faults, the files that can be removed. No torch.
 
-Experiments need nothing of this, and whatever is removed is made again when a run asks for it.
+Experiments do not depend on this module. A run makes again whatever it needs and was removed.
 """
 
 import json
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,47 +19,36 @@ from lth.store.locks import is_abandoned
 from lth.store.store import WEIGHTS, Store, read_done
 
 PARTS = {"mask.safetensors": "masks", "curve.csv": "curves"} | dict.fromkeys(WEIGHTS, "weights")
-"""What the files of a published folder are called in a survey; the others are `records`."""
+"""File of a published folder -> the part of the store it counts as; others count as `records`."""
 
 DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The folder of a stored node, as one look found it; `nodes` is empty if it is damaged."""
+    """The folder of a stored node when it was read; `nodes` is empty if node.json is damaged."""
 
     path: Path
     nodes: Mapping[str, dict[str, Any]]
+    """Digest -> canonical form of the node and of all that it consists of."""
 
     @property
     def digest(self) -> str:
         return self.path.name
 
     def refers_to(self) -> set[str]:
-        """All digests that it names, and whatever else is text."""
+        """Return all digests in the description, among other text values."""
         values = (value for node in self.nodes.values() for value in node.values())
         return {value for value in values if isinstance(value, str)}
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What runs need of a store, by digest."""
-
-    trainings: set[str]
-    """Those that they report, or would if they went on."""
-    ends: set[str]
-    """The first and the last of each finished run."""
-    going_on: set[str]
-    """Those of runs that have not finished: they go on from their weights and checkpoints."""
-
-
 def is_store(root: Path) -> bool:
-    """Whether this is a folder that trainings were stored in."""
-    return (root / "claims").is_dir()
+    """Return whether trainings were stored in this folder."""
+    return (root / "locks").is_dir()
 
 
 def entries(store: Store) -> list[Entry]:
-    """Every folder that has the name and the place of a stored node, sound or not."""
+    """Return every folder that has the name and the place of a stored node, damaged or not."""
     found = (path for path in sorted(store.root.glob("??/*")) if path.is_dir())
     return [
         entry(path)
@@ -69,7 +58,7 @@ def entries(store: Store) -> list[Entry]:
 
 
 def entry(path: Path) -> Entry:
-    """The folder of a stored node, as it is now."""
+    """Read the folder of a stored node."""
     return Entry(path, _nodes(path))
 
 
@@ -82,7 +71,7 @@ def _nodes(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def sizes(store: Store) -> dict[str, tuple[int, int]]:
-    """What is in a store -> how many files, and bytes."""
+    """Return the number of files and of bytes for each part of a store."""
     found = defaultdict[str, list[int]](list)
     for file in store.root.rglob("*"):
         if not file.is_dir():
@@ -93,7 +82,7 @@ def sizes(store: Store) -> dict[str, tuple[int, int]]:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all in a folder; 0 where there is none."""
+    """Return the bytes of a file, or of all files in a folder; 0 if it does not exist."""
     if path.is_dir():
         return sum(map(size, path.iterdir()))
     try:
@@ -103,12 +92,12 @@ def size(path: Path) -> int:
 
 
 def weight_size(folder: Path) -> int:
-    """Bytes of the weights in a published folder."""
+    """Return the bytes of the weights in a published folder."""
     return sum(size(folder / name) for name in WEIGHTS)
 
 
 def faults(store: Store) -> Iterator[str]:
-    """Everything that is not as it was written, in words; reads the whole store."""
+    """Yield a message for each file that differs from what was written. Reads the whole store."""
     for found in entries(store):
         yield from (f"{found.path}: {fault}" for fault in faults_of(found))
     for file in sorted(store.checkpoints.glob("[!.]*")):
@@ -121,13 +110,13 @@ def faults(store: Store) -> Iterator[str]:
 
 
 def faults_of(entry: Entry) -> Iterator[str]:
-    """Of one folder."""
+    """Yield the faults of one folder."""
     yield from faults_of_files(entry)
     yield from faults_of_description(entry)
 
 
 def faults_of_files(entry: Entry) -> Iterator[str]:
-    """Files that are not as they were published, missing, or not of it."""
+    """Yield the files that were changed, removed or added since the folder was published."""
     done = read_done(entry.path)
     if done is None:
         yield "it has no valid done file"
@@ -144,48 +133,54 @@ def faults_of_files(entry: Entry) -> Iterator[str]:
 
 
 def faults_of_description(entry: Entry) -> Iterator[str]:
-    """Digests in node.json that are not those of what they stand for."""
+    """Yield the digests in node.json that do not match the nodes listed under them."""
     if read_done(entry.path) is None:
         return
     if entry.digest not in entry.nodes:
-        yield "node.json does not say what it is"
+        yield "node.json does not describe this node"
     for digest, node in entry.nodes.items():
         if nodes.digest_of(node) != digest:
             yield f"node.json: {digest[:12]} is not the digest of its content"
 
 
-def leftovers(store: Store, needs: Needs) -> list[Path]:
-    """What killed processes and repairs have left: half-written and damaged folders, and
-    checkpoints that no run will go on from."""
+def leftovers(store: Store, unfinished: Collection[str]) -> list[Path]:
+    """Return what killed processes and repairs left behind: half-written and damaged folders, and
+    checkpoints that no run resumes from.
+
+    `unfinished`: digests of the trainings of all runs that have not finished.
+    """
 
     def is_left(checkpoint: Path) -> bool:
         done = read_done(store.root / checkpoint.name[:2] / checkpoint.name) or {}
-        return checkpoint.name not in needs.going_on or bool(WEIGHTS & done.keys())
+        return checkpoint.name not in unfinished or bool(WEIGHTS & done.keys())
 
     checkpoints = filter(is_left, store.checkpoints.glob("*"))
     return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *checkpoints]
 
 
-def unused(found: Iterable[Entry], needs: Needs) -> list[Path]:
-    """The folders that no run reports, nor needs for what it reports. Raises LotteryError where
-    that cannot be told."""
+def unused(found: Iterable[Entry], reported: Iterable[str]) -> list[Path]:
+    """Return the folders that no run reports, and that nothing reported was made from.
+
+    `reported`: digests of the trainings that runs report. Raises LotteryError if a node.json on
+    the way is damaged.
+    """
     by_digest = {entry.digest: entry for entry in found}
-    used, stack = set[str](), list(needs.trainings)
+    used, stack = set[str](), list(reported)
     while stack:
         digest = stack.pop()
         if digest in by_digest and digest not in used:
             used.add(digest)
             if not by_digest[digest].nodes:
                 raise LotteryError(
-                    f"{by_digest[digest].path}: node.json is damaged, so that nobody knows what "
-                    "that training needs. Run the runs that report it once more first."
+                    f"{by_digest[digest].path}: node.json is damaged, so it is unknown what this "
+                    "training was made from. First run the runs that report it again."
                 )
             stack += by_digest[digest].refers_to()
     return [entry.path for digest, entry in by_digest.items() if digest not in used]
 
 
-def weights(found: Iterable[Entry], keep: set[str]) -> list[Path]:
-    """The folders with weights, without those of the digests `keep`."""
+def weights(found: Iterable[Entry], keep: Collection[str]) -> list[Path]:
+    """Return the folders with weights, except those whose digest is in `keep`."""
     return [
         entry.path
         for entry in found
@@ -194,9 +189,10 @@ def weights(found: Iterable[Entry], keep: set[str]) -> list[Path]:
 
 
 def busy(store: Store) -> int:
-    """How many trainings are in progress, by the clock of the file server alone."""
+    """Return the number of trainings in progress. Times are compared by the clock of the file
+    server alone. Raises LotteryError if the store cannot be written."""
     if not is_store(store.root):
         return 0
     with writing(str(store.root)), tempfile.NamedTemporaryFile(dir=store.root) as touched:
         now = Path(touched.name).stat().st_mtime
-    return sum(not is_abandoned(claim, now) for claim in store.claims.glob("*"))
+    return sum(not is_abandoned(lock, now) for lock in store.locks.glob("*"))

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files that exist whole or not at all."""
 
 import hashlib
 import os
@@ -11,27 +11,31 @@ from lth.errors import LotteryError
 
 
 def checksum(content: bytes) -> str:
-    """SHA-256, in hexadecimal."""
+    """Return the SHA-256 of `content`: 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager
 def writing(where: str) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into the LotteryError that says what to do."""
+    """Raise LotteryError with a remedy in place of an OSError: a full disk, a read-only folder.
+
+    `where`: the setting or path to name in the message, e.g. `store=multirun/store`.
+    """
     try:
         yield
     except OSError as error:
         raise LotteryError(
             f"{where}: cannot write there ({error.strerror}). Finished trainings are safe. Free "
             "space or permit writing, or name another folder (store=FOLDER, hydra.run.dir=FOLDER, "
-            "hydra.sweep.dir=FOLDER), and run the same command again: it goes on from the store."
+            "hydra.sweep.dir=FOLDER), and run the same command again: it resumes from the store."
         ) from error
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write aside, then rename: a reader, or a kill at any moment, sees the old or the new content.
+    """Write to a temporary file, then rename it. A reader sees the old or the new content, also
+    after a kill at any moment. Raises OSError.
 
-    `durable`: also survives a power cut, at the price of waiting for the disk.
+    `durable`: the content also survives a power failure; this waits for the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -44,7 +48,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 
 
 def write(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a new file, through to the disk where it has to be `durable`."""
+    """Write a new file; if `durable`, wait until it is on the disk. Raises OSError."""
     with path.open("wb") as file:
         file.write(content)
         if durable:
@@ -53,7 +57,7 @@ def write(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable (a no-op where folders cannot be opened)."""
+    """Make the file names in a folder durable. Does nothing where folders cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

@@ -1,10 +1,10 @@
-"""Claims: at most one process makes a thing at a time, on one host or on many.
+"""Locks: at most one process makes a thing at a time, on one host or on several.
 
-A claim is a file, created exclusively, that says who holds it and is touched while they live. It is
-stale when its holder is known to be dead (same host), or when nobody has touched it for
-`STALE_AFTER` seconds *of the observer's own clock*: clocks of different hosts are never compared.
-Losing a claim to a mistake is harmless: both would make the same content, and the first to publish
-wins.
+A lock is a file, created exclusively. It names its holder, which touches it every `TOUCH_EVERY`
+seconds. It is stale when its holder is known to be dead (same host), or when it has not been
+touched for `STALE_AFTER` seconds of the observer's own clock: clocks of different hosts are never
+compared. Taking over the lock of a live process by mistake is harmless: both make the same content,
+and the first to publish wins.
 """
 
 import contextlib
@@ -24,24 +24,28 @@ STALE_AFTER = 120.0
 
 
 @dataclass
-class Claims:
-    """The claims in one folder, as seen from this process."""
+class Locks:
+    """The locks in one folder, as seen from this process."""
 
     folder: Path
     _seen: dict[Path, tuple[int, float]] = field(default_factory=dict)
+    """Lock file -> its time of modification, and since when this process has seen that time."""
 
-    def acquire(self, name: str) -> "Claim | None":
-        """The claim on `name`, or None while somebody else holds it."""
-        path = self.folder / name
+    def acquire(self, name: str) -> "Lock | None":
+        """Return the lock `name`, or None while another process holds it. Raises OSError if the
+        folder cannot be written."""
+        path, holder = self.folder / name, _this_process()
         path.parent.mkdir(parents=True, exist_ok=True)
-        claim = Claim(path)
-        if claim.create():
-            return claim
+        taken = _create(path, holder) or (self._remove_stale(path) and _create(path, holder))
+        return Lock(path, holder) if taken else None
+
+    def _remove_stale(self, path: Path) -> bool:
+        """Remove a lock if it is stale. Return whether it was."""
         holder = _read(path)
-        if holder is not None and self._is_stale(path, holder):
-            _remove(path, holder)
-            return claim if claim.create() else None
-        return None
+        if holder is None or not self._is_stale(path, holder):
+            return False
+        _remove(path, holder)
+        return True
 
     def _is_stale(self, path: Path, holder: str) -> bool:
         try:
@@ -58,35 +62,13 @@ class Claims:
         return now - since > STALE_AFTER
 
 
-class Claim:
-    """One claim; a context manager that touches its file while it is held, then removes it."""
+class Lock:
+    """A lock that this process holds: a context manager that touches its file while the body runs,
+    and removes it at the end."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        process = psutil.Process()
-        self._holder = json.dumps(
-            {
-                "host": socket.gethostname(),
-                "pid": process.pid,
-                "started": process.create_time(),
-                "token": uuid.uuid4().hex,
-            }
-        )
+    def __init__(self, path: Path, holder: str) -> None:
+        self._path, self._holder = path, holder
         self._released = threading.Event()
-
-    def create(self) -> bool:
-        """Take the claim unless its file exists."""
-        try:
-            file = self._path.open("x")
-        except FileExistsError:
-            return False
-        try:
-            with file:
-                file.write(self._holder)
-        except OSError:
-            self._path.unlink(missing_ok=True)  # an empty claim would be nobody's
-            raise
-        return True
 
     def __enter__(self) -> None:
         threading.Thread(target=self._keep_touching, daemon=True).start()
@@ -103,26 +85,56 @@ class Claim:
 
 
 def is_abandoned(path: Path, now: float | None = None) -> bool:
-    """Whether nobody holds a claim any more, as far as one look can tell: its file is gone, its
-    holder on this host is dead, or it has long not been touched. By the clock of the file server
-    against ours, which is good enough to tell a person; `now` is the time by the former."""
+    """Return whether a lock is free, as far as one look can tell: its file is gone, its holder on
+    this host is dead, or it has not been touched for long.
+
+    `now`: the time in seconds by the clock of the file server; by default by the clock of this
+    host, which is accurate enough for a message to a person.
+    """
     holder = _read(path)
     try:
-        silent = (time.time() if now is None else now) - path.stat().st_mtime
+        untouched = (time.time() if now is None else now) - path.stat().st_mtime
     except FileNotFoundError:
         return True
-    return holder is None or _is_dead(holder) or silent > STALE_AFTER + TOUCH_EVERY
+    return holder is None or _is_dead(holder) or untouched > STALE_AFTER + TOUCH_EVERY
 
 
 def is_held_here(path: Path) -> bool:
-    """Whether the holder of a claim is on this host."""
+    """Return whether the holder of a lock is on this host."""
     return _holder(path).get("host") == socket.gethostname()
 
 
 def holder_of(path: Path) -> str:
-    """Who holds a claim, for messages."""
+    """Return the holder of a lock for messages, e.g. `process 12 on node3`."""
     holder = _holder(path)
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+
+
+def _this_process() -> str:
+    """Return the content of a new lock file; the token makes each one unique."""
+    process = psutil.Process()
+    holder = {
+        "host": socket.gethostname(),
+        "pid": process.pid,
+        "started": process.create_time(),
+        "token": uuid.uuid4().hex,
+    }
+    return json.dumps(holder)
+
+
+def _create(path: Path, holder: str) -> bool:
+    """Create a lock file. Return whether it did not exist before."""
+    try:
+        file = path.open("x")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(holder)
+    except OSError:
+        path.unlink(missing_ok=True)  # an empty lock would have no holder and never be removed
+        raise
+    return True
 
 
 def _holder(path: Path) -> dict[str, object]:
@@ -141,25 +153,26 @@ def _read(path: Path) -> str | None:
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether a holder on this host has ended; its process number may be another's by now."""
+    """Return whether a holder on this host has ended. Its process number may have been reused, so
+    the start times are compared."""
     try:
-        claim = json.loads(holder)
-        if claim["host"] != socket.gethostname():
+        content = json.loads(holder)
+        if content["host"] != socket.gethostname():
             return False
-        return bool(psutil.Process(claim["pid"]).create_time() != claim["started"])
+        return bool(psutil.Process(content["pid"]).create_time() != content["started"])
     except psutil.NoSuchProcess:
         return True
-    except (ValueError, KeyError, psutil.Error):  # being written just now, or not to be known
+    except (ValueError, KeyError, psutil.Error):  # half-written, or the process cannot be examined
         return False
 
 
 def _remove(path: Path, holder: str) -> None:
-    """Remove the claim of `holder` and of nobody else: rename it first, then look at what came."""
+    """Remove the lock of `holder` only: rename it first, then check its content."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.rename(aside)
         if aside.read_text() != holder:
-            os.link(aside, path)  # another's, created a moment ago: back with it
+            os.link(aside, path)  # another process created it a moment ago: restore it
     except OSError:
         pass
     finally:

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, machine."""
+"""Record where a result comes from: code, versions, machine."""
 
 import functools
 import json
@@ -8,14 +8,15 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-COPIED_FROM = Path(__file__).parents[1] / "commit.json"
-"""Stands beside code that is a copy: which commit, and whether it was edited."""
+ROOT = Path(__file__).parents[2]
+COPIED_FROM = ROOT / "commit.json"
+"""Exists in a copy of the code (`hydra/launcher=slurm`): its commit and whether it was edited."""
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "lth")
 
 
 @functools.cache
 def provenance() -> dict[str, object]:
-    """Commit and dirty flag of this code, versions, host."""
+    """Return the commit of this code, whether it was edited, package versions and the host."""
     return {
         **_commit(),
         "python": platform.python_version(),
@@ -26,7 +27,8 @@ def provenance() -> dict[str, object]:
 
 
 def _commit() -> dict[str, object]:
-    """Those of the checkout, or of the one that this is a copy of; None where there is neither."""
+    """Return `commit` and `dirty` of this checkout, or of the one that this code was copied from;
+    None for both where there is neither."""
     if COPIED_FROM.is_file():
         copied: dict[str, object] = json.loads(COPIED_FROM.read_bytes())
         return copied
@@ -35,12 +37,12 @@ def _commit() -> dict[str, object]:
 
 
 def changes() -> str:
-    """What differs from the commit, as a patch."""
+    """Return the difference between this code and its commit, as a patch."""
     return _git("diff", "HEAD") or ""
 
 
 def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

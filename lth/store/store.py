@@ -2,10 +2,11 @@
 
     <store>/<first 2>/<digest>/   node.json, the artefacts, and last `done` with their checksums
     <store>/checkpoints/<digest>  the state of a training in progress
-    <store>/claims/<digest>       who is making it now
-    <store>/damaged/              what failed its checksum, set aside for a look
+    <store>/locks/<digest>        held by the process that makes the node now
+    <store>/unfinished/           folders that are being written or deleted
+    <store>/damaged/              folders that failed a checksum, kept for inspection
 
-A folder is published by renaming it into place whole; without a valid `done` it does not exist.
+A folder is written aside and published by renaming it; without a valid `done` it does not exist.
 """
 
 import contextlib
@@ -17,53 +18,54 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from lth.experiment.nodes import Line, Node, Training, describe
-from lth.experiment.results import Outcome, Point, line_from_csv, outcome
+from lth.experiment.nodes import Stored, describe
 from lth.store.files import checksum, sync_folder, write, write_atomically, writing
-from lth.store.locks import Claim, Claims, holder_of
+from lth.store.locks import Lock, Locks, holder_of
 
 WEIGHTS = {"final.safetensors", "state.safetensors"}
-"""The files that can be dropped from a published folder: curves and masks stay (`lth.store.cleanup`)."""
+"""Files that can be dropped from a published folder; curves and masks stay."""
 
 RESULTS = {"curve.csv", "mask.safetensors"}
-"""What stays when weights are dropped, and is to be the same when they are made again."""
+"""Files that stay when weights are dropped; training again must give the same ones."""
 
 log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
-    """A stored file is not what was published."""
+    """A stored file differs from the published one. `node`: the node whose folder it is in."""
 
-    def __init__(self, node: Node, what: str) -> None:
-        super().__init__(f"{node} in the store is damaged: {what}")
+    def __init__(self, node: Stored, fault: str) -> None:
+        super().__init__(f"{node} in the store is damaged: {fault}")
         self.node = node
 
 
 class Store:
-    """Everything that is known about a folder of stored nodes; nobody else joins its paths.
+    """A folder of stored nodes. No other module joins its paths.
 
-    Writing methods raise LotteryError where the disk is full or the folder not writable.
+    Methods that write raise LotteryError if the disk is full or the folder cannot be written.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.checkpoints = root / "checkpoints"
-        self.claims = root / "claims"
+        self.locks = root / "locks"
         self.unfinished = root / "unfinished"
         self.damaged = root / "damaged"
-        self._claims = Claims(self.claims)
-        self._done: dict[Node, dict[str, str]] = {}
+        self._locks = Locks(self.locks)
+        self._done: dict[Stored, dict[str, str]] = {}
 
-    def path(self, node: Node) -> Path:
+    def path(self, node: Stored) -> Path:
+        """Return the folder of `node`, whether it exists or not."""
         return self.root / node.digest[:2] / node.digest
 
     def folders(self) -> Iterator[Path]:
-        """Those of all published nodes."""
+        """Yield the folders of all published nodes."""
         return (done.parent for done in self.root.glob("??/*/done"))
 
-    def exists(self, node: Node) -> bool:
-        """Whether `node` has been published. Content is checked when it is read."""
+    def exists(self, node: Stored) -> bool:
+        """Return whether `node` is published. Its files are checked when they are read."""
         if node not in self._done:
             done = read_done(self.path(node))
             if done is None:
@@ -71,18 +73,18 @@ class Store:
             self._done[node] = done
         return True
 
-    def has_weights(self, node: Node) -> bool:
-        """Whether others can start from `node`: it is there, with its weights."""
+    def has_weights(self, node: Stored) -> bool:
+        """Return whether `node` is published with its weights, so that others can start from it."""
         if self.exists(node) and not WEIGHTS & self._done[node].keys():
-            del self._done[node]  # another process may have made them again
+            del self._done[node]  # read `done` again: another process may have made them
         return self.exists(node) and bool(WEIGHTS & self._done[node].keys())
 
-    def is_made(self, node: Node) -> bool:
-        """Whether there is nothing left to be made of `node`."""
-        return self.exists(node) if isinstance(node, Line) else self.has_weights(node)
+    def is_made(self, node: Stored) -> bool:
+        """Return whether `node` is complete."""
+        return self.has_weights(node) if node.keeps_weights else self.exists(node)
 
-    def read(self, node: Node, name: str) -> bytes:
-        """The content of a published file. Raises Damaged unless it is what was published."""
+    def read(self, node: Stored, name: str) -> bytes:
+        """Return the content of a published file. Raises Damaged if it is missing or changed."""
         if not self.exists(node):
             raise Damaged(node, "it has no valid done file")
         try:
@@ -93,16 +95,12 @@ class Store:
             raise Damaged(node, f"the checksum of {name} is wrong")
         return content
 
-    def outcome(self, training: Training) -> Outcome:
-        """What is recorded of a stored training. Raises Damaged."""
-        return outcome(partial(self.read, training))
+    def results(self, node: Stored) -> Any:  # noqa: ANN401 - each kind of node has its own
+        """Return what is recorded of a stored node. Raises Damaged."""
+        return node.results(partial(self.read, node))
 
-    def line(self, line: Line) -> list[Point]:
-        """The networks on a stored line. Raises Damaged."""
-        return line_from_csv(self.read(line, "line.csv"))
-
-    def publish(self, node: Node, artefacts: Mapping[str, bytes]) -> None:
-        """Make `node` exist, whole; a no-op where another process was faster."""
+    def publish(self, node: Stored, artefacts: Mapping[str, bytes]) -> None:
+        """Store the files of `node`, by name. Does nothing if another process was faster."""
         described = json.dumps({"digest": node.digest, "nodes": describe(node)}, indent=1)
         files = {"node.json": described.encode(), **artefacts}
         done = json.dumps({name: checksum(content) for name, content in files.items()}, indent=1)
@@ -117,34 +115,34 @@ class Store:
                 shutil.rmtree(aside, ignore_errors=True)
         self._drop_checkpoint(node)
 
-    def _put_in_place(self, aside: Path, node: Node) -> None:
+    def _put_in_place(self, aside: Path, node: Stored) -> None:
         self._done.pop(node, None)
         if not self.exists(node) and self.path(node).exists():
             self.set_aside(node)
         elif self.exists(node) and not self.is_made(node):
-            self._replace(node, aside)  # a curve and weights have to be of one training
+            self._replace(node, aside)  # curve and weights must come from one training
         self.path(node).parent.mkdir(exist_ok=True)
         try:
             sync_folder(aside)
             aside.rename(self.path(node))
             sync_folder(self.path(node).parent)
         except OSError:
-            if not self.exists(node):  # else another maker was faster
+            if not self.exists(node):  # else another process was faster
                 raise
         finally:
             self._done.pop(node, None)
 
-    def _replace(self, node: Node, aside: Path) -> None:
-        """Take away the folder whose weights were dropped, for the one that was made again."""
+    def _replace(self, node: Stored, aside: Path) -> None:
+        """Remove a folder without weights to make room for `aside`, which has them."""
         old, new = read_done(self.path(node)) or {}, read_done(aside) or {}
         changed = [name for name in old if name in RESULTS and old[name] != new.get(name)]
         if changed:
             names = " and ".join(changed)
-            log.warning("%s, made again, has another %s than it had", node, names)
+            log.warning("%s was trained again, and its %s changed", node, names)
         self.remove(self.path(node))
 
-    def is_whole(self, node: Node) -> bool:
-        """Whether every file of `node` is, just now, what was published."""
+    def is_whole(self, node: Stored) -> bool:
+        """Return whether every file of `node` is now as it was published."""
         self._done.pop(node, None)
         if not self.exists(node):
             return False
@@ -156,9 +154,9 @@ class Store:
             return False
         return True
 
-    def set_aside(self, node: Node) -> None:
-        """Move a damaged folder out of the way, so that the node is made again. A whole one stays:
-        another process may have made it again already."""
+    def set_aside(self, node: Stored) -> None:
+        """Move a damaged folder to `damaged/`, so that the node is made again. A whole folder
+        stays: another process may have made it again already."""
         if self.is_whole(node):
             return
         target = self.damaged / f"{node.digest}.{uuid.uuid4().hex[:8]}"
@@ -168,7 +166,7 @@ class Store:
                 self.path(node).rename(target)
 
     def remove(self, path: Path) -> None:
-        """Delete a file or folder of the store; nobody ever sees half of it."""
+        """Delete a file or folder of the store. It is renamed first: no reader sees half of it."""
         aside = self._aside(path.name)
         with self._writing(), contextlib.suppress(FileNotFoundError):
             aside.parent.mkdir(exist_ok=True)
@@ -179,47 +177,48 @@ class Store:
                 aside.unlink()
 
     def drop_weights(self, folder: Path) -> None:
-        """Delete the weights of a published folder; who needs them has to train again."""
+        """Delete the weights of a published folder; a run that needs them trains again."""
         done = read_done(folder)
         if done is None:
             return
-        left = {name: content for name, content in done.items() if name not in WEIGHTS}
+        kept = {name: digest for name, digest in done.items() if name not in WEIGHTS}
         with self._writing():
-            write_atomically(folder / "done", json.dumps(left, indent=1).encode())
+            write_atomically(folder / "done", json.dumps(kept, indent=1).encode())
             for name in WEIGHTS:
                 (folder / name).unlink(missing_ok=True)
 
-    def claim(self, node: Node) -> Claim | None:
-        """The exclusive right to make `node`, or None while another process has it."""
+    def lock(self, node: Stored) -> Lock | None:
+        """Return the lock on `node`, or None while another process holds it. Only its holder may
+        make the node."""
         with self._writing():
-            return self._claims.acquire(node.digest)
+            return self._locks.acquire(node.digest)
 
-    def holder(self, node: Node) -> str:
-        """Who is making `node`, for messages."""
-        return holder_of(self.claims / node.digest)
+    def holder(self, node: Stored) -> str:
+        """Return the process that makes `node`, for messages."""
+        return holder_of(self.locks / node.digest)
 
-    def write_checkpoint(self, node: Node, content: bytes) -> None:
+    def write_checkpoint(self, node: Stored, content: bytes) -> None:
         """Replace the saved state of a training in progress."""
         with self._writing():
             write_atomically(self._checkpoint(node), checksum(content).encode() + content)
 
-    def read_checkpoint(self, node: Node) -> bytes | None:
-        """The saved state, or None where there is none or it is damaged."""
+    def read_checkpoint(self, node: Stored) -> bytes | None:
+        """Return the saved state; None if there is none or it is damaged."""
         try:
             stored = self._checkpoint(node).read_bytes()
         except OSError:
             return None
         return stored[64:] if checksum(stored[64:]).encode() == stored[:64] else None
 
-    def _drop_checkpoint(self, node: Node) -> None:
+    def _drop_checkpoint(self, node: Stored) -> None:
         with contextlib.suppress(OSError):
             for file in self._checkpoint(node).parent.glob(f"*{node.digest}*"):
-                file.unlink(missing_ok=True)  # with what a kill left of writing it
+                file.unlink(missing_ok=True)  # also a temporary file that a kill left
 
     def _aside(self, name: str) -> Path:
         return self.unfinished / f"{name}.{uuid.uuid4().hex[:8]}"
 
-    def _checkpoint(self, node: Node) -> Path:
+    def _checkpoint(self, node: Stored) -> Path:
         return self.checkpoints / node.digest
 
     def _writing(self) -> AbstractContextManager[None]:
@@ -227,7 +226,7 @@ class Store:
 
 
 def read_done(folder: Path) -> dict[str, str] | None:
-    """File -> checksum of a published folder; None where there is no valid `done`."""
+    """Return the checksum of each file of a published folder; None without a valid `done`."""
     try:
         done = json.loads((folder / "done").read_bytes())
     except (OSError, ValueError):

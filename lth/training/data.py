@@ -1,6 +1,6 @@
 """Examples as tensors on the device: split, preprocessing, order of batches, augmentation.
 
-Where they come from is `lth.datasets`; what happens to them is here and the same for all.
+`lth.datasets` loads them; everything here is the same for all datasets.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,8 @@ class Examples(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a loader returns: whole numbers in [0, `maximum`]; `test` None: none of its own."""
+    """The return value of a loader. Inputs are integers in [0, `maximum`]; `test` is None if the
+    dataset has no test set."""
 
     train: Examples
     test: Examples | None
@@ -36,8 +37,8 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples on a device, as they were stored (a quarter of the memory), and preprocessed to
-    float32 when they are asked for."""
+    """Some examples on a device. They stay as the loader returned them (bytes take a quarter of the
+    memory of floats); `scale` preprocesses them to float32, batch by batch."""
 
     stored: Examples
     scale: Callable[[Tensor], Tensor]
@@ -50,18 +51,18 @@ class Part:
         return self.stored.labels
 
     def at(self, indices: Tensor) -> Examples:
-        """Those with these indices, in their order."""
+        """Return the preprocessed examples with these indices (n,), in that order."""
         inputs, labels = (tensor.index_select(0, indices) for tensor in self.stored)
         return Examples(self.scale(inputs), labels)
 
     def blocks(self, size: int) -> Iterator["Batch"]:
-        """All of them, so many at a time."""
+        """Return all examples as batches of `size`; the last one may be smaller."""
         every = torch.arange(len(self), device=self.labels.device)
         return (Batch(self, indices) for indices in every.split(size))
 
     @cached_property
     def table(self) -> Tensor:
-        """What each byte becomes, (channels, 256), for inputs that are stored as bytes."""
+        """The preprocessed value of each byte, (channels, 256), for inputs stored as bytes."""
         channels = self.stored.inputs.shape[1]
         every = torch.arange(256, dtype=torch.uint8, device=self.labels.device)
         scaled = self.scale(every.view(-1, 1, 1, 1).expand(-1, channels, 1, 1))
@@ -70,7 +71,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples of a part, by index, and how their inputs are to be augmented."""
+    """Some examples of a part, by index (n,), with an optional augmentation of their inputs."""
 
     part: Part
     indices: Tensor
@@ -81,7 +82,7 @@ class Batch:
         return self.part.labels.index_select(0, self.indices)
 
     def examples(self) -> Examples:
-        """As a network sees them."""
+        """Return the preprocessed and augmented examples."""
         inputs, labels = self.part.at(self.indices)
         return Examples(self.augment(inputs) if self.augment else inputs, labels)
 
@@ -90,8 +91,8 @@ class Batch:
 class Data:
     """The three parts, on one device.
 
-    `mean`, `std`: per channel, of the training part divided by the source's maximum.
-    `indices`: where the parts lie in the source's training examples.
+    `mean`, `std`: one number per channel, of the training part divided by the source's maximum.
+    `indices`: name of a part -> its indices among the source's training examples.
     """
 
     train: Part
@@ -112,41 +113,52 @@ def prepare(
     preprocessing: Preprocessing,
     device: torch.device,
 ) -> Data:
-    """Set `test` and `validation` examples aside (test: 0 where the source has its own), scale.
+    """Split the training examples of a source, and prepare their preprocessing.
 
-    The statistics of `standardize` come from the training part alone. Raises LotteryError when
-    nothing would be left to train on, or a test set is missing or there twice.
+    `test`, `validation`: number of examples set aside; `test` is 0 if the source has a test set.
+    The statistics of `standardize` come from the training part alone. Raises LotteryError if no
+    training examples would be left, if a test set is missing, or if there would be two.
     """
-    if (source.test is None) == (test == 0):
-        mend = "no test set of its own: set one aside with dataset.test=NUMBER"
-        mend = mend if test == 0 else "its own test set: set dataset.test=0"
-        raise LotteryError(f"dataset.test={test}: this dataset has {mend}.")
-    labels = source.train.labels
-    if test + validation >= len(labels):
-        raise LotteryError(f"dataset.test={test} and dataset.validation={validation} leave nothing "
-                           f"to train on: there are {len(labels):,} examples.")  # fmt: skip
-    order = _interleaved(labels, split, generator(split_seed, "split"))
+    _check_split(source, test, validation)
+    order = _interleaved(source.train.labels, split, generator(split_seed, "split"))
     parts = {"test": order[:test], "validation": order[test:][:validation]}
     indices = {**parts, "train": order[test + validation :]}
     indices = {name: part.sort().values for name, part in indices.items()}
     mean, std = _statistics(source.train.inputs[indices["train"]], source.maximum)
-
     scale = _scaling(source.maximum, mean, std, preprocessing, device)
 
     def part(stored: Examples) -> Part:
         return Part(Examples(*(tensor.to(device) for tensor in stored)), scale)
 
-    def picked(name: str) -> Part:
+    def split_off(name: str) -> Part:
         return part(Examples(*(tensor[indices[name]] for tensor in source.train)))
 
-    tested = picked("test") if source.test is None else part(source.test)
-    return Data(picked("train"), picked("validation"), tested, mean, std, indices)
+    tested = split_off("test") if source.test is None else part(source.test)
+    return Data(split_off("train"), split_off("validation"), tested, mean, std, indices)
+
+
+def _check_split(source: Source, test: int, validation: int) -> None:
+    if source.test is None and test == 0:
+        raise LotteryError(
+            "dataset.test must be >= 1 for a dataset without a test set of its own, got 0. Set it "
+            "to the number of training examples to test on."
+        )
+    if source.test is not None and test:
+        raise LotteryError(
+            f"dataset.test must be 0 for a dataset with its own test set, got {test}."
+        )
+    total = len(source.train.labels)
+    if test + validation >= total:
+        raise LotteryError(
+            f"dataset.test + dataset.validation must be less than the {total:,} examples, got "
+            f"{test} + {validation}: nothing would be left to train on. Set smaller ones."
+        )
 
 
 def _interleaved(labels: Tensor, split: Split, random: torch.Generator) -> Tensor:
-    """A random order of all examples; stratified: any stretch of it holds its share of each class.
+    """Return a random order of all examples. `stratified`: each class is spread evenly over it.
 
-    The i-th of a class of n goes to position (i + u) / n of the whole, u uniform in [0, 1).
+    The i-th example of a class of n goes to position (i + u) / n of the whole, u uniform in [0, 1).
     """
     order = torch.randperm(len(labels), generator=random)
     if split == "random":
@@ -159,7 +171,8 @@ def _interleaved(labels: Tensor, split: Split, random: torch.Generator) -> Tenso
 
 
 def _statistics(inputs: Tensor, maximum: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, from whole-number sums: the same on any machine."""
+    """Return mean and standard deviation per channel, computed from integer counts: the same on any
+    machine."""
     values = inputs.transpose(0, 1).flatten(1)
     histogram = torch.stack([_histogram(channel, maximum) for channel in values])
     share = histogram.double() / values.shape[1]
@@ -170,7 +183,7 @@ def _statistics(inputs: Tensor, maximum: int) -> tuple[list[float], list[float]]
 
 
 def _histogram(values: Tensor, maximum: int) -> Tensor:
-    """How often each of 0 to `maximum` occurs; in pieces, as counting takes eight bytes a value."""
+    """Count each value from 0 to `maximum`, in pieces: counting takes eight bytes per value."""
     pieces = values.split(2**20)
     return torch.stack([torch.bincount(piece, minlength=maximum + 1) for piece in pieces]).sum(0)
 
@@ -182,7 +195,7 @@ def _scaling(
     preprocessing: Preprocessing,
     device: torch.device,
 ) -> Callable[[Tensor], Tensor]:
-    """From inputs as stored to what a network sees."""
+    """Return the function from stored inputs (n, channels, height, width) to float32 inputs."""
     channel = (1, -1, 1, 1)
     shift, width = (torch.tensor(v).view(channel).to(device) for v in (mean, std))
 
@@ -196,16 +209,19 @@ def _scaling(
 
 
 class BatchOrder:
-    """Which examples form the batch of each iteration: a new permutation every epoch, whole batches
-    only (an epoch is `examples // batch_size` iterations, as in the paper's 160 x 703 of VGG-19).
+    """The examples in the batch of each iteration. Every epoch is a new permutation, in whole
+    batches: an epoch is `examples // batch_size` iterations, as in the paper (VGG-19: 160 x 703).
 
-    A pure function of (seed, iteration): a resumed training goes on where it stopped.
+    A batch depends only on seed and iteration, so that a resumed training sees the same ones.
+    Raises LotteryError if a batch is larger than the training part.
     """
 
     def __init__(self, seed: int, examples: int, batch_size: int, device: torch.device) -> None:
         if batch_size > examples:
-            raise LotteryError(f"training.batch_size={batch_size} is more than the "
-                               f"{examples:,} training examples.")  # fmt: skip
+            raise LotteryError(
+                f"training.batch_size must be at most the number of training examples, "
+                f"{examples:,}, got {batch_size}. Set a smaller one."
+            )
         self._permutation: Callable[[int], Tensor] = lambda epoch: torch.randperm(
             examples, generator=generator(seed, "order", epoch)
         ).to(device)
@@ -214,7 +230,7 @@ class BatchOrder:
         self._epoch = -1
 
     def batch(self, iteration: int) -> Tensor:
-        """Indices (batch_size,) of the batch of `iteration`, counted from 0."""
+        """Return the indices (batch_size,) of the batch of an iteration, counted from 0."""
         epoch, position = divmod(iteration, self._per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._permutation(epoch)
@@ -222,9 +238,12 @@ class BatchOrder:
 
 
 def augment(inputs: Tensor, *, flip: bool, crop: int, random: torch.Generator) -> Tensor:
-    """Training inputs (n, channels, height, width), each mirrored left to right with probability
-    1/2, and cut out at a random place after padding by `crop` zeros on every side (He et al. 2016:
-    after standardising, the mean). `random`: a CPU generator; all work is on the inputs' device.
+    """Return augmented training inputs (n, channels, height, width).
+
+    `flip`: mirror each input left to right with probability 1/2. `crop`: pad every side by this
+    many pixels and cut a window of the old size at random; 0 disables it. Padding is 0 after
+    preprocessing, which is the mean if inputs are standardised (He et al. 2016). `random`: a CPU
+    generator; the inputs are processed on their own device.
     """
     count, _, height, width = inputs.shape
     down, right = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=random)

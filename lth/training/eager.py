@@ -8,9 +8,9 @@ from torch.nn.functional import cross_entropy
 
 from lth import models
 from lth.experiment.settings import Optimizer
-from lth.training import masks
 from lth.training.data import Batch, Part
 from lth.training.masks import Mask
+from lth.training.pruned import PrunedWeights, start_state
 
 EVALUATION_BATCH = 500
 """Part of what a result is: other sizes sum in another order."""
@@ -29,37 +29,21 @@ class Eager:
         pruned: str,
     ) -> None:
         self._model = model
-        self.load(weights if pruned == "frozen" else masks.apply(weights, mask))
+        self.load(start_state(weights, mask, pruned=pruned))
         self.optimizer: torch.optim.Optimizer = optimizer(model.parameters())
-        self._holes = [
-            (parameter, mask[name].to(parameter.device, parameter.dtype))
-            for name, parameter in model.named_parameters()
-            if name in mask and not mask[name].all()
-        ]
-        self._frozen = [
-            (parameter, ~kept.bool(), parameter.detach().clone())
-            for parameter, kept in self._holes
-            if pruned == "frozen"
-        ]
+        parameters = dict(model.named_parameters())
+        self._pruned = PrunedWeights(parameters, mask, pruned=pruned)
 
     def step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser; the loss before it."""
+        """Take one step of the optimiser; return the loss before it."""
         inputs, labels = batch.examples()
         loss = cross_entropy(self._model(inputs), labels)
         self.optimizer.zero_grad()
         loss.backward()
-        for parameter, kept in self._holes:
-            if parameter.grad is not None:
-                parameter.grad.mul_(kept)
+        self._pruned.mask_gradients()
         self.optimizer.step()
-        if self._frozen:
-            self._put_back()
+        self._pruned.restore()
         return loss.detach()
-
-    @torch.no_grad()
-    def _put_back(self) -> None:
-        for parameter, gone, value in self._frozen:
-            parameter.copy_(torch.where(gone, value, parameter))
 
     def evaluate(self, part: Part) -> tuple[float, float]:
         return evaluate(self._model, part)
@@ -76,7 +60,8 @@ class Eager:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy in [0, 1] over all examples, in evaluation mode."""
+    """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples, in evaluation
+    mode. The model is left in training mode."""
     loss = torch.zeros((), dtype=torch.float64, device=part.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
     model.eval()

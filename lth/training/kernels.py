@@ -1,10 +1,10 @@
-"""Steps of a sparse fully connected network, compiled by numba: one thread, float32.
+"""Steps of a sparse fully connected network, compiled by numba. Float32, one thread.
 
-Neurons are numbered in the order of their layers, inputs aside. Weight k of neuron j, for k in
-[starts[j], starts[j + 1]), is `values[k]` and reads row `columns[k]` of its source: of the inputs
-for the neurons before `first`, of the outputs of all neurons for the others. Those before `hidden`
-are rectified; the others are the logits. Rows hold a batch, one example a column: so every weight
-is one multiplication of a whole row, which fills the machine's vectors.
+Neurons are numbered layer by layer, without the inputs. The weights of neuron j are `values[k]` for
+k in [starts[j], starts[j + 1]). Weight k reads row `columns[k]` of `inputs` if j < `first` (the
+first layer), else of `outputs`, the values of all neurons. Neurons j < `hidden` have a ReLU; the
+others are the logits. A row holds one value for each example of the batch, so that each weight
+multiplies a whole row, which the compiler vectorises.
 
 Sums may be reordered; nan stays nan.
 """
@@ -26,13 +26,13 @@ compiled = njit(cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, err
 def gather(
     stored: NDArray[np.uint8], indices: NDArray[np.int64], table: Floats, inputs: Floats
 ) -> None:
-    """Fill the first columns of `inputs` with some rows of `stored` (examples, pixels): what
-    `table` (channels, 256) says of each byte."""
+    """Fill the first columns of `inputs` (pixels, width) with the rows `indices` of `stored`
+    (examples, pixels), each byte replaced by its value in `table` (channels, 256)."""
     per_channel = stored.shape[1] // len(table)
     for pixel in range(stored.shape[1]):
-        of_channel, mine = table[pixel // per_channel], inputs[pixel]
+        of_channel, row = table[pixel // per_channel], inputs[pixel]
         for b in range(len(indices)):
-            mine[b] = of_channel[stored[indices[b], pixel]]
+            row[b] = of_channel[stored[indices[b], pixel]]
 
 
 @compiled
@@ -46,29 +46,29 @@ def forward(
     hidden: int,
     outputs: Floats,
 ) -> None:
-    """Fill `outputs` (neurons, batch) from `inputs` (inputs, batch): four weights at a time, so
-    that a neuron's row is read and written once for four."""
+    """Fill `outputs` (neurons, width) from `inputs` (inputs, width), four weights at a time: the
+    row of a neuron is then read and written once for four weights."""
     batch = inputs.shape[1]
     for j in range(outputs.shape[0]):
         source = inputs if j < first else outputs
-        mine = outputs[j]
+        row = outputs[j]
         for b in range(batch):
-            mine[b] = biases[j]
+            row[b] = biases[j]
         k, end = starts[j], starts[j + 1]
         while k + 4 <= end:
             w0, w1, w2, w3 = values[k], values[k + 1], values[k + 2], values[k + 3]
             x0, x1 = source[columns[k]], source[columns[k + 1]]
             x2, x3 = source[columns[k + 2]], source[columns[k + 3]]
             for b in range(batch):
-                mine[b] += (w0 * x0[b] + w1 * x1[b]) + (w2 * x2[b] + w3 * x3[b])
+                row[b] += (w0 * x0[b] + w1 * x1[b]) + (w2 * x2[b] + w3 * x3[b])
             k += 4
         for rest in range(k, end):
             w0, x0 = values[rest], source[columns[rest]]
             for b in range(batch):
-                mine[b] += w0 * x0[b]
+                row[b] += w0 * x0[b]
         if j < hidden:
             for b in range(batch):
-                mine[b] = ZERO if mine[b] < ZERO else mine[b]
+                row[b] = ZERO if row[b] < ZERO else row[b]
 
 
 @compiled
@@ -84,37 +84,39 @@ def backward(
     of_values: Floats,
     of_biases: Floats,
 ) -> None:
-    """Fill the gradients of values and biases, from `gradients` (neurons, batch), whose rows from
-    `hidden` on are those of the logits; the others are scratch."""
+    """Fill `of_values` and `of_biases`, the gradients of `values` and `biases`.
+
+    `gradients` (neurons, width): the rows from `hidden` on hold the gradients of the logits; the
+    other rows are overwritten."""
     batch = inputs.shape[1]
     gradients[:hidden] = ZERO
     for j in range(outputs.shape[0] - 1, -1, -1):
-        mine = gradients[j]
+        own = gradients[j]
         if j < hidden:
             active = outputs[j]
             for b in range(batch):
-                mine[b] = ZERO if active[b] <= ZERO else mine[b]
+                own[b] = ZERO if active[b] <= ZERO else own[b]
         total = ZERO
         for b in range(batch):
-            total += mine[b]
+            total += own[b]
         of_biases[j] = total
         source = inputs if j < first else outputs
         for k in range(starts[j], starts[j + 1]):
             row = source[columns[k]]
             total = ZERO
             for b in range(batch):
-                total += mine[b] * row[b]
+                total += own[b] * row[b]
             of_values[k] = total
         if j >= first:
             for k in range(starts[j], starts[j + 1]):
                 w, below = values[k], gradients[columns[k]]
                 for b in range(batch):
-                    below[b] += w * mine[b]
+                    below[b] += w * own[b]
 
 
 @compiled
 def cross_entropy(logits: Floats, labels: NDArray[np.int64], gradients: Floats) -> float:
-    """The mean over the labels, and its gradients by the logits (classes, batch)."""
+    """Return the mean cross-entropy in nats, and fill `gradients` (classes, width)."""
     count, classes = len(labels), len(logits)
     loss = 0.0
     for b in range(count):
@@ -131,7 +133,7 @@ def cross_entropy(logits: Floats, labels: NDArray[np.int64], gradients: Floats) 
 
 @compiled
 def scores(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, int]:
-    """The sum of the cross-entropies over the labels, and how many are right."""
+    """Return the sum of the cross-entropies in nats, and the number of correct predictions."""
     loss, right = 0.0, 0
     for b in range(len(labels)):
         top, best = largest(logits, b)
@@ -145,7 +147,7 @@ def scores(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, int]:
 
 @compiled
 def largest(logits: Floats, b: int) -> tuple[np.float32, int]:
-    """The largest logit of a column, and the first class that has it."""
+    """Return the largest logit of column `b`, and the first class that has it."""
     best = 0
     for j in range(1, len(logits)):
         if logits[j, b] > logits[best, b]:

@@ -1,4 +1,4 @@
-"""Masks as data: name of a prunable tensor -> bool tensor, True = kept."""
+"""Masks: name of a prunable tensor -> bool tensor of its shape, True = kept."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ Mask = dict[str, Tensor]
 
 
 def apply(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
-    """A copy of `state` whose pruned entries are 0.0 (and not -0.0, which a product can leave)."""
+    """Return a copy of `state` with pruned entries 0.0 (never -0.0, which a product can give)."""
     return {
         name: value.masked_fill(~mask[name], 0.0) if name in mask else value.clone()
         for name, value in state.items()
@@ -18,12 +18,12 @@ def apply(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
 
 
 def pack(mask: Mask) -> dict[str, Tensor]:
-    """Eight entries a byte, row-major, zero-padded: uint8 tensors of ceil(entries / 8)."""
+    """Pack eight entries into a byte, row-major: uint8 tensors of shape (ceil(entries / 8),)."""
     return {name: torch.from_numpy(np.packbits(kept.numpy())) for name, kept in mask.items()}
 
 
 def unpack(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Mask:
-    """The inverse of `pack`; the shapes are those of the network's tensors."""
+    """Invert `pack`. `shapes`: name -> shape of each prunable tensor of the network."""
     return {
         name: torch.from_numpy(
             np.unpackbits(packed[name].numpy(), count=shape.numel()).astype(bool)
@@ -33,7 +33,7 @@ def unpack(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Ma
 
 
 def shuffled(mask: Mask, generator: torch.Generator) -> Mask:
-    """As many survivors in each tensor, at places drawn from `generator`."""
+    """Return the entries of each tensor in an order drawn from `generator`."""
     return {
         name: kept.flatten()[torch.randperm(kept.numel(), generator=generator)].reshape(kept.shape)
         for name, kept in mask.items()

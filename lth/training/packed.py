@@ -1,8 +1,8 @@
 """Several networks with the same recipe, trained as one: their weights lie side by side in stacks,
-and every operation is on all of them at once. For GPUs, which one small network leaves idle.
+and each operation applies to all of them. For GPUs, which one small network leaves idle.
 
-Each member takes the steps that `lth.training.eager` would take with it alone, up to rounding: it has its
-own weights, mask, batches and optimiser state, and can go on alone from its checkpoint.
+Each member takes the steps that `lth.training.eager` would take with it alone, up to rounding. It
+has its own weights, mask, batches and optimiser state, and can continue alone from its checkpoint.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,18 +14,20 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
-from lth.experiment.settings import ELEMENTWISE, Optimizer
-from lth.training import masks
+from lth.experiment.builtins import ELEMENTWISE
+from lth.experiment.settings import Optimizer
 from lth.training.data import Batch, Part
 from lth.training.eager import EVALUATION_BATCH
 from lth.training.masks import Mask
+from lth.training.pruned import PrunedWeights, start_state
 
 
 def fits(model: nn.Module, optimizer: Optimizer) -> bool:
-    """Whether such networks can be packed: no draws, nothing shared, an elementwise optimiser."""
+    """Return whether such networks can be packed: modules that draw nothing and share nothing, and
+    an elementwise optimiser."""
     own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
     return (
-        optimizer.path in ELEMENTWISE
+        optimizer.name in ELEMENTWISE
         and own == model.state_dict().keys()
         and all(_is_deterministic(module) for module in model.modules())
     )
@@ -37,7 +39,12 @@ def _is_deterministic(module: nn.Module) -> bool:
 
 
 class Pack:
-    """The stacks of some networks, and their optimiser."""
+    """Stacks of the weights of some networks, and their optimiser.
+
+    Args:
+        model: any one of the networks, on the device; its weights are not used.
+        weights, under: the state and the mask of each member.
+    """
 
     def __init__(
         self,
@@ -49,41 +56,30 @@ class Pack:
         pruned: str,
     ) -> None:
         device = next(model.parameters()).device
-        starts = [
-            state if pruned == "frozen" else masks.apply(state, mask)
-            for state, mask in zip(weights, under, strict=True)
-        ]
+        pairs = zip(weights, under, strict=True)
+        starts = [start_state(state, mask, pruned=pruned) for state, mask in pairs]
         stacks = {n: torch.stack([s[n] for s in starts]).to(device) for n in starts[0]}
         names = [name for name, _ in model.named_parameters()]
         self._model = model
         self._parameters = {name: nn.Parameter(stacks[name]) for name in names}
         self._buffers = {name: stacks[name] for name, _ in model.named_buffers()}
         self.optimizer: torch.optim.Optimizer = optimizer(list(self._parameters.values()))
-        kept = {name: torch.stack([mask[name] for mask in under]).to(device) for name in under[0]}
-        self._holes = [(self._parameters[n], k.float()) for n, k in kept.items() if not k.all()]
-        self._frozen = [
-            (parameter, ~kept.bool(), parameter.detach().clone())
-            for parameter, kept in self._holes
-            if pruned == "frozen"
-        ]
+        kept = {name: torch.stack([mask[name] for mask in under]) for name in under[0]}
+        self._pruned = PrunedWeights(self._parameters, kept, pruned=pruned)
         self._scores: dict[int, list[tuple[float, float]]] = {}
         self.members = [Member(self, index) for index in range(len(starts))]
 
     def step(self, batches: Sequence[Batch]) -> Tensor:
-        """One step of every member with its own batch; their losses before it."""
+        """Take one step of every member with its own batch; return their losses before it."""
         inputs, labels = map(
             torch.stack, zip(*(batch.examples() for batch in batches), strict=True)
         )
         losses = self._losses(vmap(self._outputs)(self._parameters, self._buffers, inputs), labels)
         self.optimizer.zero_grad()
         losses.sum().backward()
-        for parameter, kept in self._holes:
-            if parameter.grad is not None:
-                parameter.grad.mul_(kept)
+        self._pruned.mask_gradients()
         self.optimizer.step()
-        with torch.no_grad():
-            for parameter, gone, value in self._frozen:
-                parameter.copy_(torch.where(gone, value, parameter))
+        self._pruned.restore()
         self._scores.clear()
         return losses.detach()
 
@@ -95,12 +91,12 @@ class Pack:
 
     @staticmethod
     def _losses(outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of each member: (members, batch, classes) to (members,)."""
+        """Return the mean cross-entropy of each member: (members, batch, classes) to (members,)."""
         losses = cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
         return losses.view(labels.shape).mean(1)
 
     def scores(self, part: Part) -> list[tuple[float, float]]:
-        """Mean cross-entropy and accuracy of every member; asked once for all of them."""
+        """Return mean cross-entropy and accuracy of every member; evaluated once for all."""
         if id(part) not in self._scores:
             self._scores[id(part)] = self._evaluate(part)
         return self._scores[id(part)]
@@ -120,17 +116,17 @@ class Pack:
         return list(zip(*means, strict=True))
 
     def slots(self, member: int) -> Iterator[tuple[str, Tensor]]:
-        """Name and place in the stacks of each parameter and buffer of one member."""
+        """Yield the name of each parameter and buffer of a member, and its slice of the stacks."""
         for name, stack in {**self._parameters, **self._buffers}.items():
             yield name, stack.detach()[member]
 
     def changed(self) -> None:
-        """Somebody has written into the stacks."""
+        """Forget evaluations, after the stacks were written to."""
         self._scores.clear()
 
 
 class Member:
-    """One network of a pack, as a backend."""
+    """One network of a pack, in the form of a network of its own."""
 
     def __init__(self, pack: Pack, index: int) -> None:
         self._pack, self._index = pack, index
@@ -153,7 +149,7 @@ class Member:
 
 
 class MemberOptimizer:
-    """One member's part of the optimiser of a pack, in the form of an optimiser of its own."""
+    """The optimiser state of one member, in the form of an optimiser of its own."""
 
     def __init__(self, whole: torch.optim.Optimizer, index: int) -> None:
         self._whole, self._index = whole, index
@@ -178,5 +174,5 @@ class MemberOptimizer:
                 if value.dim():
                     empty = torch.zeros_like(parameter, requires_grad=False)
                     whole.setdefault(name, empty)[self._index].copy_(value)
-                else:  # the count of steps: fused optimisers want it beside the weights
+                else:  # count of steps; fused optimisers need it on the device of the weights
                     whole[name] = value.to(parameter.device if group.get("fused") else "cpu")

@@ -1,4 +1,4 @@
-"""Select the weights that a mask keeps: exact counts, pool by pool. Knows nothing of criteria."""
+"""Select the weights that a mask keeps, with exact counts, from the scores of any criterion."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -16,8 +16,8 @@ Pool = tuple[str, ...]
 
 
 def pools(rates: Mapping[str, float], scope: str) -> dict[Pool, float]:
-    """The rate of each pool, from that of each tensor. `layerwise`: every tensor is a pool;
-    `global`: all that are pruned are one."""
+    """Return the rate of each pool, in percent, given the rate of each tensor. `layerwise`: every
+    tensor is a pool; `global`: all tensors with a rate above 0 form one pool."""
     pruned = tuple(name for name, rate in rates.items() if rate)
     if scope == "layerwise" or not pruned:
         return {(name,): rate for name, rate in rates.items()}
@@ -26,32 +26,35 @@ def pools(rates: Mapping[str, float], scope: str) -> dict[Pool, float]:
 
 
 def removed(survivors: int, rate: float) -> int:
-    """How many of `survivors` a rate in percent removes: the nearest whole number, ties to even."""
+    """Return how many of `survivors` a rate in percent removes: rounded, ties to even."""
     return round(Fraction(str(rate)) * survivors / 100)
 
 
 def survivors(count: int, rate: float, times: int = 1) -> int:
-    """What is left of `count` after a rate in percent has been applied `times` times."""
+    """Return the number left of `count` after removing `rate` percent `times` times."""
     for _ in range(times):
         count -= removed(count, rate)
     return count
 
 
 def counts(mask: Mask, pools: Mapping[Pool, float]) -> dict[Pool, int]:
-    """The survivors in each pool."""
+    """Return the number of survivors in each pool."""
     return {pool: sum(int(mask[name].sum()) for name in pool) for pool in pools}
 
 
-def between(start: int, end: int, way: float) -> int:
-    """A number of survivors on the geometric path from `start` to `end`; `way` in [0, 1]."""
-    return round(start * (end / start) ** way) if 0 < way < 1 and start else end
+def between(start: int, end: int, fraction: float) -> int:
+    """Return the number of survivors at a fraction, in (0, 1], of the geometric path from `start`
+    to `end`."""
+    return round(start * (end / start) ** fraction) if 0 < fraction < 1 and start else end
 
 
 def keep(scores: Scores, previous: Mask, counts: Mapping[Pool, int]) -> Mask:
-    """Of what survives in `previous`, the `counts[pool]` of highest score in each pool.
+    """Return the mask that keeps, of the survivors of `previous`, the `counts[pool]` with the
+    highest scores in each pool.
 
-    Exactly the asked number stays; ties go by index, those of the first tensors first. A threshold
-    would take all equal scores at once, and take zeros that are alive for weights already pruned.
+    Exactly that many are kept. Among equal scores the lowest index is pruned first, and the first
+    tensor of a pool before the others. A threshold on scores would prune all equal scores at once,
+    and could not tell surviving weights of value 0 from pruned ones.
     """
     mask = {name: kept.clone() for name, kept in previous.items()}
     for pool, count in counts.items():
@@ -65,9 +68,9 @@ def keep(scores: Scores, previous: Mask, counts: Mapping[Pool, int]) -> Mask:
 
 
 def _lowest(scores: Tensor, count: int) -> Tensor:
-    """Which `count` of the scores (n,) are lowest, as a mask (n,); nan counts as the highest.
+    """Return a mask (n,) of the `count` lowest scores (n,); nan counts as the highest.
 
-    By selection: sorting VGG-19's 20 million would take nine times as long.
+    Selection with `kthvalue`: sorting the 20 million weights of VGG-19 takes nine times as long.
     """
     lowest = torch.zeros_like(scores, dtype=torch.bool)
     if count:

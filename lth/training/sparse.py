@@ -1,7 +1,7 @@
-"""Steps and evaluations of fully connected networks by their surviving weights alone, on a CPU.
+"""Steps and evaluations of fully connected networks that compute with surviving weights only. CPU.
 
-Weights and biases lie in one vector, which is all that the optimiser sees: what is pruned is not
-there. The same as `lth.training.eager` up to the order of sums, in a time that falls with density.
+Surviving weights and biases lie in one vector, the only parameter of the optimiser. The results are
+those of `lth.training.eager` up to the order of sums; the time falls with density.
 """
 
 from collections.abc import Mapping
@@ -11,32 +11,33 @@ import torch
 from torch import Tensor, nn
 
 from lth import models
-from lth.experiment.settings import ELEMENTWISE, Optimizer
+from lth.experiment.builtins import ELEMENTWISE
+from lth.experiment.settings import Optimizer
 from lth.training.data import Batch, Part
 from lth.training.masks import Mask
 
 DENSEST = 0.35
-"""Above this density products of whole matrices are faster."""
+"""Highest density, in (0, 1], at which this backend is used; above it dense products are faster."""
 LANES = 16
-"""Batches are padded to multiples of this: the floats of the widest vector."""
+"""Batches are padded to a multiple of this: the number of floats in the widest vector register."""
 EVALUATION_BATCH = 256
-"""Part of what a result is: other sizes sum in another order."""
+"""Examples per block. It affects the last bits of a loss: other sizes sum in another order."""
 
 
 def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> bool:
-    """Whether a training can be done here, and is done faster."""
+    """Return whether this backend can run a training, and is the faster one."""
     kept = sum(int(of_tensor.sum()) for of_tensor in mask.values())
     return (
         kept <= DENSEST * sum(of_tensor.numel() for of_tensor in mask.values())
         and pruned == "zero"
-        and optimizer.path in ELEMENTWISE
+        and optimizer.name in ELEMENTWISE
         and next(model.parameters()).device.type == "cpu"
         and _is_fully_connected(model)
     )
 
 
 def _is_fully_connected(model: nn.Module) -> bool:
-    """Flatten, then linear layers with ReLU between them, and nothing else."""
+    """Return whether a model is Flatten, then linear layers with ReLU between them, no more."""
     if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
         return False
     types = [type(layer) for layer in model]
@@ -48,7 +49,7 @@ def _is_fully_connected(model: nn.Module) -> bool:
 
 
 class Sparse:
-    """A fully connected network's survivors, and their optimiser."""
+    """The surviving weights and the biases of a fully connected network, and their optimiser."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Sparse:
         *,
         batch_size: int,
     ) -> None:
-        from lth.training import kernels  # numba takes a second to import: not before it is needed
+        from lth.training import kernels  # imported late: numba takes a second
 
         self._kernels = kernels
         self._model = model
@@ -86,7 +87,7 @@ class Sparse:
         self._of_values, self._of_biases = gradient[:split], gradient[split:]
 
     def step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser; the loss before it."""
+        """Do one step of the optimiser. Return the loss before it, a float64 scalar in nats."""
         labels = self._forward(batch, self._inputs, self._outputs)
         loss = self._kernels.cross_entropy(
             self._outputs[self._hidden :], labels, self._gradients[self._hidden :]
@@ -99,7 +100,7 @@ class Sparse:
         return torch.tensor(loss, dtype=torch.float64)
 
     def _forward(self, batch: Batch, inputs: "np.ndarray", outputs: "np.ndarray") -> "np.ndarray":
-        """Fill `inputs` and `outputs`; the labels."""
+        """Fill `inputs` (inputs, width) and `outputs` (neurons, width); return the labels."""
         stored = batch.part.stored.inputs
         if stored.dtype == torch.uint8 and batch.augment is None:
             pixels = stored.flatten(1).numpy()
@@ -115,7 +116,7 @@ class Sparse:
         return batch.labels.numpy()
 
     def evaluate(self, part: Part) -> tuple[float, float]:
-        """Mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
+        """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
         loss, right = 0.0, 0
         inputs, outputs = self._evaluated
         for block in part.blocks(EVALUATION_BATCH):
@@ -125,7 +126,7 @@ class Sparse:
         return loss / len(part), right / len(part)
 
     def state(self) -> dict[str, Tensor]:
-        """All parameters, those that were pruned as 0.0."""
+        """Return all parameters by name; pruned weights are 0.0."""
         state = models.state(self._model)
         for tensor, places, values in self._slots(state):
             tensor.view(-1).zero_()[places] = values
@@ -133,14 +134,17 @@ class Sparse:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
+        """Set the parameters from a state; values of pruned weights are ignored."""
         for tensor, places, values in self._slots(state):
             values.copy_(tensor.flatten()[places])
 
     def layout(self) -> list[int]:
+        """Return the number of entries of each parameter of the optimiser."""
         return [self._vector.numel()]
 
     def _slots(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor | slice, Tensor]]:
-        """Each weight and bias of a state, which of its entries, and these in the vector."""
+        """Return, for each weight and bias: its tensor in `state`, the indices of the surviving
+        entries in that (flattened), and the view of the vector that holds them."""
         parts = self._vector.detach().split(self._parts)
         names = [n for n, layer in self._model.named_children() if isinstance(layer, nn.Linear)]
         tensors = [state[f"{n}.{kind}"] for kind in ("weight", "bias") for n in names]
@@ -153,7 +157,8 @@ def _zeros(rows: tuple[int, int], width: int) -> list["np.ndarray"]:
 
 
 def _structure(masks: list[Tensor], kept: list[Tensor]) -> tuple["np.ndarray", "np.ndarray"]:
-    """`starts` and `columns` of `lth.training.kernels`: the survivors of each neuron, and what they read."""
+    """Return `starts` and `columns` of `lth.training.kernels`: the first survivor of each neuron,
+    and the row that each survivor reads."""
     counts = torch.cat([torch.zeros(1, dtype=torch.int64), *kept])
     offsets = [0, 0, *(int(n) for n in np.cumsum([len(mask) for mask in masks[:-2]]))]
     columns = [mask.nonzero()[:, 1] + offset for mask, offset in zip(masks, offsets, strict=False)]

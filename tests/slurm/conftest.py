@@ -1,4 +1,4 @@
-"""A real SLURM on this machine, for the time of the tests."""
+"""A real SLURM on this machine, started for the tests."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def _output(*command: str) -> str:
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """munged, slurmctld and slurmd, stopped again at the end. Skips where they cannot be."""
+    """Start munged, slurmctld and slurmd, and stop them at the end. Skip where that fails."""
     if os.geteuid() != 0:
         pytest.skip("starting SLURM needs root")
     missing = [name for name in NEEDED if shutil.which(name) is None]

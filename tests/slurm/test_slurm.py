@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM, with the faults that clusters have (make slurm-test)."""
+"""Sweeps on a real SLURM with requeued, cancelled, pre-empted and failed jobs (make slurm-test)."""
 
 import json
 import subprocess
@@ -18,18 +18,18 @@ MEMORY = "hydra.launcher.mem_gb=2"
 
 
 def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """The command in `folder`, on a store there; a sweep of tiny networks."""
+    """Run a sweep of tiny networks in `folder`, with the store there."""
     overrides = {word.partition("=")[0]: word for word in (*TINY, *words)}
     command = [sys.executable, str(ROOT / "run.py"), "-m", *overrides.values()]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def submit(folder: Path, *words: str) -> list[str]:
-    """Ids of the jobs of a detached sweep, in `folder`/sweep."""
+    """Submit a detached sweep to `folder`/sweep. Return the ids of its jobs."""
     launcher = ("hydra/launcher=slurm", "hydra.launcher.detach=true", MEMORY)
     done = run(folder, *launcher, "hydra.sweep.dir=sweep", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "how they stand: python -m analysis status" in done.stdout
+    assert "to follow them: python -m analysis status" in done.stdout
     return done.stdout.partition("submitted: ")[2].splitlines()[0].split()
 
 
@@ -37,9 +37,9 @@ def states(folder: Path) -> dict[str, str]:
     return {path.name: status["state"] for path, status in read_statuses(folder / "sweep")}
 
 
-def wait_until(true: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 180
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline, queue()
         time.sleep(0.2)
 
@@ -56,7 +56,7 @@ SWEEP = (
     "seed=0,1,2", "rewind=init,reinit", "training.iterations=4000", "pruning.levels=2",
     "store=store",
 )  # fmt: skip
-"""Six runs, which share 3 dense networks and the tickets that give the controls their masks."""
+"""Six runs, which share 3 dense networks; the controls use the masks of the tickets."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_detached_sweep_with_a_requeued_and_a_cancelled_job_ends_as_it_does_lo
     wait_until(ended)
     assert states(tmp_path)[first] == "finished"
     trained = sum(status["trained"] for _, status in read_statuses(tmp_path / "sweep"))
-    assert trained <= 3 + 3 * 4  # nothing twice
+    assert trained <= 3 + 3 * 4  # each training once
     assert run(tmp_path, *SWEEP, "hydra.sweep.dir=sweep").returncode == 0
     assert len(list(results(tmp_path))) == 2 * 6 + 5 * (3 + 3 * 4)  # tables, stored results
     assert differences(tmp_path, done_locally) == []
@@ -99,12 +99,12 @@ def test_a_pre_empted_job_saves_and_goes_on(tmp_path: Path) -> None:
 
 
 def seen(folder: Path) -> int:
-    """The iteration that the first run has reached, as far as it has said."""
+    """Return the last iteration that the first run has recorded."""
     return int(read_statuses(folder / "sweep")[0][1].get("iteration", 0))
 
 
 def test_a_job_that_runs_out_of_time_saves_and_goes_on(tmp_path: Path) -> None:
-    """SLURM may send the signal up to a minute before it is due."""
+    """SLURM may send the signal up to a minute early."""
     long = ("training.iterations=200000", "pruning.levels=0", "checkpoint_seconds=600")
     time_is_short = ("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30")
     (job,) = submit(tmp_path, *long, *time_is_short)
@@ -116,14 +116,14 @@ def test_a_job_that_runs_out_of_time_saves_and_goes_on(tmp_path: Path) -> None:
     wait_until(ended)
 
 
-def test_a_failed_run_says_why_and_its_job_has_failed(tmp_path: Path) -> None:
+def test_a_failed_run_names_the_reason_and_its_job_fails(tmp_path: Path) -> None:
     done = run(
         tmp_path, "hydra/launcher=slurm", MEMORY, "hydra.sweep.dir=sweep",
         "dataset=digits,image_folder", "model.widths=[5]", f"dataset.root={tmp_path}",
     )  # fmt: skip
     assert done.returncode == 1
     assert states(tmp_path) == {"0": "finished", "1": "failed"}
-    assert "no pictures in" in done.stdout
+    assert "no images in" in done.stdout
     assert "1 failed, 1 finished" in done.stdout
 
 
@@ -133,6 +133,7 @@ def test_runs_that_share_work_share_a_job_and_later_edits_change_nothing(tmp_pat
     wait_until(ended)
     assert set(states(tmp_path).values()) == {"finished"}
     code = tmp_path / "sweep" / "code"
-    assert (code / "lth" / "lottery.py").read_bytes() == (ROOT / "lth/lottery.py").read_bytes()
+    file = "lth/experiment/lottery.py"
+    assert (code / file).read_bytes() == (ROOT / file).read_bytes()
     status = read_statuses(tmp_path / "sweep")[0][1]
     assert status["commit"] == json.loads((code / "commit.json").read_bytes())["commit"]

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from lth.engine.scheduler import missing
 from lth.experiment import lottery
-from lth.experiment.nodes import Final, Snapshot, canonical, describe, missing, parents
-from lth.experiment.settings import NOT_IDENTITY, Spec, Target
+from lth.experiment.nodes import Final, Snapshot, describe, with_ancestors
+from lth.experiment.settings import NOT_IDENTITY, Spec
+from lth.experiment.targets import Target, canonical
 from tests.conftest import ROOT, Composer
 
 
@@ -20,7 +22,7 @@ def digests(spec: Spec) -> list[str]:
 
 
 def changed(spec: Any, path: str, value: object) -> Any:  # noqa: ANN401 - any dataclass of the Spec
-    """`spec` with another value at a dotted path."""
+    """Return `spec` with another value at a dotted path."""
     name, _, rest = path.partition(".")
     inside = getattr(spec, name)
     return dataclasses.replace(spec, **{name: changed(inside, rest, value) if rest else value})
@@ -33,18 +35,20 @@ def get(spec: Any, path: str) -> Any:  # noqa: ANN401
 CHOICES: dict[object, object] = {
     "cpu": "cuda", "auto": "cpu", "stratified": "random", "standardize": "unit", "end": "init",
     "init": "lr", "rewind": "reinit", "zero": "frozen", "iterative": "one_shot",
-    "layerwise": "global", "improvement": "every", "highest": "medium", "constant": "cosine",
+    "layerwise": "global", "improvement": "every", "float32": "tf32", "constant": "cosine",
     "reinit": "rewind",
 }  # fmt: skip
 BY_PATH = {
-    "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5,
-    "tracker": Target("mine.Tracker", {}), "backend": "eager", "probe.kind": "connectivity",
+    "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5, "backend": "eager",
+    "tracker": Target("mine.Tracker", {}, None), "probe": Target("mine.Probe", {}, None),
 }  # fmt: skip
 
 
 def other(path: str, value: Any) -> Any:  # noqa: ANN401
     if path in BY_PATH:
         return BY_PATH[path]
+    if path.endswith(".code"):
+        return "version:2"
     match value:
         case None:
             return 50.0
@@ -74,20 +78,19 @@ def paths(spec: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
 
 ALL = [
     "seed", "split_seed", "device", "threads", "backend", "store", "checkpoint_seconds", "tracker",
-    "smoke",
+    "probe", "smoke",
 ] + [
     f"{group}.{name}"
     for group, names in {
-        "model": "path options",
-        "optimizer": "path options schedule.kind schedule.milestones schedule.gamma "
+        "model": "name options code",
+        "optimizer": "name options code schedule.kind schedule.milestones schedule.gamma "
                      "schedule.warmup",
         "rewind": "kind iteration survivors pruned shuffle draw",
-        "probe": "kind iteration points",
-        "dataset": "loader.path loader.options root shape classes examples validation test split "
-                   "preprocessing flip crop",
+        "dataset": "loader.name loader.options loader.code root shape classes examples validation "
+                   "test split preprocessing flip crop",
         "training": "iterations batch_size evaluate_every evaluate_test precision",
-        "pruning": "criterion.path criterion.options at mode scope rounds levels rate rates "
-                   "final_density conv_rate linear_rate output_rate shortcut_rate",
+        "pruning": "criterion.name criterion.options criterion.code at mode scope rounds levels "
+                   "rate rates final_density conv_rate linear_rate output_rate shortcut_rate",
     }.items()
     for name in names.split()
 ]  # fmt: skip
@@ -102,6 +105,8 @@ def test_the_list_of_fields_is_complete(composed: Composer) -> None:
 def test_a_field_is_in_the_digests_unless_it_is_listed(composed: Composer, path: str) -> None:
     arm = "late" if path == "rewind.iteration" else "reinit"
     spec = composed(f"rewind={arm}", "pruning.levels=2")
+    if path.endswith(".code"):  # built-ins have none
+        spec = changed(spec, path.replace(".code", ".name"), "mine.own")
     after = digests(changed(spec, path, other(path, get(spec, path))))
     before = digests(spec)
     if path in NOT_IDENTITY:
@@ -125,7 +130,7 @@ def test_numbers_are_canonical() -> None:
 def test_another_process_finds_the_same_digests(composed: Composer) -> None:
     code = (
         "from hydra import compose, initialize_config_dir\n"
-        "from lth import lottery\n"
+        "from lth.experiment import lottery\n"
         "from lth.experiment.config import from_config\n"
         f"with initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
         "    config = compose('config', overrides=['pruning.levels=3'])\n"
@@ -146,11 +151,11 @@ def test_no_two_seeds_share_a_training(composed: Composer) -> None:
     assert len(set(names)) == 20 * 6
 
 
-def test_describing_needs_no_torch_and_no_time() -> None:
+def test_describing_imports_no_torch() -> None:
     code = (
         "import sys\n"
         "from hydra import compose, initialize_config_dir\n"
-        "from lth import lottery\n"
+        "from lth.experiment import lottery\n"
         "from lth.experiment.config import from_config\n"
         f"with initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
         "    config = compose('config', overrides=['pruning.levels=60'])\n"
@@ -165,7 +170,7 @@ def test_cost_is_linear_in_the_levels(composed: Composer) -> None:
     assert last == last.__class__(last.recipe, last.seed, last.weights, last.mask)
     assert repr(last) == f"Training({last.digest[:12]})"
     assert len(describe(last)) == 1 + 200 + 200 + 2  # itself, masks and what they score, ends
-    assert len(missing([last], lambda _: False)) == 201
+    assert len(missing([last], lambda _: False)) == len(with_ancestors([last])) == 201
 
 
 def test_only_what_is_missing_is_made_parents_first(composed: Composer) -> None:
@@ -178,10 +183,10 @@ def test_only_what_is_missing_is_made_parents_first(composed: Composer) -> None:
 
 def test_a_ticket_needs_its_parent_and_a_snapshot_its_training(composed: Composer) -> None:
     tickets = dict(lottery.levels(composed("pruning.levels=2")))
-    assert parents(tickets[2]) == {tickets[1]}
+    assert tickets[2].parents() == {tickets[1]}
     late = Snapshot(tickets[0], 10)
     rewound = dataclasses.replace(tickets[1], weights=late, start=10)
-    assert parents(rewound) == {late, tickets[0]}
+    assert rewound.parents() == {late, tickets[0]}
     assert missing([rewound], lambda _: False) == [tickets[0], late, rewound]
     tuned = dataclasses.replace(tickets[2], weights=Final(tickets[1]))
-    assert parents(tuned) == {tickets[1]}
+    assert tuned.parents() == {tickets[1]}

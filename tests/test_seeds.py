@@ -1,3 +1,5 @@
+"""Named seeds: independent of each other, and of what was drawn before."""
+
 from itertools import product
 
 import torch
@@ -9,7 +11,7 @@ def draw(*name: str | int, seed: int = 0) -> list[float]:
     return torch.rand(4, generator=generator(seed, *name)).tolist()
 
 
-def test_a_name_gives_the_same_numbers_whatever_was_drawn_before() -> None:
+def test_a_name_gives_the_same_numbers_after_any_other_draws() -> None:
     first = draw("order", 3)
     draw("init")
     torch.rand(5)

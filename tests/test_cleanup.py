@@ -1,6 +1,5 @@
-"""Care of a store: every fault is found, and nothing that a run needs is removed."""
+"""Cleanup of a store: every fault is found, and nothing that a run needs is removed."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from lth.runs.folder import RunFolder
 from lth.runs.records import sealed
 from lth.store import cleanup
 from lth.store.files import checksum
-from lth.store.locks import Claims
+from lth.store.locks import Locks
 from lth.store.store import Store
 from run import run
 from tests.conftest import ROOT, Composer
@@ -34,14 +33,18 @@ def record(spec: Spec, folder: Path) -> None:
 
 @pytest.fixture
 def store(tiny: Composer, tmp_path: Path) -> Store:
-    """That of a ticket of seed 0, and of seed 1 with its control: 4 + 4 + 3 trainings."""
+    """A store with the ticket of seed 0, and of seed 1 with its control: 4 + 4 + 3 trainings."""
     for number, arguments in enumerate((["seed=0"], ["seed=1"], ["seed=1", "rewind=reinit"])):
         record(tiny(*arguments, f"store={tmp_path}/store"), tmp_path / "runs" / str(number))
     return Store(tmp_path / "store")
 
 
-def needs(store: Store) -> cleanup.Needs:
+def needs(store: Store) -> status.Needs:
     return status.needs_of((store.root.parent / "runs").iterdir())
+
+
+def unused(store: Store) -> list[Path]:
+    return cleanup.unused(cleanup.entries(store), needs(store).trainings)
 
 
 def flip(file: Path) -> None:
@@ -50,7 +53,7 @@ def flip(file: Path) -> None:
 
 
 def damage_node(folder: Path) -> None:
-    """Another learning rate, with all checksums right."""
+    """Change the learning rate, and correct all checksums."""
     file = folder / "node.json"
     file.write_text(file.read_text().replace('"lr": 0.0012', '"lr": 0.0013'))
     done = json.loads((folder / "done").read_text())
@@ -58,19 +61,19 @@ def damage_node(folder: Path) -> None:
     (folder / "done").write_text(json.dumps(done))
 
 
-@pytest.mark.parametrize(("damage", "says"), [
+@pytest.mark.parametrize(("damage", "message"), [
     (lambda folder: flip(folder / "curve.csv"), "the checksum of curve.csv is wrong"),
     (lambda folder: flip(folder / "final.safetensors"), "the checksum of final.safetensors"),
     (lambda folder: (folder / "mask.safetensors").unlink(), "mask.safetensors: No such file"),
     (lambda folder: (folder / "done").write_text("{}"), "no valid done file"),
     (lambda folder: (folder / "more").touch(), "more was not published with it"),
-    (lambda folder: (folder / "node.json").write_text("{"), "does not say what it is"),
+    (lambda folder: (folder / "node.json").write_text("{"), "does not describe this node"),
     (damage_node, "is not the digest of its content"),
 ])  # fmt: skip
-def test_every_fault_is_found(store: Store, damage: Callable[[Path], None], says: str) -> None:
+def test_every_fault_is_found(store: Store, damage: Callable[[Path], None], message: str) -> None:
     assert not list(cleanup.faults(store))
     damage(cleanup.entries(store)[3].path)
-    assert any(says in fault for fault in cleanup.faults(store))
+    assert any(message in fault for fault in cleanup.faults(store))
 
 
 def test_a_damaged_checkpoint_is_found(store: Store) -> None:
@@ -79,14 +82,12 @@ def test_a_damaged_checkpoint_is_found(store: Store) -> None:
     assert [fault for fault in cleanup.faults(store) if "0123: the checksum is wrong" in fault]
 
 
-def test_what_no_run_needs_is_unused_and_nothing_else(store: Store) -> None:
-    assert cleanup.unused(cleanup.entries(store), needs(store)) == []
-    shutil.rmtree(store.root.parent / "runs" / "1")  # its masks are the control's
-    assert (
-        len(cleanup.unused(cleanup.entries(store), needs(store))) == 1
-    )  # the last level of the ticket
+def test_only_what_no_run_needs_is_unused(store: Store) -> None:
+    assert unused(store) == []
+    shutil.rmtree(store.root.parent / "runs" / "1")  # the control uses its masks
+    assert len(unused(store)) == 1  # the last level of the ticket
     shutil.rmtree(store.root.parent / "runs" / "2")
-    assert len(cleanup.unused(cleanup.entries(store), needs(store))) == 7
+    assert len(unused(store)) == 7
     assert len(cleanup.entries(store)) == 11
 
 
@@ -98,12 +99,12 @@ def test_a_run_that_has_not_finished_needs_what_it_would_report(
     status = json.loads((tmp_path / "runs" / "0" / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(sealed(status | {"state": "failed", "tables": {}})))
     shutil.rmtree(tmp_path / "runs" / "0")
-    assert cleanup.unused(cleanup.entries(store), needs(store)) == []
+    assert unused(store) == []
     digests = {training.digest for _, training in lottery.levels(tiny("seed=0"))}
-    assert digests == needs(store).going_on
+    assert digests == needs(store).unfinished
 
 
-def test_settings_that_cannot_be_read_are_no_reason_to_remove(store: Store, tmp_path: Path) -> None:
+def test_settings_that_cannot_be_read_are_an_error(store: Store, tmp_path: Path) -> None:
     (tmp_path / "runs" / "1" / "run.json").write_text('{"state": "failed", "spec": {"seed": 1}}')
     with pytest.raises(LotteryError, match="not settings of this version"):
         needs(store)
@@ -112,8 +113,8 @@ def test_settings_that_cannot_be_read_are_no_reason_to_remove(store: Store, tmp_
         needs(store)
 
 
-def test_leftovers_are_what_the_dead_have_left(store: Store, tiny: Composer) -> None:
-    assert cleanup.leftovers(store, needs(store)) == []
+def test_leftovers_are_files_of_killed_processes(store: Store, tiny: Composer) -> None:
+    assert cleanup.leftovers(store, needs(store).unfinished) == []
     coming, done = (tiny(f"seed={seed}", "pruning.levels=0") for seed in (5, 0))
     (_, in_progress), *_ = lottery.levels(coming)
     (_, stored), *_ = lottery.levels(done)
@@ -121,18 +122,18 @@ def test_leftovers_are_what_the_dead_have_left(store: Store, tiny: Composer) -> 
         (folder / "0123").mkdir(parents=True)
     for training in (in_progress, stored):
         store.write_checkpoint(training, b"")
-    going_on = {in_progress.digest, stored.digest}
-    found = cleanup.leftovers(store, dataclasses.replace(needs(store), going_on=going_on))
+    unfinished = {in_progress.digest, stored.digest}
+    found = cleanup.leftovers(store, unfinished)
     assert {str(path.relative_to(store.root)) for path in found} == {
         "unfinished/0123", "damaged/0123", "checkpoints/0123", f"checkpoints/{stored.digest}"
     }  # fmt: skip
-    store.drop_weights(store.path(stored))  # it is being made again
-    found = cleanup.leftovers(store, dataclasses.replace(needs(store), going_on=going_on))
+    store.drop_weights(store.path(stored))  # it is trained again
+    found = cleanup.leftovers(store, unfinished)
     assert not [path for path in found if path.name == stored.digest]
 
 
-def test_who_trains_is_known_by_the_clock_of_the_file_server(store: Store) -> None:
-    elsewhere = store.claims / "0123"
+def test_trainings_in_progress_are_counted_by_the_clock_of_the_file_server(store: Store) -> None:
+    elsewhere = store.locks / "0123"
     elsewhere.write_text('{"host": "elsewhere", "pid": 1}')
     assert cleanup.busy(store) == 1
     long_ago = elsewhere.stat().st_mtime - 1000
@@ -140,7 +141,7 @@ def test_who_trains_is_known_by_the_clock_of_the_file_server(store: Store) -> No
     assert cleanup.busy(store) == 0
 
 
-def test_what_a_finished_run_needs_is_not_read_off_a_damaged_table(store: Store) -> None:
+def test_a_damaged_table_of_a_finished_run_is_an_error(store: Store) -> None:
     table = store.root.parent / "runs" / "1" / "levels.csv"
     table.write_text(table.read_text().splitlines()[0])
     with pytest.raises(LotteryError, match=r"levels\.csv cannot be read"):
@@ -150,13 +151,13 @@ def test_what_a_finished_run_needs_is_not_read_off_a_damaged_table(store: Store)
         needs(store)
 
 
-def test_a_chain_that_is_broken_is_not_followed(store: Store) -> None:
+def test_a_damaged_description_on_the_way_is_an_error(store: Store) -> None:
     (cleanup.entries(store)[0].path / "node.json").write_text("{")
     with pytest.raises(LotteryError, match=r"node\.json is damaged"):
-        cleanup.unused(cleanup.entries(store), needs(store))
+        unused(store)
 
 
-def test_other_peoples_folders_are_none_of_a_stores(store: Store) -> None:
+def test_folders_of_other_programs_are_ignored(store: Store) -> None:
     (store.root / "py" / "my thesis").mkdir(parents=True)
     assert len(cleanup.entries(store)) == 11
 
@@ -166,7 +167,9 @@ def drop(store: Store, keep: set[str]) -> None:
         store.drop_weights(folder)
 
 
-def test_dropping_weights_leaves_the_record_and_those_of_the_ends(store: Store) -> None:
+def test_dropping_weights_keeps_the_records_and_the_weights_of_first_and_last_levels(
+    store: Store,
+) -> None:
     ends = needs(store).ends
     assert len(ends) == 2 + 2 + 1  # the control's level 0 is the ticket's
     drop(store, keep=ends)
@@ -175,7 +178,9 @@ def test_dropping_weights_leaves_the_record_and_those_of_the_ends(store: Store) 
     assert not list(cleanup.faults(store))
 
 
-def test_dropped_weights_that_are_needed_are_made_again_alike(store: Store, tiny: Composer) -> None:
+def test_dropped_weights_that_are_needed_are_made_again_the_same(
+    store: Store, tiny: Composer
+) -> None:
     before = {file: file.read_bytes() for file in store.root.glob("??/*/*.[cs]*")}
     drop(store, keep=set())
     engine = Engine(Store(store.root), torch.device("cpu"), Path("data"))
@@ -212,15 +217,15 @@ def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> N
     shutil.rmtree(runs / "0")
     assert "weights" in command().stdout
     removal = ("--runs", str(runs), "--remove", "leftovers", "unused", "--weights", "none")
-    told = command(*removal)
-    assert "folders that no run needs: 4" in told.stdout
-    assert "weights: 7" in told.stdout
-    assert "nothing was removed: add --yes" in told.stdout
+    printed = command(*removal)
+    assert "folders that no run needs: 4" in printed.stdout
+    assert "weights: 7" in printed.stdout
+    assert "nothing was removed: add --yes" in printed.stdout
     assert len(cleanup.entries(store)) == 11
     nowhere = command("--runs", str(store.root), str(runs), "--remove", "unused", "--yes")
     assert nowhere.returncode == 1
     assert "no runs in" in nowhere.stderr
-    (store.root.parent / "other" / "claims").mkdir(parents=True)
+    (store.root.parent / "other" / "locks").mkdir(parents=True)
     words = [str(store.root.parent / "other"), "--runs", str(runs), "--remove", "unused", "--yes"]
     other = subprocess.run(
         [sys.executable, "-m", "analysis", "store", *words],
@@ -232,7 +237,7 @@ def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> N
     assert len(cleanup.entries(store)) == 7
     assert "weights" not in cleanup.sizes(store)
     assert "sound: every file of 7 folders" in command("--verify").stdout
-    held = Claims(store.claims).acquire("0123")
+    held = Locks(store.locks).acquire("0123")
     assert held is not None
     busy = command(*removal, "--yes")
     assert busy.returncode == 1

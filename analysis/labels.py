@@ -1,0 +1,82 @@
+"""Labels that depend on the other runs shown: options of an arm, short rates, experiment titles."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lth.experiment.settings import TYPES
+
+CRITERION, OPTIONS = "pruning.criterion.", "pruning.criterion.options."
+REPLICATE = ("seed", "rewind.draw")
+"""Settings that number the repetitions of one experiment."""
+RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in TYPES))
+"""Settings that `rate` of run.json describes."""
+ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.")
+"""Settings, or prefixes of their names, that `arm` of run.json describes."""
+
+
+def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the runs of one experiment share: none that number repetitions, and
+    none that arm and rate describe."""
+    apart = (*REPLICATE, *RATES)
+    return {k: v for k, v in identity.items() if k not in apart and not k.startswith(ARM)}
+
+
+def arm_labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the arm of each run, with the options of its criterion where one experiment
+    (`setting`) has the same criterion with several."""
+    options: dict[tuple[object, ...], set[str]] = {}
+    for run in runs:
+        options.setdefault(_criterion(run), set()).add(_options(run))
+    return [
+        f"{run['arm']}, {_options(run)}" if len(options[_criterion(run)]) > 1 else run["arm"]
+        for run in runs
+    ]
+
+
+def _criterion(run: Mapping[str, Any]) -> tuple[object, ...]:
+    named = {k: v for k, v in run.items() if k.startswith(CRITERION) and not k.startswith(OPTIONS)}
+    return run["setting"], *sorted(named.items())
+
+
+def _options(run: Mapping[str, Any]) -> str:
+    own = {k.removeprefix(OPTIONS): v for k, v in run.items() if k.startswith(OPTIONS)}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items())
+
+
+def rate_labels(rates: Iterable[str]) -> list[str]:
+    """Return the rates, with long lists shortened to their ends where no two become equal."""
+    rates = list(rates)
+    short = {rate: _shortened(rate) for rate in set(rates)}
+    counts = Counter(short.values())
+    return [short[rate] if counts[short[rate]] == 1 else rate for rate in rates]
+
+
+def _shortened(rate: str) -> str:
+    numbers, percent, rest = rate.partition(" %")
+    first, *others = numbers.split(", ")
+    shown = ", ".join([first, others[0], "...", others[-1]]) if len(others) > 3 else numbers
+    return f"{shown}{percent}{rest}"
+
+
+def experiment_titles(levels: pd.DataFrame) -> "pd.Series[str]":
+    """Return the title of each row's experiment: the network, and the settings that differ between
+    the experiments with this network."""
+    titles: dict[str, str] = {}
+    for network, rows in levels.groupby("network"):
+        settings = {setting: json.loads(setting) for setting in rows["setting"].unique()}
+        names = sorted({name for values in settings.values() for name in values})
+        differ = [n for n in names if len({str(v.get(n)) for v in settings.values()}) > 1]
+        for setting, values in settings.items():
+            parts = [f", {_short_name(name)} {values.get(name)}" for name in differ]
+            titles[setting] = f"{network}{''.join(parts)}"
+    return levels["setting"].map(titles)
+
+
+def _short_name(setting: str) -> str:
+    """Return the last part of a setting's name; `optimizer` for optimizer.name, and so on."""
+    *groups, last = setting.split(".")
+    return groups[-1] if last == "name" and groups[-1] != "options" else last

@@ -1,0 +1,60 @@
+"""Figures of what probes measured: error barriers on the line between two trained networks."""
+
+import pandas as pd
+
+from analysis import drawing
+from analysis.collect import Runs
+from analysis.drawing import FigureWithData
+from analysis.grid import against_density
+from analysis.labels import REPLICATE
+from analysis.points import LINE
+
+STABLE = 0.02
+"""Two networks count as connected below this barrier (Frankle et al. 2020, section 2)."""
+
+
+def connectivity(runs: Runs) -> FigureWithData | None:
+    """Linear mode connectivity: error barrier between two copies of each network.
+
+    Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis".
+    """
+    lines = runs.probes.get("connectivity")
+    if lines is None:
+        return None
+    found = barriers(lines, "iteration")
+    arms = [
+        f"{arm}, branched at iteration {i:,}"
+        for arm, i in zip(found["arm"], found["iteration"], strict=True)
+    ]
+    drawn = against_density(found.assign(arm=arms), ("barrier",))
+    for axis in drawn.figure.axes if drawn else ():
+        axis.axhline(STABLE, color="0.4", linestyle="--", linewidth=1)
+        axis.yaxis.set_major_formatter(drawing.percent)
+    return drawn
+
+
+def level_connectivity(runs: Runs) -> FigureWithData | None:
+    """Error barrier between the trained networks of each level and the next (Paul et al. 2022).
+
+    In percentage points, at the density of the first of the two levels. Paul et al. 2022,
+    "Unmasking the Lottery Ticket Hypothesis" (arXiv:2210.03044): at high sparsity the networks of
+    successive levels are linearly connected if and only if they are matching.
+    """
+    lines = runs.probes.get("level_connectivity")
+    if lines is None:
+        return None
+    found = barriers(lines)
+    drawn = against_density(found.assign(level_barrier=100 * found["barrier"]), ("level_barrier",))
+    for axis in drawn.figure.axes if drawn else ():
+        axis.axhline(100 * STABLE, color="0.4", linestyle="--", linewidth=1)
+    return drawn
+
+
+def barriers(lines: pd.DataFrame, *place: str) -> pd.DataFrame:
+    """Return the `barrier` of each line: its highest test error less the mean of its two ends, as
+    a fraction (Frankle et al. 2020, section 2). `place`: columns that name a line, beside its
+    level."""
+    key = [*LINE, *REPLICATE, "level", "density", *place, "run"]
+    rows = lines.assign(error=1 - lines["test_accuracy"]).sort_values("fraction")
+    errors = rows.groupby(key, as_index=False)["error"].agg(["first", "last", "max"])
+    return errors.assign(barrier=errors["max"] - (errors["first"] + errors["last"]) / 2)

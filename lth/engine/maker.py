@@ -1,0 +1,103 @@
+"""Make nodes whose locks are held: train one network or a pack, take a snapshot, or measure."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import Tensor
+
+from lth.engine import publisher
+from lth.engine.build import Builder
+from lth.engine.monitor import Monitor, Watch
+from lth.experiment.nodes import Measurement, Snapshot, Stored, Training
+from lth.experiment.targets import canonical
+from lth.training import packed
+from lth.training.checkpoint import Checkpoint
+from lth.training.loop import Progress, Task, set_precision, train
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes nodes and publishes them. `backend`: `auto` or `eager` (autograd alone)."""
+
+    build: Builder
+    threads: int = 1
+    backend: str = "auto"
+    watch: Watch = field(default_factory=Watch)
+
+    def make(self, node: Stored) -> None:
+        """Make a snapshot that was requested after its training had run, or a measurement."""
+        if isinstance(node, Snapshot):
+            self._run({node.of: None}, [node], until=node.iteration)
+        elif isinstance(node, Measurement):
+            log.info("measuring %s", node)
+            self._set_precision(node)
+            publisher.publish_measurement(self.build, node)
+        else:
+            raise TypeError(f"{node} must be a snapshot or a measurement")
+
+    def train(
+        self, group: Mapping[Training, Checkpoint | None], snapshots: Iterable[Snapshot]
+    ) -> None:
+        """Train networks together, each from its checkpoint if it has one, and publish them. Keep
+        those of `snapshots` that are of them."""
+        done = self._run(group, list(snapshots))
+        publisher.publish_trainings(self.build, list(group), done, self.threads)
+
+    def can_pack(self, training: Training) -> bool:
+        """Return whether such networks can be trained together."""
+        return packed.fits(self.build.model(training), training.recipe.optimizer)
+
+    def checkpoint(self, training: Training) -> Checkpoint | None:
+        """Return the saved state of an interrupted training, if there is one."""
+        content = self.build.store.read_checkpoint(training)
+        return Checkpoint.from_bytes(content) if content else None
+
+    def _run(
+        self,
+        group: Mapping[Training, Checkpoint | None],
+        snapshots: Sequence[Snapshot],
+        until: int | None = None,
+    ) -> list[Progress]:
+        """Train to the end, or `until` an iteration without leaving checkpoints."""
+        first, *_ = trainings = list(group)
+        set_precision(first.recipe)  # criteria compute as well
+        return train(
+            [self._task(training, snapshots, saved) for training, saved in group.items()],
+            until=until,
+            only_eager=self.backend == "eager",
+            on_step=Monitor(self.watch, self.build.store, trainings, saving=until is None),
+        )
+
+    def _task(
+        self, training: Training, snapshots: Sequence[Snapshot], saved: Checkpoint | None
+    ) -> Task:
+        log.info("training %s, level %d", training, training.mask.level)
+        network = training.recipe.network
+        return Task(
+            training,
+            self.build.model(training),
+            self.build.weights(training.weights, network),
+            self.build.mask(training.mask, network),
+            self.build.data(training.recipe),
+            {s.iteration: self._publish_snapshot(s) for s in snapshots if s.of == training},
+            saved,
+        )
+
+    def _publish_snapshot(self, snapshot: Snapshot) -> Callable[[dict[str, Tensor]], None]:
+        return partial(publisher.publish_snapshot, self.build, snapshot)
+
+    def _set_precision(self, node: Measurement) -> None:
+        for parent in node.parents():
+            if isinstance(parent, Training):
+                set_precision(parent.recipe)
+
+
+def fit_together(one: Training, other: Stored) -> bool:
+    """Return whether two trainings can be members of one pack: one recipe, one first iteration."""
+    if not isinstance(other, Training) or (one.pruned, one.start) != (other.pruned, other.start):
+        return False
+    return bool(canonical(one.recipe) == canonical(other.recipe))

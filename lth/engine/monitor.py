@@ -1,0 +1,66 @@
+"""Between the steps of a training: measure time, report progress, save checkpoints, and stop."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from lth.errors import Interrupted
+from lth.experiment.nodes import Training
+from lth.store.store import Store
+from lth.training.loop import Progress
+
+REPORT_SECONDS = 0.5
+
+OnProgress = Callable[[Training, int, float], None]
+"""Receives a training, its iteration, and its speed in iterations per second."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How trainings are watched: `on_progress` is called about twice a second, `stopping` before
+    every step; a checkpoint is saved every `checkpoint_seconds`."""
+
+    checkpoint_seconds: float = 120.0
+    on_progress: OnProgress = lambda _, __, ___: None
+    stopping: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Monitor:
+    """Watches some trainings that run together. Call it before every step; it raises Interrupted
+    when they have to stop, with their checkpoints saved unless `saving` is False."""
+
+    watch: Watch
+    store: Store
+    trainings: Sequence[Training]
+    saving: bool
+    _last: float = field(default_factory=time.monotonic)
+    _saved: float = field(default_factory=time.monotonic)
+    _reported: float = -math.inf
+    _iteration: int = 0
+
+    def __call__(self, running: Sequence[Progress]) -> None:
+        now = time.monotonic()
+        for progress in running:
+            progress.seconds += (now - self._last) / len(running)
+        self._last = now
+        if now - self._reported > REPORT_SECONDS:
+            self._report(running[0].iteration, now)
+        stopping = self.watch.stopping()
+        if stopping or now - self._saved > self.watch.checkpoint_seconds:
+            self._save(running, now)
+        if stopping:
+            raise Interrupted
+
+    def _report(self, iteration: int, now: float) -> None:
+        speed = (iteration - self._iteration) / (now - self._reported)
+        for training in self.trainings:
+            self.watch.on_progress(training, iteration, speed)
+        self._reported, self._iteration = now, iteration
+
+    def _save(self, running: Sequence[Progress], now: float) -> None:
+        if self.saving:
+            for training, progress in zip(self.trainings, running, strict=True):
+                self.store.write_checkpoint(training, progress.checkpoint().to_bytes())
+        self._saved = now

@@ -1,0 +1,80 @@
+"""Store what trainings and measurements came to, with where it comes from."""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from safetensors.torch import save
+from torch import Tensor
+
+from lth.engine.build import Builder
+from lth.experiment.nodes import Measurement, Snapshot, Training
+from lth.experiment.results import curve_to_csv, to_csv
+from lth.store.provenance import provenance
+from lth.training import masks
+from lth.training.loop import Progress
+
+log = logging.getLogger(__name__)
+
+
+def publish_trainings(
+    build: Builder, trainings: Sequence[Training], done: Sequence[Progress], threads: int
+) -> None:
+    """Store trainings that ran together."""
+    examples = build.data(trainings[0].recipe).train
+    final = [(p.network.state(), p.network.evaluate(examples)[1]) for p in done]
+    for progress in done:
+        progress.network.load(progress.early)
+    early = [progress.network.evaluate(examples)[1] for progress in done]
+    for training, progress, (state, at_end), at_stop in zip(
+        trainings, done, final, early, strict=True
+    ):
+        accuracies = {"early_stop_train_accuracy": at_stop, "final_train_accuracy": at_end}
+        _publish_training(build, training, progress, state, accuracies, threads)
+
+
+def _publish_training(
+    build: Builder,
+    training: Training,
+    progress: Progress,
+    final: dict[str, Tensor],
+    accuracies: dict[str, float],
+    threads: int,
+) -> None:
+    mask = build.mask(training.mask, training.recipe.network)
+    data = build.data(training.recipe)
+    final = final if training.pruned == "frozen" else masks.apply(final, mask)
+    weights = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
+    origin = {
+        "threads": threads,
+        "backend": type(progress.network).__name__.lower(),
+        "seconds": progress.seconds,
+        "input_mean": data.mean,
+        "input_std": data.std,
+    }
+    artefacts = {
+        "curve.csv": curve_to_csv(progress.curve),
+        "mask.safetensors": save(masks.pack(mask)),
+        "final.safetensors": save(final),
+        "summary.json": json.dumps({**accuracies, "weights": weights}, indent=1).encode(),
+        "provenance.json": _provenance(build, **origin),
+    }
+    build.store.publish(training, artefacts)
+    collapsed = [name for name, (kept, _) in weights.items() if not kept]
+    if collapsed:
+        log.warning("%s has no weight left in %s", training, ", ".join(collapsed))
+
+
+def publish_snapshot(build: Builder, snapshot: Snapshot, state: dict[str, Tensor]) -> None:
+    """Store the state of a training in progress."""
+    build.store.publish(snapshot, {"state.safetensors": save(state)})
+
+
+def publish_measurement(build: Builder, node: Measurement) -> None:
+    """Compute the rows of a measurement, and store them."""
+    rows = to_csv(node.compute(build), node.columns)
+    build.store.publish(node, {"rows.csv": rows, "provenance.json": _provenance(build)})
+
+
+def _provenance(build: Builder, **more: object) -> bytes:
+    return json.dumps(provenance() | {"device": str(build.device), **more}, indent=1).encode()

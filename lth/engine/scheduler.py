@@ -1,0 +1,44 @@
+"""Decide which nodes have to be made, and which of them can be made now. No torch, no files."""
+
+from collections.abc import Callable, Iterable
+from graphlib import TopologicalSorter
+
+from lth.experiment.nodes import Stored
+
+Test = Callable[[Stored], bool]
+
+
+def missing(
+    requested: Iterable[Stored], exists: Test, has_weights: Test | None = None
+) -> list[Stored]:
+    """Return everything that has to be made so that all of `requested` exist, parents first.
+
+    Nodes start from the weights of their parents, which may have been dropped from the store
+    (`has_weights`; by default every node that exists has them).
+    """
+    return list(_graph(requested, exists, has_weights or exists).static_order())
+
+
+def ready(requested: Iterable[Stored], exists: Test, has_weights: Test) -> tuple[Stored, ...]:
+    """Return the missing nodes whose parents all exist, in the order of the requests."""
+    graph = _graph(requested, exists, has_weights)
+    graph.prepare()
+    return graph.get_ready()
+
+
+def _graph(
+    requested: Iterable[Stored], exists: Test, has_weights: Test
+) -> "TopologicalSorter[Stored]":
+    graph = TopologicalSorter[Stored]()
+    seen, stack = set[Stored](), [node for node in requested if not exists(node)][::-1]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            unmade = sorted(
+                (parent for parent in node.parents() if not has_weights(parent)),
+                key=lambda parent: parent.digest,
+            )
+            graph.add(node, *unmade)
+            stack += reversed(unmade)
+    return graph

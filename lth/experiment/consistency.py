@@ -1,0 +1,112 @@
+"""Refuse combinations of settings that have no meaning. No torch."""
+
+from collections.abc import Iterator
+
+from lth.errors import LotteryError
+from lth.experiment.settings import TYPES, Pruning, Schedule, Spec
+
+CHANGES = ("movement", "magnitude_increase")
+"""Criteria of what training has changed; before training they know nothing."""
+
+
+def check_consistency(spec: Spec) -> None:
+    """Raise LotteryError naming every combination of settings that has no meaning."""
+    complaints = [*_rates(spec.pruning), *_arms(spec), *_iterations(spec)]
+    if complaints:
+        raise LotteryError("\n".join(complaints))
+
+
+def _rates(pruning: Pruning) -> Iterator[str]:
+    """Yield what is wrong with the rates of layer types."""
+    if pruning.rates and pruning.final_density:
+        yield (
+            f"pruning.rates={list(pruning.rates)} and pruning.final_density="
+            f"{pruning.final_density}: only one of the two can be set. Set the other to null."
+        )
+    for kind in TYPES:
+        rate = getattr(pruning, f"{kind}_rate")
+        if rate:
+            yield from _type_rate(pruning, kind, rate)
+
+
+def _type_rate(pruning: Pruning, kind: str, rate: float) -> Iterator[str]:
+    remedy = f"Set pruning.{kind}_rate=null, or 0 to leave that type alone"
+    other = "rates" if pruning.rates else "final_density" if pruning.final_density else None
+    if other:
+        value = getattr(pruning, other)
+        yield (
+            f"pruning.{kind}_rate={rate:g} cannot be set with pruning.{other}={value}, which gives "
+            f"the rate of all types. {remedy}."
+        )
+    elif pruning.scope == "global" and rate != pruning.rate:
+        yield (
+            f"pruning.{kind}_rate={rate:g} cannot be set with pruning.scope=global: weights of all "
+            f"types compete under one rate. {remedy}, or use pruning.scope=layerwise."
+        )
+
+
+def _arms(spec: Spec) -> Iterator[str]:
+    """Yield combinations of pruning and rewinding that have no meaning."""
+    pruning, rewind = spec.pruning, spec.rewind
+    criterion = pruning.criterion.name
+    if pruning.at == "init" and criterion in CHANGES:
+        yield (
+            f"pruning.criterion={criterion} scores what training has changed, and pruning.at=init "
+            "scores before training. Use pruning.at=end."
+        )
+    if rewind.kind == "continue" and (pruning.at, pruning.mode) != ("end", "iterative"):
+        yield (
+            "rewind.kind=continue needs pruning.mode=iterative pruning.at=end, got "
+            f"pruning.mode={pruning.mode} pruning.at={pruning.at}: continued weights would never "
+            "be pruned."
+        )
+    controls = {
+        "rewind.shuffle=true": rewind.shuffle,
+        "rewind.pruned=frozen": rewind.pruned == "frozen",
+        "rewind.survivors=constant_sign": rewind.survivors == "constant_sign",
+    }
+    for control in (name for name, is_set in controls.items() if is_set):
+        if rewind.kind in ("lr", "finetune"):
+            yield (
+                f"{control} cannot be used with rewind.kind={rewind.kind}: trained weights are 0 "
+                "where they were pruned before, and this control would use those zeros. Use "
+                "rewind.kind=init or late."
+            )
+
+
+def _iterations(spec: Spec) -> Iterator[str]:
+    """Yield what is wrong with iterations at which something happens."""
+    total, rewind, schedule = spec.training.iterations, spec.rewind, spec.optimizer.schedule
+    if rewind.iteration and rewind.kind not in ("late", "lr", "finetune"):
+        yield (
+            f"rewind.iteration must be 0 with rewind.kind={rewind.kind}, which returns to the "
+            f"start, got {rewind.iteration}. Use rewind=late, or rewind.iteration=0."
+        )
+    if rewind.iteration >= total:
+        yield (
+            f"rewind.iteration must be < training.iterations={total}, got {rewind.iteration}: "
+            "nothing would be left to train."
+        )
+    if rewind.kind == "finetune" and schedule.kind == "cosine":
+        yield (
+            "rewind.kind=finetune cannot be used with optimizer.schedule.kind=cosine, which ends "
+            "at a rate of 0. Use rewind=lr, or another schedule."
+        )
+    yield from _schedule(schedule, total)
+
+
+def _schedule(schedule: Schedule, total: int) -> Iterator[str]:
+    milestones = list(schedule.milestones)
+    given = f"kind={schedule.kind} warmup={schedule.warmup} {milestones=}"
+    if bool(milestones) != (schedule.kind == "multistep"):
+        yield (
+            "optimizer.schedule.milestones must be set with kind=multistep and only then, "
+            f"got {given}. Set both or neither."
+        )
+    if milestones != sorted(set(milestones)):
+        yield f"optimizer.schedule.milestones must increase, got {given}"
+    if schedule.warmup > total or any(milestone >= total for milestone in milestones):
+        yield (
+            f"optimizer.schedule must end within training.iterations={total}, got {given}. Use "
+            "smaller iterations, or a larger budget."
+        )

@@ -1,0 +1,125 @@
+"""What the settings of a run amount to: the recipe of its trainings and the rule of each level."""
+
+import dataclasses
+from typing import Any
+
+from lth.experiment.settings import (
+    NOT_IDENTITY,
+    TYPES,
+    Budget,
+    Dataset,
+    Optimizer,
+    Pruning,
+    Spec,
+)
+from lth.experiment.targets import Settings, Target, flat, whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Network(Settings):
+    """A model for inputs of one shape: everything that initial weights depend on beside a seed."""
+
+    model: Target
+    shape: tuple[int, int, int]
+    classes: int
+
+    def deciding(self) -> dict[str, Any]:
+        return {"model": self.model, "shape": self.shape, "classes": self.classes}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(Settings):
+    """How a network is trained, whatever its weights and mask."""
+
+    model: Target
+    dataset: Dataset
+    optimizer: Optimizer
+    training: Budget
+    split_seed: int
+
+    @property
+    def network(self) -> Network:
+        return Network(self.model, self.dataset.shape, self.dataset.classes)
+
+    def deciding(self) -> dict[str, Any]:
+        return {
+            "model": self.model, "dataset": self.dataset, "optimizer": self.optimizer,
+            "training": self.training, "split_seed": self.split_seed,
+        }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule(Settings):
+    """How one mask is pruned: `rates` percent of the survivors of each type of layer, applied
+    `times` times in one go, in `rounds` rounds of scoring."""
+
+    criterion: Target
+    scope: str
+    rates: dict[str, float]
+    times: int
+    rounds: int
+
+    def deciding(self) -> dict[str, Any]:
+        return {
+            "criterion": self.criterion, "scope": self.scope, "rates": self.rates,
+            "times": self.times, "rounds": self.rounds,
+        }  # fmt: skip
+
+
+def recipe(spec: Spec) -> Recipe:
+    """Return the recipe of a run's trainings."""
+    return Recipe(spec.model, spec.dataset, spec.optimizer, spec.training, spec.split_seed)
+
+
+def level_rate(pruning: Pruning) -> float:
+    """Return the rate of every level in percent: as given, or the one that leads to the final
+    density. Rounded, because machines differ in the last bit of a power."""
+    if pruning.final_density is None:
+        return pruning.rate
+    kept: float = pruning.final_density ** (1 / max(pruning.levels, 1))
+    return round(100 * (1 - kept), 10)
+
+
+def rules(pruning: Pruning) -> list[Rule]:
+    """Return the rule of each level from 1, every default resolved."""
+
+    def rule(rate: float, times: int = 1) -> Rule:
+        rates = type_rates(pruning, rate)
+        return Rule(pruning.criterion, pruning.scope, rates, times, pruning.rounds)
+
+    if pruning.rates is not None:
+        return [rule(rate) for rate in pruning.rates]
+    times = range(1, pruning.levels + 1) if pruning.mode == "one_shot" else [1] * pruning.levels
+    return [rule(level_rate(pruning), n) for n in times]
+
+
+def type_rates(pruning: Pruning, rate: float) -> dict[str, float]:
+    """Return the rate of each type of layer at a level with this rate, every default resolved."""
+    defaults = paper_rates(pruning.scope, rate)
+    if pruning.final_density is not None:
+        defaults["output"] = rate
+    given = {kind: getattr(pruning, f"{kind}_rate") for kind in TYPES}
+    return {kind: rate if given[kind] is None else given[kind] for kind, rate in defaults.items()}
+
+
+def paper_rates(scope: str, rate: float) -> dict[str, float]:
+    """Return the rates of the paper: layer by layer, the output layer is pruned at half the rate
+    (figure 2); shortcuts are never pruned (section 4)."""
+    output = rate / 2 if scope == "layerwise" else rate
+    return {"conv": rate, "linear": rate, "output": output, "shortcut": 0}
+
+
+def identity(spec: Spec) -> dict[str, Any]:
+    """Return the settings that decide the results of a run, by dotted name, defaults resolved.
+
+    Two runs with equal identities have equal results.
+    """
+    settings = dict(flat(dataclasses.asdict(spec)))
+    rate = level_rate(spec.pruning)
+    rates = {f"pruning.{kind}_rate": r for kind, r in type_rates(spec.pruning, rate).items()}
+    settings |= {"pruning.rate": rate, "pruning.final_density": None, **rates}
+    return {name: whole(value) for name, value in settings.items() if not _is_excluded(name)}
+
+
+def _is_excluded(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{excluded}.") for excluded in NOT_IDENTITY)

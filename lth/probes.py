@@ -1,0 +1,106 @@
+"""Probes: measurements on the networks of a run, beside the levels themselves.
+
+A probe is one class here (or in user code) and one YAML in conf/probe/. It is a stored node like a
+training: named by what decides it, made once, shared, resumed and audited. The class says what it
+needs (`parents`, by default the stored nodes among its fields), what a run measures (`plan`), which
+columns it has, and how they are computed. torch is imported where it computes, because describing a
+run must not.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lth.errors import LotteryError
+from lth.experiment.nodes import Final, Measurement, Snapshot, Training
+from lth.experiment.results import Row
+
+if TYPE_CHECKING:
+    from lth.engine.build import Builder
+    from lth.training.interpolation import InterpolationPoint
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Line(Measurement):
+    """Networks on the straight line between what two trainings ended with: `points` of them, evenly
+    spread, both ends included."""
+
+    one: Training
+    other: Training
+    points: int
+
+    def content(self) -> dict[str, Any]:
+        return {"one": self.one, "other": self.other, "points": self.points}
+
+    def along(self, build: "Builder") -> "Iterator[InterpolationPoint]":
+        """Evaluate these networks on the test set."""
+        from lth.training.interpolation import along
+
+        recipe = self.one.recipe
+        one, other = (build.weights(Final(of), recipe.network) for of in (self.one, self.other))
+        model, test = build.model(self.one), build.data(recipe).test
+        return along(model, one, other, points=self.points, part=test)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Connectivity(Line):
+    """Test error on the line between two copies of a network that part at an iteration, where they
+    are given different orders of batches (Frankle et al. 2020, "instability")."""
+
+    tag = "connectivity"
+    table = "connectivity"
+    columns = ("iteration", "fraction", "test_loss", "test_accuracy")
+
+    @classmethod
+    def plan(
+        cls, trainings: Mapping[int, Training], *, iteration: int, points: int
+    ) -> Iterator[tuple[int, Measurement]]:
+        """Compare two copies at each level. Raises LotteryError if they could not part."""
+        _check_points(points)
+        total = trainings[0].recipe.training.iterations
+        if not 0 <= iteration < total:
+            raise LotteryError(
+                f"probe.iteration must be in [0, training.iterations = {total}), got {iteration}: "
+                "copies part before the end of a training"
+            )
+        for level, training in trainings.items():
+            one, other = (branch(training, iteration, order) for order in (0, 1))
+            yield level, cls(one, other, points)
+
+    def compute(self, build: "Builder") -> Iterable[Row]:
+        return ({"iteration": self.one.start, **p._asdict()} for p in self.along(build))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LevelConnectivity(Line):
+    """Test error on the line between the trained networks of two successive levels (Paul et al.
+    2022, arXiv:2210.03044): low where both lie in one linearly connected region."""
+
+    tag = "level_connectivity"
+    table = "level_connectivity"
+    columns = ("fraction", "test_loss", "test_accuracy")
+
+    @classmethod
+    def plan(
+        cls, trainings: Mapping[int, Training], *, points: int
+    ) -> Iterator[tuple[int, Measurement]]:
+        """Compare each level, at fraction 0, with the next, at fraction 1."""
+        _check_points(points)
+        for level in list(trainings)[:-1]:
+            yield level, cls(trainings[level], trainings[level + 1], points)
+
+    def compute(self, build: "Builder") -> Iterable[Row]:
+        return (point._asdict() for point in self.along(build))
+
+
+def branch(training: Training, iteration: int, data_order: int) -> Training:
+    """Return a copy that starts from the state at `iteration`, with a fresh optimiser and an order
+    of batches of its own."""
+    if iteration > training.start:
+        training = replace(training, weights=Snapshot(training, iteration), start=iteration)
+    return replace(training, data_order=data_order)
+
+
+def _check_points(points: int) -> None:
+    if isinstance(points, bool) or not isinstance(points, int) or points < 3:
+        raise LotteryError(f"probe.points must be an integer >= 3, got {points}")

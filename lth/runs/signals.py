@@ -1,0 +1,47 @@
+"""Turn signals into a request to save and stop. No Hydra, no torch."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that mean: save and stop. A closed terminal sends SIGHUP; SLURM sends one of the last two
+or SIGTERM before it takes a machine away."""
+STOP = threading.Event()
+"""Set once this process has been told to stop; a worker then starts no further run."""
+ENDING: set[object] = {signal.default_int_handler}
+"""Handlers that only end the process: `stop_on_signal` does not call them once all is saved."""
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether one of SIGNALS has arrived. A second SIGINT has its
+    usual effect; repeats of other signals are ignored, and so are signals that nohup ignores.
+
+    At the end, a handler that was installed before gets the signal too, once everything is saved:
+    submitit's handler queues the job again. Outside the main thread no handlers are installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield STOP.is_set
+        return
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        STOP.set()
+        received.append(number)
+        if number == signal.SIGINT:
+            signal.signal(number, previous[signal.SIGINT])
+
+    for number in SIGNALS:
+        if previous[number] is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield STOP.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for handler in (previous[signal.Signals(number)] for number in received):
+            if callable(handler) and handler not in ENDING:
+                handler(received[0], None)

@@ -1,0 +1,55 @@
+"""Keep pruned weights where they belong during training, for single and packed networks alike."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lth.training import masks
+
+
+def start_state(
+    weights: Mapping[str, Tensor], mask: masks.Mask, *, pruned: str
+) -> Mapping[str, Tensor]:
+    """Return the state that a training starts from: pruned weights 0, or as they are (`frozen`)."""
+    return weights if pruned == "frozen" else masks.apply(weights, mask)
+
+
+class PrunedWeights:
+    """The pruned weights of a network, or of several networks in stacks.
+
+    Pruned weights start at 0 and their gradients are multiplied by the mask, so that no
+    elementwise optimiser moves them. A mask decides, never a value: a live weight may be 0. With
+    `pruned="frozen"` they keep their starting values, which are restored after every step because
+    weight decay would move them.
+
+    Args:
+        parameters: by name; one network's tensors, or stacks (networks, ...) of several.
+        mask: bool tensors of the same shapes for prunable parameters, True = kept.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], mask: Mapping[str, Tensor], *, pruned: str
+    ) -> None:
+        self._masked = [
+            (parameters[name], kept.to(parameters[name].device, parameters[name].dtype))
+            for name, kept in mask.items()
+            if not kept.all()
+        ]
+        self._frozen = [
+            (parameter, ~kept.bool(), parameter.detach().clone())
+            for parameter, kept in self._masked
+            if pruned == "frozen"
+        ]
+
+    def mask_gradients(self) -> None:
+        """Set the gradients of pruned weights to 0; call it between `backward` and `step`."""
+        for parameter, kept in self._masked:
+            if parameter.grad is not None:
+                parameter.grad.mul_(kept)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put frozen weights back; call it after `step`."""
+        for parameter, pruned, value in self._frozen:
+            parameter.copy_(torch.where(pruned, value, parameter))

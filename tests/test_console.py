@@ -1,0 +1,76 @@
+"""Signals: what a run does with them, and handlers that were installed before."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from hydra_plugins.lth_launchers import console
+from lth.runs import signals
+from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _not_stopped() -> Iterator[None]:
+    yield
+    signals.STOP.clear()
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_each_signal_asks_to_stop(number: int) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with signals.stop_on_signal() as stopping:
+            assert not stopping()
+            os.kill(os.getpid(), number)
+            assert stopping()
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
+def test_signals_that_nohup_ignores_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.stop_on_signal() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopping()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_handler_installed_before_is_called_once_all_is_saved() -> None:
+    events = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: events.append("queue again"))
+    try:
+        with signals.stop_on_signal() as stopping:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert stopping()
+            events.append("saved")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert events == ["saved", "queue again"]
+
+
+def test_the_handler_of_a_launcher_is_not_called_again_by_a_run_in_its_process() -> None:
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    try:
+        console.stop_jobs_on_signals()
+        with signals.stop_on_signal() as stopping:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopping()
+        assert signal.getsignal(signal.SIGTERM) is console.stop_jobs
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_run_imports_nothing_of_the_console() -> None:
+    """Launchers that pickle `main` would import it in every job."""
+    code = "import run, sys; print({'rich', 'analysis'} & {m.split('.')[0] for m in sys.modules})"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,91 @@
+"""Barriers on lines between networks, from hand-written tables."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis import probe_figures
+from analysis.collect import collect
+from lth.store.files import checksum
+from tests.test_analysis import numbers, write_csv, write_run
+
+CONNECTIVITY = ("level", "density", "iteration", "fraction", "test_loss", "test_accuracy")
+LEVELS = ("level", "density", "fraction", "test_loss", "test_accuracy")
+
+
+def write_probe(run: Path, name: str, columns: tuple[str, ...], rows: list[list[float]]) -> None:
+    write_csv(run / f"{name}.csv", columns, rows)
+    status = json.loads((run / "run.json").read_text())
+    status["tables"] = {f"{name}.csv": checksum((run / f"{name}.csv").read_bytes())}
+    (run / "run.json").write_text(json.dumps(status))
+
+
+def test_barriers_are_the_highest_error_less_the_mean_of_the_ends(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    line = [(1.0, 0.8), (0.0, 0.9), (0.5, 0.6)]
+    rows = [[1, 0.5, 100, fraction, 0.3, accuracy] for fraction, accuracy in line]
+    write_probe(tmp_path / "0", "connectivity", CONNECTIVITY, rows)
+    found = numbers(probe_figures.connectivity(collect([tmp_path])))
+    assert found["mean"].tolist() == pytest.approx([0.4 - 0.15])
+    assert found.index.get_level_values("arm") == ["winning ticket, branched at iteration 100"]
+
+
+def test_barriers_between_levels_are_points_with_means_and_ranges_over_seeds(
+    tmp_path: Path,
+) -> None:
+    for seed, (first, second) in enumerate([(0.7, 0.8), (0.5, 0.9)]):
+        write_run(tmp_path / f"{seed}", seed=seed)
+        rows = [
+            [level, density, fraction, loss + fraction, accuracy]
+            for level, density, middle, loss in ((0, 1.0, first, 0.1), (1, 0.5, second, 0.2))
+            for fraction, accuracy in ((0.0, 0.9), (0.5, middle), (1.0, 0.8))
+        ]
+        write_probe(tmp_path / f"{seed}", "level_connectivity", LEVELS, rows)
+    found = numbers(probe_figures.level_connectivity(collect([tmp_path])))
+    found = found.loc[("level_barrier", "winning ticket")]
+    assert found.index.tolist() == [0, 1]
+    assert found["density"].tolist() == [1.0, 0.5]
+    # seed 0: errors 10, 30, 20 and 10, 20, 20 %; seed 1: 10, 50, 20 and 10, 10, 20 %
+    assert found["low"].tolist() == pytest.approx([15, 5])
+    assert found["high"].tolist() == pytest.approx([35, 5])
+    assert found["mean"].tolist() == pytest.approx([25, 5])
+    assert found["n"].tolist() == [2, 2]
+
+
+def test_draws_that_report_the_same_line_are_one_repetition(tmp_path: Path) -> None:
+    for draw in range(3):
+        run = tmp_path / f"{draw}"
+        write_run(run, seed=0, kind="reinit", settings={"rewind.draw": draw})
+        rows = [
+            [level, density, fraction, 0.3 + fraction + draw * level, 0.9 - 0.1 * draw * fraction]
+            for level, density in ((0, 1.0), (1, 0.5))
+            for fraction in (0.0, 0.5, 1.0)
+        ]
+        write_probe(run, "level_connectivity", LEVELS, rows)
+    found = numbers(probe_figures.level_connectivity(collect([tmp_path])))
+    assert found["n"].tolist() == [1, 3]
+
+
+def test_runs_without_probes_have_no_such_figures(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    runs = collect([tmp_path])
+    assert probe_figures.connectivity(runs) is None
+    assert probe_figures.level_connectivity(runs) is None
+
+
+def test_a_table_without_the_columns_of_its_probe_is_reported(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    write_probe(tmp_path / "0", "connectivity", ("level", "fraction"), [[0, 0.0]])
+    (problem,) = collect([tmp_path]).problems
+    assert "connectivity.csv has no column density, iteration, test_loss" in problem
+
+
+def test_tables_of_other_probes_are_read_under_their_names(tmp_path: Path) -> None:
+    for name in ("0", "again"):
+        write_run(tmp_path / name, seed=0)
+        write_probe(tmp_path / name, "sharpness", ("level", "largest"), [[0, 7.5], [1, 9.0]])
+    found = collect([tmp_path]).probes["sharpness"]
+    assert found[["arm", "level", "largest"]].to_numpy().tolist() == [
+        ["winning ticket", 0, 7.5], ["winning ticket", 1, 9.0],
+    ]  # fmt: skip

@@ -1,0 +1,91 @@
+"""The state of runs on a terminal, and the summary at their end."""
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from analysis.__main__ import main
+from analysis.collect import collect
+from analysis.status import overview, summary
+from analysis.tables import level_tables, tables_of
+from lth.runs.status import read_statuses
+from lth.store.locks import Locks
+from tests.test_analysis import write_run, write_sweep
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    write_sweep(tmp_path)
+    return tmp_path
+
+
+def printed(*things: RenderableType) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(*things)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reading as somebody else needs root")
+def test_a_folder_that_cannot_be_read_is_reported() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for seed in (0, 1):
+            write_run(folder / f"{seed}", seed=seed)
+        folder.chmod(0o755)
+        (folder / "1").chmod(0)
+        try:
+            os.seteuid(65534)
+            runs, (picture, states) = collect([folder]), overview([folder])
+        finally:
+            os.seteuid(0)
+    assert runs.levels["run"].nunique() == 1
+    assert any(problem.startswith(f"{folder / '1'}: left out") for problem in runs.problems)
+    assert states == {"finished", "unreadable"}
+    assert "1 (): unreadable" in printed(picture)
+
+
+def test_a_summary_lists_every_failure_with_its_reason(sweep: Path) -> None:
+    write_run(sweep / "7", seed=7, state="failed", error="pruning.rate=[0]: more than 0")
+    text = printed(summary(sweep, read_statuses(sweep), tables_of(sweep)))
+    assert "93.00±4.50" in text
+    assert (
+        "1 failed, 5 finished, 1 killed" in text
+    )  # run.json says running, but no process holds the lock
+    assert "killed: run the same command again" in text
+    assert "93.00±4.50" not in printed(summary(sweep, read_statuses(sweep)))
+    assert "failed 7 (seed=7): pruning.rate=[0]: more than 0" in text
+
+
+def test_status_shows_the_state_of_every_sweep(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(sweep / "7", seed=7, state="failed", error="pruning.rate must be in (0, 100), got 0")
+    monkeypatch.setattr("sys.argv", ["analysis", "status", str(sweep)])
+    assert main() == 1
+    shown = capsys.readouterr().out
+    assert f"{sweep}: 1 failed, 5 finished, 1 killed" in shown
+    assert "7 (seed=7): failed, pruning.rate must be in (0, 100), got 0" in shown
+    assert "0 (seed=0)" not in shown
+    monkeypatch.setattr("sys.argv", ["analysis", "status", str(sweep / "0"), "--watch"])
+    assert main() == 0
+
+
+def test_a_run_whose_lock_is_held_is_running(sweep: Path) -> None:
+    lock = Locks(sweep / "5").acquire("lock")
+    assert lock is not None
+    states = {path.name: status["state"] for path, status in read_statuses(sweep)}
+    assert states["5"] == "running"
+    (sweep / "5" / "lock").unlink()
+    states = {path.name: status["state"] for path, status in read_statuses(sweep)}
+    assert states["5"] == "killed"
+
+
+def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:
+    text = printed(*level_tables(collect([sweep]).levels))
+    assert "94.00±4.50" in text
+    assert text.index("winning") < text.index("random")
+    assert "random reinit 50 % 2 to 3" in text
