@@ -1,22 +1,25 @@
 """Small experiments that every test file can use."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from lth.engine.build import Builder
 from lth.engine.engine import Engine
 from lth.engine.maker import Maker
 from lth.engine.monitor import Watch
+from lth.experiment import lottery
 from lth.experiment.config import from_config
 from lth.experiment.settings import Spec
+from lth.runs.folder import RunFolder
 from lth.store.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -66,21 +69,35 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def composed() -> Composer:
-    """The Spec of overrides as typed on the command line. Composing takes Hydra 0.1 s, so each is
-    composed once for each place of the data."""
+    """The Spec of overrides as typed on the command line. Hydra takes 0.1 s to compose them, so it
+    does it once; the Spec also depends on the environment and on files of the user's."""
 
     @cache
-    def compose_once(_: str | None, overrides: tuple[str, ...]) -> Spec:
+    def compose_once(overrides: tuple[str, ...]) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return from_config(compose("config", overrides=list(overrides)))
+            return compose("config", overrides=list(overrides))
 
-    return lambda *overrides: compose_once(os.environ.get("LTH_DATA"), overrides)
+    return lambda *overrides: from_config(compose_once(overrides))
 
 
 @pytest.fixture
 def tiny(composed: Composer) -> Composer:
     """The Spec of a run of a fraction of a second, with overrides."""
     return lambda *overrides: composed(*TINY, *overrides)
+
+
+def run_spec(
+    spec: Spec,
+    folder: Path,
+    stopping: Callable[[], bool] = lambda: False,
+    describe: Callable[..., dict[str, Any]] = lambda *_: {},
+) -> None:
+    """Do what a Hydra job does in its run folder."""
+    from run import run
+
+    requested = {node: level for level, node in lottery.nodes(spec)}
+    with RunFolder(folder, describe(spec, requested)) as output:
+        run(spec, requested, output, stopping)
 
 
 def engine_on(
