@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from torch import nn
 
@@ -81,6 +82,7 @@ def test_a_line_that_another_process_has_drawn_stays(engine: Engine, tiny: Compo
     assert engine.store.line(line) == points
 
 
+@pytest.mark.slow
 def test_a_run_records_its_lines_once_and_keeps_the_snapshots_they_need(tmp_path: Path) -> None:
     probed = ("probe=connectivity", "probe.iteration=5", "probe.points=4", "pruning.levels=1")
     first = run(tmp_path, *probed, "hydra.run.dir=multirun/a/b")
