@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speed import composed
-from lth.experiment.results import Evaluation, Outcome
 from lth.experiment import lottery
+from lth.experiment.config import composed
 from lth.experiment.names import arm_name, rate_name
 from lth.experiment.recipe import identity
+from lth.experiment.results import Evaluation, Outcome
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 

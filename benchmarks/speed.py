@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
@@ -125,8 +124,8 @@ def evaluations(baseline: BaselineLoop, ours: Mapping[float, Ours], data: Data) 
 def lineage() -> list[float]:
     """Return the seconds per iteration at each level of a real lineage, everything included."""
     spec = composed(
-        "preset=lenet", f"training.iterations={ITERATIONS}", f"training.evaluate_every={EVALUATE_EVERY}",
-        f"pruning.levels={LEVELS}",
+        "preset=lenet", f"training.iterations={ITERATIONS}", f"pruning.levels={LEVELS}",
+        f"training.evaluate_every={EVALUATE_EVERY}",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         store, root = Store(Path(folder)), Path(spec.dataset.root)
@@ -160,7 +159,7 @@ def baseline_on_all_cores(root: Path) -> float:
     """Return the seconds per iteration, evaluation included, with a baseline loop on every core."""
     code = (
         "import sys; from benchmarks.speed import *; torch.set_num_threads(1);"
-        "loop = BaselineLoop(settings.recipe(composed()).network, Path(sys.argv[1]));"
+        "loop = BaselineLoop(recipe(composed('preset=lenet')).network, Path(sys.argv[1]));"
         "loop.seconds_per_step(50);"
         "print(loop.seconds_per_step(200) + loop.seconds_per_evaluation() / EVALUATE_EVERY)"
     )
@@ -274,7 +273,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     console, found = Console(), dict[str, Any](machine=machine(), floor=floor())
     console.print(found)
-    with mnist_for_torchvision(Path(composed().dataset.root)) as root:
+    with mnist_for_torchvision(Path(composed("preset=lenet").dataset.root)) as root:
         for threads in sorted({1, CORES}):
             found[f"threads={threads}"] = measure(threads, root)
         found["baseline, all cores"] = baseline_on_all_cores(root)
