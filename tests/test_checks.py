@@ -162,7 +162,7 @@ OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale"]
      r"probe: connectivity cannot be called with these options .*typo.*conf/probe/"),
     (["probe=connectivity", "probe.points=2"], r"probe\.points must be an integer >= 3, got 2"),
     (["training.iterations=600", "probe=connectivity", "probe.iteration=600"],
-     r"probe\.iteration must be in \[0, training\.iterations = 600\), got 600"),
+     r"probe\.iteration must be an integer in \[0, training\.iterations = 600\), got 600"),
     (["pruning.conv_rate=10"],
      r"pruning\.conv_rate must be null for a model without weights of type conv, got 10; this "
      r"model has linear, output"),

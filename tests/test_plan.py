@@ -41,7 +41,9 @@ def test_a_plan_counts_what_is_then_trained(engine: Engine, tiny: Compose) -> No
     assert (after.stored, after.trainings, after.disk) == (14, [], 0)
 
 
-def test_time_is_that_of_similar_trainings_at_the_nearest_density(engine: Engine, tiny: Compose) -> None:
+def test_time_is_that_of_similar_trainings_at_the_nearest_density(
+    engine: Engine, tiny: Compose
+) -> None:
     dict(engine.ensure([t for _, t in lottery.levels(tiny())]))
     made = plan(jobs(tiny, ("seed=1",), ("seed=1", "training.batch_size=30")), engine.store)
     assert made.untimed == 4  # other batches have another speed
@@ -71,7 +73,7 @@ def test_a_control_costs_its_tickets_too(engine: Engine, tiny: Compose) -> None:
 
 
 def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
-    words = ["-m", "hydra/launcher=plan", "seed=0,1", "pruning.rate=20,0", *TINY]
+    words = ["-m", "hydra/launcher=plan", "seed=0,1", "pruning.conv_rate=null,10", *TINY]
     done = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *words],
         cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -79,7 +81,7 @@ def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "runs: 2, which report 8 levels; 0 of them share" in done.stdout
     assert "to train: 8 networks, 96 iterations" in done.stdout
-    assert "refused seed=1 pruning.rate=0" in done.stdout
+    assert "refused seed=1 pruning.conv_rate=10" in done.stdout
     assert "2 of 4 runs are refused" in done.stderr
     assert not list(tmp_path.glob("**/run.json"))
     assert not (tmp_path / "multirun" / "store").exists()
