@@ -1,20 +1,26 @@
 PYTHON ?= python3
 BIN = .venv/bin
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+APT = test $$(id -u) = 0 && apt-get -qq update > /dev/null && apt-get -qq install -y > /dev/null
 
-.PHONY: demo test browser slurm-test check bench kills clean
+.PHONY: demo test test-all browser slurm-test check bench kills clean
 
 demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 	$(BIN)/python run.py -m seed=0,1,2 rewind=init,reinit
 	$(BIN)/python -m analysis figures --out figures
 
-test: .venv/test  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
+test: .venv/test  ## the laws and one sweep from end to end, within 5 minutes on two cores
+	$(PYTEST) -m "not slow" --ignore tests/slurm
 
-browser:  ## what the test of the report needs (as root)
-	which chromium chromedriver > /dev/null || { apt-get -qq update && apt-get -qq install -y chromium chromium-driver > /dev/null; } || echo "no Chromium to be had: its test will be skipped"
+test-all: .venv/test browser slurm-test  ## every test, within 20 minutes on two cores
+	$(PYTEST) --ignore tests/slurm
 
-slurm-test: .venv/test  ## sweeps on a real SLURM, which is installed and started on this machine (as root)
-	which slurmctld slurmd munged faketime > /dev/null || { apt-get -qq update && apt-get -qq install -y slurm-wlm munge faketime > /dev/null; } || echo "no SLURM to be had: its tests will be skipped"
+browser:  ## install what the test of the report needs (as root)
+	which chromium chromedriver > /dev/null || { $(APT) chromium chromium-driver; } || echo "Chromium cannot be installed: its test is skipped"
+
+slurm-test: .venv/test  ## sweeps on a real SLURM, installed and started on this machine (as root)
+	which slurmctld slurmd munged faketime > /dev/null || { $(APT) slurm-wlm munge faketime; } || echo "SLURM cannot be installed: its tests are skipped"
 	$(BIN)/python -m pytest tests/slurm
 
 check: .venv/test  ## format, lint, layers, types
@@ -23,7 +29,7 @@ check: .venv/test  ## format, lint, layers, types
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
-bench: .venv/demo  ## what an iteration costs, against the usual loop
+bench: .venv/demo  ## the cost of an iteration, against a baseline loop
 	$(BIN)/python -m benchmarks.speed
 
 kills: .venv/demo  ## a sweep killed 100 times at random moments, against an undisturbed one

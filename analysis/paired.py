@@ -24,9 +24,8 @@ def paired(levels: pd.DataFrame) -> pd.DataFrame:
     pairs = pairs.join(dense.set_index(same)[measured].add_suffix("_dense"), on=same)
     pairs = pairs.join(ticket.set_index(place)[measured].add_suffix("_ticket"), on=place)
     behind = 100 * (pairs["accuracy_ticket"] - pairs["accuracy"])
-    learnt = (pairs["stop"] > 0) & (
-        pairs["stop_dense"] > 0
-    )  # a network that stops at iteration 0 has learnt nothing
+    # a network that stops at iteration 0 has learnt nothing
+    learnt = (pairs["stop"] > 0) & (pairs["stop_dense"] > 0)
     return pairs.assign(
         gain=100 * (pairs["accuracy"] - pairs["accuracy_dense"]),
         gain_at_end=100 * (pairs["final"] - pairs["final_dense"]),

@@ -36,9 +36,9 @@ def connectivity(runs: Runs) -> FigureWithData | None:
 def level_connectivity(runs: Runs) -> FigureWithData | None:
     """Error barrier between the trained networks of each level and the next (Paul et al. 2022).
 
-    Percentage points, at the density of the denser of the two: Paul et al. 2022, "Unmasking the
-    Lottery Ticket Hypothesis" (arXiv:2210.03044), find that iterative magnitude pruning finds
-    matching tickets while successive solutions stay linearly connected.
+    In percentage points, at the density of the first of the two levels. Paul et al. 2022,
+    "Unmasking the Lottery Ticket Hypothesis" (arXiv:2210.03044): at high sparsity the networks of
+    successive levels are linearly connected if and only if they are matching.
     """
     lines = runs.probes.get("level_connectivity")
     if lines is None:

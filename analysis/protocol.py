@@ -4,16 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hydra import compose, initialize_config_dir
-
 from analysis.paper import conditions
-from lth.experiment.config import from_config
+from lth.experiment.config import CONF, composed
 from lth.experiment.recipe import identity
 
-CONF = Path(__file__).parents[1] / "conf"
 COPIES = {"cifar10_jpeg": "cifar10"}
 """Dataset -> the dataset of which it is a recompressed copy: claims are tested on either."""
 DEEP = "resnet18*|vgg19*"
@@ -94,9 +90,8 @@ def has_preset(name: str) -> bool:
 @cache
 def protocol(preset: str, *overrides: str) -> dict[str, Any]:
     """Return the identity settings of a preset, composed from conf/, as run.json holds them."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=[f"preset={preset}", *overrides])
-    settings: dict[str, Any] = json.loads(json.dumps(identity(from_config(config))))
+    spec = composed(f"preset={preset}", *overrides)
+    settings: dict[str, Any] = json.loads(json.dumps(identity(spec)))
     return settings
 
 

@@ -114,7 +114,9 @@ def _place(claim: Claim, densities: Array) -> tuple[int, int]:
     deep = np.flatnonzero(densities <= depth + SAME)
     if not len(deep):
         lowest = f"{np.nanmin(densities):.3g} %"
-        raise Untestable(f"the runs end at {lowest}, {depth:.3g} % are needed: more pruning.levels")
+        raise Untestable(
+            f"the runs end at {lowest}, {depth:.3g} % are needed: set pruning.levels higher"
+        )
     return 0, int(deep[0])
 
 
@@ -148,9 +150,8 @@ def _decided(found: Verdict, case: Case) -> tuple[str, str]:
     """Return the verdict and its reason."""
     claim = found.claim
     printed = 0.5 * 10.0**-claim.digits + SAME
-    at_a_level = (
-        claim.unit == "% density" and claim.bound == "="
-    )  # of another grid than the paper's
+    # levels lie on another grid of densities than the paper's
+    at_a_level = claim.unit == "% density" and claim.bound == "="
     rounding = max(printed, NEAR * claim.value) if at_a_level else printed
     exact = claim.name in EXACT
     if not exact and found.n < FEWEST:

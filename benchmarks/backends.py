@@ -1,8 +1,9 @@
-"""Do fast backends give the results of the plain one? Winning tickets on the digits, by autograd
-alone and by whatever is fastest: accuracies and early stops, paired by seed.
+"""Compare the results of the fast backends with those of autograd alone: accuracies and early-stop
+iterations of winning tickets on the digits, paired by seed.
 
 python -m benchmarks.backends [--seeds 10] [--first 0] [KEY=VALUE ...]
-e.g. training.precision=medium
+
+KEY=VALUE: settings of the fast runs, e.g. training.precision=tf32
 """
 
 import argparse
@@ -24,7 +25,7 @@ COMPARED = ("early_stop_test_accuracy", "final_test_accuracy", "early_stop_itera
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--first", type=int, default=0, help="first seed (0)")
     arguments, overrides = parser.parse_known_args()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     with tempfile.TemporaryDirectory() as folder:
@@ -33,21 +34,21 @@ def main() -> None:
     differences = fast[list(COMPARED)] - plain[list(COMPARED)]
     console = Console()
     table = Table("level", "density", *COMPARED)
-    table.title = f"fast less plain, n = {arguments.seeds} seeds, mean ± 95 %"
+    table.title = f"fast minus plain, n = {arguments.seeds} seeds, mean ± half of the 95 % interval"
     for level, rows in differences.groupby("level"):
         density = fast.loc[rows.index, "density"].mean()
         table.add_row(str(level), f"{density:.1%}", *(in_words(rows[name]) for name in COMPARED))
     of_seed = differences[differences.ne(0).any(axis=1).groupby("level").transform("any")]
     means = of_seed.groupby("seed").mean()
     table.add_section()
-    table.add_row("mean", "where any differ", *(in_words(means[name]) for name in COMPARED))
+    table.add_row("mean", "levels that differ", *(in_words(means[name]) for name in COMPARED))
     console.print(table)
 
 
 def sweep(folder: Path, seeds: range, *overrides: str) -> pd.DataFrame:
-    """levels.csv of all seeds, by level and seed."""
-    wanted = f"seed=range({seeds.start},{seeds.stop})"
-    words = [sys.executable, str(ROOT / "run.py"), "-m", wanted, *overrides]
+    """Run a sweep over `seeds`. Return the rows of all levels.csv, by level and seed."""
+    swept = f"seed=range({seeds.start},{seeds.stop})"
+    words = [sys.executable, str(ROOT / "run.py"), "-m", swept, *overrides]
     folder.mkdir()
     command = [*words, "hydra.sweep.dir=sweep"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -59,7 +60,7 @@ def sweep(folder: Path, seeds: range, *overrides: str) -> pd.DataFrame:
 
 
 def in_words(differences: "pd.Series[float]") -> str:
-    """Mean and half of Student's 95 % interval; `!` where that excludes zero."""
+    """Return the mean and half of Student's 95 % interval; `!` marks intervals without zero."""
     values = differences.to_numpy(float)
     half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     mark = " !" if abs(values.mean()) > half else ""

@@ -1,8 +1,8 @@
-"""The loop that most published code runs, to measure against.
+"""The baseline of the benchmarks: the training loop of most published code.
 
-torchvision's MNIST with ToTensor and Normalize, a shuffling DataLoader, batches of 60, masks on the
-weights after every step, Adam at 1.2e-3, and the paper's evaluation: loss and accuracy on 5,000
-validation and 10,000 test examples, through loaders as well.
+torchvision's MNIST with ToTensor and Normalize, a shuffling DataLoader, batches of 60, masks
+applied to the weights after every step, Adam at 1.2e-3, and the paper's evaluation: loss and
+accuracy on 5,000 validation and 10,000 test examples, also with DataLoaders.
 """
 
 import tempfile
@@ -22,11 +22,11 @@ from torchvision.datasets import MNIST
 from lth import datasets, models
 from lth.engine.build import build_model
 from lth.experiment.nodes import Fresh
-from lth.experiment.settings import Network
+from lth.experiment.recipe import Network
 
 
-class UsualLoop:
-    """One network, trained as usual."""
+class BaselineLoop:
+    """One dense network on the MNIST in `root`, trained by the baseline loop."""
 
     def __init__(self, network: Network, root: Path) -> None:
         normalize = transforms.Normalize((0.1307,), (0.3081,))
@@ -44,6 +44,7 @@ class UsualLoop:
         }
 
     def seconds_per_step(self, steps: int) -> float:
+        """Train for some steps. Return the mean seconds per step."""
         started = time.perf_counter()
         for inputs, labels in islice(self._train, steps):
             loss = cross_entropy(self._model(inputs), labels)
@@ -57,6 +58,7 @@ class UsualLoop:
 
     @torch.no_grad()
     def seconds_per_evaluation(self) -> float:
+        """Evaluate on validation and test examples. Return the seconds."""
         started = time.perf_counter()
         for loader in self._evaluated:
             for inputs, labels in loader:
@@ -68,7 +70,7 @@ class UsualLoop:
 
 @contextmanager
 def mnist_for_torchvision(root: Path) -> Iterator[Path]:
-    """A folder with MNIST as torchvision wants it, however it lies in `root`."""
+    """Yield a temporary folder with the MNIST of `root` in the layout of torchvision."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "MNIST" / "raw"
         raw.mkdir(parents=True)

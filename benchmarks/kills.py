@@ -1,4 +1,4 @@
-"""A sweep killed at random moments, again and again, against one that nobody disturbs.
+"""Compare a sweep that is killed at random moments with an undisturbed one.
 
 python -m benchmarks.kills [--kills 100]
 """
@@ -26,9 +26,9 @@ SWEEP = (
     "training.iterations=16000", "training.evaluate_every=1000", "hydra.sweep.dir=sweep",
     "store=store",
 )  # fmt: skip
-"""52 trainings, a minute or more of work in which to be killed."""
+"""52 trainings, more than a minute of work."""
 LATEST_SECONDS = 12.0
-"""Of the kill after each start; a start takes some seconds until it trains."""
+"""Latest moment of a kill after each start; training begins some seconds after the start."""
 RESULTS = ("curve.csv", "final.safetensors", "mask.safetensors", "node.json", "summary.json")
 Published = dict[Path, tuple[int, int, str]]
 """File of the store -> inode, size and checksum."""
@@ -36,7 +36,8 @@ GONE = (0, 0, "")
 
 
 def main() -> int:
-    """Report kills, bytes lost, trainings repeated; the exit code is 1 where the ends differ."""
+    """Print the kills, the bytes lost and the trainings repeated. Return 1 if anything was lost or
+    differs, else 0."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     kills = parser.parse_args().kills
@@ -60,8 +61,8 @@ def command() -> list[str]:
 
 
 def disturb(folder: Path, kills: int) -> tuple[int, int]:
-    """Start the sweep and kill all of it, `kills` times; then let it finish. Bytes of published
-    files that were lost or changed, and trainings made a second time."""
+    """Start the sweep and kill all its processes, `kills` times; then let it finish. Return the
+    bytes of published files that were lost or changed, and the number of repeated trainings."""
     moment = random.Random(0)
     seen: Published = {}
     for _ in track(range(kills), "killing"):
@@ -71,7 +72,7 @@ def disturb(folder: Path, kills: int) -> tuple[int, int]:
         )  # fmt: skip
         time.sleep(moment.uniform(0.5, LATEST_SECONDS))
         if process.poll() is not None:
-            raise SystemExit("the sweep ended before all kills: it needs more iterations")
+            raise SystemExit("the sweep ended before all kills: use more iterations in SWEEP")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         seen = {**published(folder), **seen}
@@ -83,6 +84,7 @@ def disturb(folder: Path, kills: int) -> tuple[int, int]:
 
 
 def published(folder: Path) -> Published:
+    """Return all published files of the store."""
     found = {}
     for file in (folder / "store").glob("??/*/*"):
         about = file.stat()
@@ -91,7 +93,7 @@ def published(folder: Path) -> Published:
 
 
 def differences(one: Path, other: Path) -> list[Path]:
-    """Tables, timing aside, and stored results that are not the same in both."""
+    """Return the tables (without timing) and stored results that differ between two folders."""
     found = {path.relative_to(one) for path in results(one)}
     expected = {path.relative_to(other) for path in results(other)}
     both = (path for path in found & expected if content(one / path) != content(other / path))
@@ -99,11 +101,13 @@ def differences(one: Path, other: Path) -> list[Path]:
 
 
 def results(folder: Path) -> Iterator[Path]:
+    """Yield the tables of all runs and the stored results."""
     yield from folder.glob("sweep/*/*.csv")
     yield from (file for file in folder.glob("store/??/*/*") if file.name in RESULTS)
 
 
 def content(file: Path) -> object:
+    """Return the rows of a table without its timing columns, or the bytes of a stored file."""
     if file.parent.parent.name != "sweep":
         return file.read_bytes()
     with file.open() as table:

@@ -2,9 +2,9 @@
 
 A probe is one class here (or in user code) and one YAML in conf/probe/. It is a stored node like a
 training: named by what decides it, made once, shared, resumed and audited. The class says what it
-needs (`parents`, by default the stored nodes among its fields), which nodes a run measures (`plan`),
-which columns it has, and how they are computed. torch is imported where it computes, because
-describing a run must not.
+needs (`parents`, by default the stored nodes among its fields), what a run measures (`plan`), which
+columns it has, and how they are computed. torch is imported where it computes, because describing a
+run must not.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

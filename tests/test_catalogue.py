@@ -1,17 +1,22 @@
 """Every experiment of conf/experiment/, from its sweep to its CSVs and figures, in smoke form."""
 
+import dataclasses
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from analysis.__main__ import main
-from analysis.collect import collect
+from analysis.collect import Runs, collect
+from analysis.drawing import Plate
+from analysis.figures import FIGURES
+from analysis.weights import WEIGHT_FIGURES
 from lth.experiment import lottery
 from lth.experiment.config import from_config
 from lth.experiment.nodes import Training, missing
@@ -21,63 +26,151 @@ from run import run
 from tests.conftest import ROOT
 
 FILES = {file.stem: file for file in sorted((ROOT / "conf/experiment").glob("*.yaml"))}
-GROUPS = ("model", "dataset")
-DRAWN_AS = {"figure10": "figure9", "figure13": "figure12", "figure4_one_shot": "figure4c"}
-NO_FIGURE = {name for name in FILES if not name.startswith("figure")}
-"""Experiments that are not named after a figure."""
+DRAWS = {
+    "figure10": ["figure9"], "figure13": ["figure12"], "figure4_one_shot": ["figure4c"],
+    "appendix_f": sorted(WEIGHT_FIGURES), "appendix_g_rate": ["figure4"],
+    "appendix_g_init": ["settings"], "appendix_g_learning_rate": ["settings"],
+    "appendix_g_momentum": ["settings"], "appendix_g_sgd": ["settings"],
+    "appendix_g_size": ["settings"], "connectivity": ["connectivity"],
+    "late_rewinding": ["arms"], "pruning_at_init": ["arms"], "renda": ["arms"],
+    "system_cli": ["figure7"], "system_gin": ["figure4"],
+    "system_southampton": ["figure4", "arms"], "system_southampton_fast": ["figure4"],
+    "system_theys96": ["arms"], "zhou_actions": ["arms"], "zhou_criteria": ["arms"],
+}  # fmt: skip
+"""Experiment -> the figures that together show each of its runs; else the one of its own name."""
 
 
-def points(name: str, *overrides: str) -> Iterator[tuple[dict[str, str], Spec]]:
-    """The model and dataset, and the Spec, of each run of an experiment's sweep at its first seed
-    and draw: as Hydra's own sweeper would expand it."""
+def drawn(name: str) -> list[str]:
+    """The figures that an experiment is meant for."""
+    return DRAWS.get(name, [name])
+
+
+@cache
+def sweep(name: str) -> list[tuple[dict[str, str], Spec]]:
+    """The groups and the Spec of each run of an experiment's sweep, at its first seed and draw, as
+    Hydra's own sweeper would expand it."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         whole = compose("config", [f"experiment={name}"], return_hydra_config=True)
         params = whole.hydra.sweeper.params or {}
-        axes = [f"{k}={v}" for k, v in params.items() if k not in ("seed", *overrides)]
-        parsed = OverridesParser.create().parse_overrides(axes)
-        for words in BasicSweeper.split_arguments(parsed, None)[0]:
-            config = compose(
-                "config", [f"experiment={name}", *words, *overrides], return_hydra_config=True
-            )
-            choices = {group: config.hydra.runtime.choices[group] for group in GROUPS}
-            ours = OmegaConf.masked_copy(config, sorted({*config} - {"hydra"}))
-            yield choices, from_config(ours)
+        parsed = OverridesParser.create().parse_overrides(
+            [f"{key}={value}" for key, value in params.items() if key != "seed"]
+        )
+        grid = BasicSweeper.split_arguments(parsed, None)[0]
+        return [_composed(name, tuple(words)) for words in grid]
+
+
+def _composed(name: str, words: tuple[str, ...]) -> tuple[dict[str, str], Spec]:
+    """One run. YAML files are read once for each choice of groups; then values are set."""
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    groups = [each for each in parsed if (ROOT / "conf" / each.key_or_group).is_dir()]
+    config = _choice(name, tuple(each.input_line or "" for each in groups)).copy()
+    OmegaConf.set_struct(config, True)
+    for each in parsed:
+        if each not in groups:
+            OmegaConf.update(config, each.key_or_group, each.value())
+    choices = {str(group): str(option) for group, option in config.hydra.runtime.choices.items()}
+    ours = OmegaConf.masked_copy(config, sorted({*map(str, config)} - {"hydra"}))
+    return choices, from_config(ours)
+
+
+@cache
+def _choice(name: str, words: tuple[str, ...]) -> DictConfig:
+    return compose("config", [f"experiment={name}", *words], return_hydra_config=True)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_header_tells_the_command_and_the_cost(name: str) -> None:
-    """`Costs SEEDS x N trainings`, N being what the engine would have to make for one seed."""
+def test_the_header_states_the_command_and_the_cost(name: str) -> None:
+    """`Costs SEEDS x N trainings`, where N is what the engine would have to make for one seed."""
     header = [line for line in FILES[name].read_text().splitlines() if line.startswith("#")]
     assert header[1].startswith(f"# python run.py experiment={name}")
     stated = re.search(r"# Costs (?:\d+ x )?(\d+) trainings", "\n".join(header))
     assert stated is not None
-    wanted = [node for _, spec in points(name) for node in lottery.wanted(spec)]
-    needed = [node for node in missing(wanted, lambda _: False) if isinstance(node, Training)]
+    nodes = [node for _, spec in sweep(name) for node in lottery.wanted(spec)]
+    needed = [node for node in missing(nodes, lambda _: False) if isinstance(node, Training)]
     assert len(needed) == int(stated[1])
+
+
+def test_the_figures_of_each_experiment_are_declared_and_exist() -> None:
+    assert set(DRAWS) <= set(FILES)
+    for name in FILES:
+        assert set(drawn(name)) <= {*FIGURES, *WEIGHT_FIGURES}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all, so that they share what they have in common."""
+    """A folder with one store for all experiments, which share trainings."""
     return tmp_path_factory.mktemp("catalogue")
 
 
+def narrow(spec: Spec) -> Spec:
+    """The same network with an eighth of the channels and units, and ResNet with 8 layers."""
+    options = {
+        key: [max(4, size // 8) for size in value] if key in ("channels", "widths") else value
+        for key, value in spec.model.options.items()
+    }
+    options |= {"depth": 8} if "depth" in options else {}
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, options=options))
+
+
+def run_in_smoke_form(name: str, folder: Path) -> Path:
+    """Make every run of an experiment and return the folder of its sweep."""
+    jobs = folder / name
+    for number, (groups, spec) in enumerate(sweep(name)):
+        job = jobs / str(number)
+        if not job.exists():
+            job.mkdir(parents=True)
+            with RunFolder(job, {"overrides": [], "groups": groups}) as output:
+                small = dataclasses.replace(narrow(spec), smoke=True, store=str(folder / "store"))
+                run(small, output, lambda: False)
+    return jobs
+
+
+def undrawn(name: str, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Draw the figures of an experiment, and return its runs of which they lack a training.
+
+    Runs with the same trainings, such as draws of an arm that draws nothing, are shown once."""
+    out = jobs.parent / "figures" / name
+    words = ["figures", str(jobs), "--out", str(out), "--only", "time", *drawn(name)]
+    monkeypatch.setattr("sys.argv", ["analysis", *words])
+    assert main() == 0
+    trainings = {
+        str(file.parent): set(pd.read_csv(file)["training"]) for file in jobs.glob("*/levels.csv")
+    }
+    shown = set[str]()
+    for figure in drawn(name):
+        if (out / f"{figure}.png").exists():
+            numbers = pd.read_csv(out / f"{figure}.csv")
+            column = numbers["runs" if "runs" in numbers else "run"]
+            for run_folder in {each for cell in column for each in cell.split(";")}:
+                shown |= trainings[run_folder]
+    return {each for each, needed in trainings.items() if not needed <= shown}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_every_experiment_runs_to_its_figures(
+def test_every_run_of_an_experiment_is_in_the_figures_that_it_is_meant_for(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = folder / name
-    jobs = points(name, "smoke=true", f"store={folder}/store")
-    for number, (choices, spec) in enumerate(jobs):
-        job = sweep / str(number)
-        job.mkdir(parents=True)
-        with RunFolder(job, {"overrides": [], "groups": choices}) as output:
-            run(spec, output, lambda: False)
-    found = collect([sweep])
+    jobs = run_in_smoke_form(name, folder)
+    found = collect([jobs])
     assert not found.problems
     assert found.levels["level"].max() <= 2
-    out = folder / "figures" / name
-    monkeypatch.setattr("sys.argv", ["analysis", "figures", str(sweep), "--out", str(out)])
-    assert main() == 0
-    drawn = {file.stem for file in out.glob("*.png")}
-    assert {"time", DRAWN_AS.get(name, name)} <= drawn | NO_FIGURE
+    assert undrawn(name, jobs, monkeypatch) == set()
+
+
+def test_a_figure_that_is_not_drawn_or_lacks_an_arm_is_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = run_in_smoke_form("figure3", folder)
+    assert undrawn("figure3", jobs, monkeypatch) == set()
+    draw = FIGURES["figure3"]
+
+    def without_reinit(runs: Runs) -> Plate | None:
+        kept = runs.levels[runs.levels["arm"] == "winning ticket"]
+        return draw(dataclasses.replace(runs, levels=kept))
+
+    monkeypatch.setitem(FIGURES, "figure3", without_reinit)
+    assert undrawn("figure3", jobs, monkeypatch) == {str(jobs / "1")}
+    monkeypatch.setitem(FIGURES, "figure3", lambda _: None)
+    (folder / "figures/figure3/figure3.png").unlink()
+    assert undrawn("figure3", jobs, monkeypatch) == {str(jobs / "0"), str(jobs / "1")}

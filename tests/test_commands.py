@@ -1,5 +1,5 @@
-"""Every command in README and docs, run as it stands there, but for `smoke=true`, and one seed of
-experiments that have five."""
+"""Every command in README and docs works as it stands there, with `smoke=true` added and one seed
+of experiments that have several."""
 
 import re
 import shlex
@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from analysis.__main__ import main
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TESTED_ELSEWHERE = {
     "mine.": "tests/test_extend.py", "folder=pictures": "tests/test_datasets.py",
     "sweeper=optuna": "tests/test_run.py", "launcher=slurm": "tests/slurm/",
-    "--watch": "tests/test_analysis.py", "analysis store": "tests/test_care.py",
+    "--watch": "tests/test_analysis.py", "analysis store": "tests/test_cleanup.py",
 }  # fmt: skip
-"""What needs more than a command line -> where it is tried."""
+"""Part of a command that needs more than a command line -> where it is tested."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -28,8 +29,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands() -> Iterator[str]:
-    """Those of `python` in shell blocks, without comments, each once; runs before what reads them.
-    A block's lines may go on after a backslash."""
+    """Yield the `python` commands of shell blocks without comments, each once. A backslash at the
+    end of a line continues it."""
     found: dict[str, None] = {}
     for page in PAGES:
         for block in blocks(page, "sh"):
@@ -37,7 +38,7 @@ def commands() -> Iterator[str]:
                 words = re.sub(r"\s+#.*", "", line).strip().replace("FOLDERS", "multirun")
                 if words.startswith("python "):
                     found[words] = None
-    yield from sorted(found, key=lambda words: "analysis" in words)
+    yield from found
 
 
 ALL = list(commands())
@@ -49,47 +50,80 @@ def test_each_exception_is_needed() -> None:
         assert (ROOT / where).exists()
 
 
+PROGRAM = ("run.py", "analysis", "lth", "conf", "hydra_plugins")
+
+
+def program(folder: Path) -> Path:
+    """Put links to the program and a folder for runs into `folder`."""
+    for name in PROGRAM:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "multirun").mkdir()
+    return folder
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all are typed, so that they share what they have in common."""
-    path = tmp_path_factory.mktemp("commands")
-    for name in ("run.py", "analysis", "lth", "conf", "hydra_plugins"):
-        (path / name).symlink_to(ROOT / name)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store for all commands, which share trainings."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the program, the published runs and a sweep of two arms, for the commands that
+    read runs."""
+    path = program(tmp_path_factory.mktemp("commands"))
     shutil.copytree(ROOT / "multirun/reference", path / "multirun/reference")
-    return path
+    words = [sys.executable, "run.py", "-m", "rewind=init,reinit", "smoke=true"]
+    subprocess.run(words, cwd=path, capture_output=True, check=True)
+    yield path
+    shutil.rmtree(path / "multirun", ignore_errors=True)
 
 
 TRIED = [each for each in ALL if not any(words in each for words in TESTED_ELSEWHERE)]
+RUNS = [each for each in TRIED if each.startswith("python run.py ") or each == "python run.py"]
+READERS = [each for each in TRIED if each.startswith("python -m analysis")]
 
 
-@pytest.mark.parametrize("command", TRIED)
-def test_a_command_works_as_it_stands(command: str, folder: Path) -> None:
-    sweeps = sorted(folder.glob("multirun/*-*-*/*/0"))
-    places = {"RUN": str(sweeps[0]) if sweeps else "", "15": "1"}
-    words = [places.get(word, word) for word in shlex.split(command)[1:]]
-    smoke = ["smoke=true"] if words[0] == "run.py" and "smoke=true" not in words else []
+def test_each_command_is_tested() -> None:
+    assert set(RUNS) | set(READERS) == set(TRIED)
+    assert min(len(RUNS), len(READERS)) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUNS)
+def test_a_command_that_runs_works_as_it_stands(command: str, tmp_path: Path, store: Path) -> None:
+    (program(tmp_path) / "multirun/store").symlink_to(store)
+    words = shlex.split(command)[1:]
+    smoke = ["smoke=true"] if "smoke=true" not in words else []
     one = ["seed=0"] if "experiment=" in command and "seed=" not in command else []
     words = [sys.executable, *words, *smoke, *one]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", READERS)
+def test_a_command_that_reads_runs_works_as_it_stands(
+    command: str, sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = sweep.glob("multirun/*-*-*/*/0")
+    places = {"RUN": str(first), "15": "1"}
+    words = [places.get(word, word) for word in shlex.split(command)[2:]]
+    monkeypatch.chdir(sweep)
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0
+
+
 @pytest.mark.parametrize("block", [b for page in PAGES for b in blocks(page, "console")])
-def test_a_command_says_what_the_docs_say_that_it_says(block: str) -> None:
-    command, _, told = block.removeprefix("$ ").partition("\n")
+def test_a_command_prints_what_the_docs_show(block: str) -> None:
+    command, _, shown = block.removeprefix("$ ").partition("\n")
     words = [sys.executable, *shlex.split(command)[1:]]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    said = "\n".join(line.rstrip() for line in done.stdout.splitlines())
-    assert said.strip() == told.strip()
+    printed = "\n".join(line.rstrip() for line in done.stdout.splitlines())
+    assert printed.strip() == shown.strip()
 
 
-def test_python_in_the_docs_is_python() -> None:
+def test_python_in_the_docs_compiles() -> None:
     for page in PAGES:
         for block in blocks(page, "python"):
             compile(block, str(page), "exec")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _clean_up(folder: Path) -> Iterator[None]:
-    yield
-    shutil.rmtree(folder / "multirun", ignore_errors=True)

@@ -7,15 +7,16 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from omegaconf import OmegaConf
 
@@ -91,8 +92,6 @@ def test_a_single_run_lands_in_hydras_folders_with_its_table(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
-    (["pruning.rate=0"], "pruning.rate=0"),
-    (["pruning.levels=80"], "Set pruning.levels="),
     (["pruning.typo=1"], "Key 'typo' is not in struct"),
     (["model=nope"], "Could not find 'model/nope'"),
     (["store=/dev/null/store"], "store=/dev/null/store: cannot write there"),
@@ -107,28 +106,79 @@ def test_a_mistake_ends_in_one_paragraph_and_exit_code_1(
     assert "Traceback" not in done.stdout + done.stderr
 
 
+BROKEN = "def score(evidence):\n    return 1 / 0\n"
+
+
 def test_one_failed_run_does_not_stop_or_hide_the_others(tmp_path: Path) -> None:
-    done = run(tmp_path, "-m", "pruning.levels=1,80,2")
+    (tmp_path / "broken.py").write_text(BROKEN)
+    words = command("-m", *TINY, "pruning.criterion=random,broken.score,magnitude")
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, check=False, env=importing(tmp_path)
+    )
     assert done.returncode == 1
     assert "1 failed" in done.stdout
     assert "2 finished" in done.stdout
-    assert "pruning.levels=80 with pruning.rate=20" in done.stdout
-    (failed,) = (folder for folder in run_folders(tmp_path) if folder.name == "1")
-    assert "Traceback" in (failed / "run.log").read_text()
-
-
-def test_an_unexpected_error_keeps_its_traceback_in_the_log(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("def score(evidence):\n    return 1 / 0\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    words = command(*TINY, "pruning.criterion=broken.score")
-    done = subprocess.run(
-        words, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 1
     assert "ZeroDivisionError: division by zero" in done.stdout
-    (folder,) = run_folders(tmp_path)
-    assert "broken.py" in (folder / "run.log").read_text()
-    assert [row["level"] for row in table(folder / "levels.csv")] == ["0"]
+    (failed,) = (folder for folder in run_folders(tmp_path) if folder.name == "1")
+    assert "broken.py" in (failed / "run.log").read_text()
+    assert [row["level"] for row in table(failed / "levels.csv")] == ["0"]
+
+
+def importing(folder: Path) -> dict[str, str]:
+    """The environment of a process that can import the modules in a folder."""
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+NOT_YET = pytest.mark.xfail(strict=True, reason="refused runs still leave folders and a summary")
+RATE = "pruning.rate must be in (0, 100), got {}"
+
+
+@NOT_YET
+@pytest.mark.parametrize(("override", "message"), [
+    ("pruning.rate=0", RATE.format(0)), ("pruning.rate=100", RATE.format(100)),
+    ("pruning.levels=80", "Set pruning.levels="),
+])  # fmt: skip
+def test_a_refused_run_prints_its_message_and_leaves_nothing_behind(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    done = run(tmp_path, override)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.rglob("*")) == []
+
+
+@NOT_YET
+def test_a_refused_run_leaves_an_earlier_run_in_its_folder_as_it_was(tmp_path: Path) -> None:
+    assert run(tmp_path, "hydra.run.dir=run").returncode == 0
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert run(tmp_path, "hydra.run.dir=run", "pruning.rate=0").returncode == 1
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@NOT_YET
+@pytest.mark.parametrize("launcher", ["local", "packed"])
+def test_a_sweep_with_invalid_points_is_refused_before_anything_is_trained(
+    tmp_path: Path, launcher: str
+) -> None:
+    """A rate is invalid by itself, 80 levels are with this network. Each invalid point has a line
+    with its overrides."""
+    done = run(tmp_path, "-m", f"hydra/launcher={launcher}", "pruning.rate=20,0,100",
+               "pruning.levels=1,80")  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout == ""
+    named = [set(re.findall(r"[\w.]+=\w+", line)) for line in done.stderr.splitlines()]
+
+    def times(rate: int, levels: int) -> int:
+        return sum({f"pruning.rate={rate}", f"pruning.levels={levels}"} <= line for line in named)
+
+    assert [times(rate, levels) for rate in (0, 100) for levels in (1, 80)] == [1, 1, 1, 1]
+    assert (times(20, 1), times(20, 80)) == (0, 1)
+    assert RATE.format(0) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_optuna_searches_for_the_best_objective(tmp_path: Path) -> None:
@@ -253,10 +303,11 @@ def test_a_killed_run_takes_nobody_with_it_and_a_killed_launcher_loses_nothing(
     os.kill(json.loads((sweep / "0" / "lock").read_bytes())["pid"], signal.SIGKILL)
     wait_for("killed", {"0"})
     wait_for("running", {"1", "2"} if os.cpu_count() != 1 else {"1"})
+    jobs = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    while "running" in {status["state"] for _, status in read_statuses(sweep)}:
-        time.sleep(0.05)
+    _, alive = psutil.wait_procs(jobs, timeout=60)
+    assert not alive
     assert {status["state"] for _, status in read_statuses(sweep)} == {"killed", "interrupted"}
     assert any((tmp_path / "multirun/store").glob("checkpoints/*"))
 
@@ -318,10 +369,8 @@ def test_an_experiment_is_a_sweep_by_itself_and_its_axes_can_be_replaced(tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 finished" in done.stdout
-    groups = [status["groups"] for status in statuses(tmp_path)]
-    assert [(g["network"], g["rewind"]) for g in groups] == [
-        ("conv4", "init"), ("conv4", "continue")
-    ]  # fmt: skip
+    made = [(status["preset"], status["groups"]["rewind"]) for status in statuses(tmp_path)]
+    assert made == [("conv4", "init"), ("conv4", "continue")]
     assert {status["spec"]["seed"] for status in statuses(tmp_path)} == {3}
 
 
@@ -335,4 +384,4 @@ def test_the_stock_launcher_of_submitit_works_too(tmp_path: Path) -> None:
 def test_a_launcher_without_a_process_to_run_in_is_refused(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "hydra.launcher.jobs=0")
     assert done.returncode == 1
-    assert "hydra.launcher.jobs=0: 1 or more, or null" in done.stderr
+    assert "hydra.launcher.jobs must be >= 1, or null for every core, got 0" in done.stderr

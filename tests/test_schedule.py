@@ -2,7 +2,7 @@
 
 import pytest
 
-from lth.experiment.schedule import factor, constant_at_end
+from lth.experiment.schedule import constant_at_end, factor
 from lth.experiment.settings import Optimizer, Schedule
 
 

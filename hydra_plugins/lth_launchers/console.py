@@ -101,7 +101,10 @@ def conclude(failure: BaseException | None) -> int:
         ConsoleCallback.view.stop()
         runs = read_statuses(ConsoleCallback.view.folder)
         if runs:
-            text = summary(ConsoleCallback.view.folder, runs)
+            from analysis.tables import tables_of  # imports pandas, which is slow
+
+            folder = ConsoleCallback.view.folder
+            text = summary(folder, runs, tables_of(folder))
             Console(highlight=False, soft_wrap=True).print(text)
         elif isinstance(failure, LotteryError):
             _remove_empty(ConsoleCallback.view.folder)

@@ -167,7 +167,7 @@ def pruned_weights_are_zero(case: Case) -> Iterator[str]:
         gone = (case.final or {})[name][~kept]
         moved = int((gone != (start[name][~kept] if start else 0)).sum())
         if moved:
-            yield f"{moved} pruned weights of {name} are neither 0 nor frozen at their starting values"
+            yield f"{moved} pruned weights of {name} are not 0, or not as they were frozen"
 
 
 def weights_are_finite(case: Case) -> Iterator[str]:

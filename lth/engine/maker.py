@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
@@ -26,7 +26,7 @@ class Maker:
     build: Builder
     threads: int = 1
     backend: str = "auto"
-    watch: Watch = Watch()
+    watch: Watch = field(default_factory=Watch)
 
     def make(self, node: Stored) -> None:
         """Make a snapshot that was requested after its training had run, or a measurement."""

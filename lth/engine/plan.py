@@ -22,7 +22,7 @@ CURVE_ROW_BYTES = 150
 OTHER_BYTES = 4_000
 """Size of a stored node beside its weights, mask and curve."""
 NEAR = 0.05
-"""Trainings whose log-density differs by no more than this from the nearest count as equally near."""
+"""Difference in log-density up to which trainings count as equally near."""
 
 Counts = tuple[int, ...]
 """Surviving weights at each level from 0."""

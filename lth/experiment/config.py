@@ -21,6 +21,7 @@ from lth.experiment.settings import Spec
 from lth.experiment.smoke import for_smoke
 from lth.experiment.targets import flat
 
+CONF = Path(__file__).parents[2] / "conf"
 TIMED = ("training", "optimizer", "rewind", "probe")
 """Groups with durations, which may be given in epochs."""
 TARGETS = ("model", "dataset.loader", "optimizer", "pruning.criterion", "probe", "tracker")
@@ -48,6 +49,15 @@ def from_config(config: DictConfig) -> Spec:
     spec = validated(_in_iterations(plain))
     check_consistency(spec)
     return for_smoke(spec) if spec.smoke else spec
+
+
+def composed(*overrides: str) -> Spec:
+    """Return the Spec of overrides as typed on the command line, e.g. `preset=lenet`, composed from
+    the YAMLs of conf/. Raises Hydra's errors for unknown settings, else as `from_config`."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return from_config(compose("config", overrides=list(overrides)))
 
 
 def validated(plain: Any) -> Spec:  # noqa: ANN401 - any JSON value

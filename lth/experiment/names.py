@@ -1,4 +1,4 @@
-"""Name the arm and the rates of a run, as figures and tables show them. The only place that does."""
+"""Name the arm and the rates of a run, as figures and tables show them. Nothing else does."""
 
 from lth.experiment.recipe import level_rate, paper_rates, type_rates
 from lth.experiment.settings import TYPES, Pruning, Rewind, Spec

@@ -286,7 +286,7 @@ class Measurement(Stored):
         return {child for child in self.children() if isinstance(child, Stored)}
 
     def compute(self, build: Any) -> Iterable[Row]:  # noqa: ANN401 - lth.engine.build.Builder
-        """Yield the rows, given a Builder of networks, weights and data. Imports torch only here."""
+        """Yield the rows, given a Builder of networks, weights, data. Import torch only here."""
         raise NotImplementedError
 
     def results(self, read: Read) -> list[Row]:

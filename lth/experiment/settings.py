@@ -1,6 +1,5 @@
 """Settings of one run, with their types and ranges; and which of them decide results."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (

@@ -1,4 +1,4 @@
-"""Targets: callables named in a configuration, with their options; and the canonical form of values.
+"""Targets: callables named in a configuration, with their options; the canonical form of values.
 
 The canonical form is what digests are made of. It has one spelling for one meaning: whole floats
 become integers, options at their neutral value are left out, nested values stand by their content.

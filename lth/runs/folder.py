@@ -1,6 +1,6 @@
 """The folder of one run: its CSVs, and run.json with its settings, its state and its progress.
 
-A context manager. While it is open no other process can use the folder. However it is left, run.json
+A context manager. While it is open no other process can use the folder. When it is left, run.json
 says how: `finished`, `interrupted`, or `failed` with the reason (the traceback is in run.log).
 """
 

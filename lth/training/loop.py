@@ -1,4 +1,4 @@
-"""The training loop: one network, or several at once, from given weights to the end of the budget."""
+"""The training loop: one network, or several at once, from given weights to a budget's end."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence

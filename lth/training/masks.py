@@ -18,7 +18,7 @@ def apply(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
 
 
 def pack(mask: Mask) -> dict[str, Tensor]:
-    """Return the mask with eight entries per byte, row-major: uint8 tensors (ceil(entries / 8),)."""
+    """Pack eight entries into a byte, row-major: uint8 tensors of shape (ceil(entries / 8),)."""
     return {name: torch.from_numpy(np.packbits(kept.numpy())) for name, kept in mask.items()}
 
 

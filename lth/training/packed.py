@@ -116,7 +116,7 @@ class Pack:
         return list(zip(*means, strict=True))
 
     def slots(self, member: int) -> Iterator[tuple[str, Tensor]]:
-        """Yield the name of each parameter and buffer of one member, and its slice of the stacks."""
+        """Yield the name of each parameter and buffer of a member, and its slice of the stacks."""
         for name, stack in {**self._parameters, **self._buffers}.items():
             yield name, stack.detach()[member]
 

@@ -37,7 +37,7 @@ def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> 
 
 
 def _is_fully_connected(model: nn.Module) -> bool:
-    """Return whether a model is Flatten, then linear layers with ReLU between them, nothing else."""
+    """Return whether a model is Flatten, then linear layers with ReLU between them, no more."""
     if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
         return False
     types = [type(layer) for layer in model]
@@ -100,7 +100,7 @@ class Sparse:
         return torch.tensor(loss, dtype=torch.float64)
 
     def _forward(self, batch: Batch, inputs: "np.ndarray", outputs: "np.ndarray") -> "np.ndarray":
-        """Fill `inputs` (inputs, width) and `outputs` (neurons, width) for a batch. Return its labels."""
+        """Fill `inputs` (inputs, width) and `outputs` (neurons, width); return the labels."""
         stored = batch.part.stored.inputs
         if stored.dtype == torch.uint8 and batch.augment is None:
             pixels = stored.flatten(1).numpy()
@@ -157,8 +157,8 @@ def _zeros(rows: tuple[int, int], width: int) -> list["np.ndarray"]:
 
 
 def _structure(masks: list[Tensor], kept: list[Tensor]) -> tuple["np.ndarray", "np.ndarray"]:
-    """Return `starts` and `columns` of `lth.training.kernels`: where the survivors of each neuron
-    begin, and the row that each survivor reads."""
+    """Return `starts` and `columns` of `lth.training.kernels`: the first survivor of each neuron,
+    and the row that each survivor reads."""
     counts = torch.cat([torch.zeros(1, dtype=torch.int64), *kept])
     offsets = [0, 0, *(int(n) for n in np.cumsum([len(mask) for mask in masks[:-2]]))]
     columns = [mask.nonzero()[:, 1] + offset for mask, offset in zip(masks, offsets, strict=False)]
