@@ -1,5 +1,6 @@
 """Small experiments that every test file can use."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +14,12 @@ from lth.engine.build import Builder
 from lth.engine.engine import Engine
 from lth.engine.maker import Maker
 from lth.engine.monitor import Watch
+from lth.experiment import lottery
 from lth.experiment.config import from_config
 from lth.experiment.settings import Spec
+from lth.runs.folder import RunFolder
 from lth.store.store import Store
+from run import run
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,6 +32,13 @@ TINY = (
     "pruning.levels=3",
 )
 """A network of 64 x 6 + 6 x 5 + 5 x 10 = 464 weights on the digits."""
+
+SIZED = (
+    "training.iterations=600", "training.batch_size=60", "dataset.validation=360",
+    "dataset.test=360",
+)  # fmt: skip
+"""Sizes that tests of durations rely on: 1,077 of the 1,797 digits are left for training, which are
+17 whole batches."""
 
 
 class NormNet(torch.nn.Sequential):
@@ -91,6 +102,13 @@ def engine_on(
 def engine(tmp_path: Path) -> Engine:
     """An engine on an empty store."""
     return engine_on(tmp_path / "store")
+
+
+def record(spec: Spec, folder: Path) -> None:
+    """Make what a run reports, and record it in a folder."""
+    requested = {node: level for level, node in lottery.nodes(spec)}
+    with RunFolder(folder, {"spec": dataclasses.asdict(spec)}) as opened:
+        run(spec, requested, opened, lambda: False)
 
 
 @pytest.fixture(scope="session")
