@@ -99,11 +99,9 @@ def run_spec(
     spec: Spec,
     folder: Path,
     stopping: Callable[[], bool] = lambda: False,
-    describe: Callable[..., dict[str, Any]] = lambda *_: {},
+    describe: Callable[..., dict[str, Any]] = lambda spec, _: {"spec": dataclasses.asdict(spec)},
 ) -> None:
     """Do what a Hydra job does in its run folder."""
-    from run import run
-
     requested = {node: level for level, node in lottery.nodes(spec)}
     with RunFolder(folder, describe(spec, requested)) as output:
         run(spec, requested, output, stopping)
@@ -121,13 +119,6 @@ def engine_on(
 def engine(tmp_path: Path) -> Engine:
     """An engine on an empty store."""
     return engine_on(tmp_path / "store")
-
-
-def record(spec: Spec, folder: Path) -> None:
-    """Make what a run reports, and record it in a folder."""
-    requested = {node: level for level, node in lottery.nodes(spec)}
-    with RunFolder(folder, {"spec": dataclasses.asdict(spec)}) as opened:
-        run(spec, requested, opened, lambda: False)
 
 
 @pytest.fixture(scope="session")
