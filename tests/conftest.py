@@ -1,5 +1,6 @@
 """Small experiments that every test file can use."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from lth.experiment.config import from_config
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 from lth.store.store import Store
+from run import run
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -33,6 +35,13 @@ TINY = (
     "pruning.levels=3",
 )
 """A network of 64 x 6 + 6 x 5 + 5 x 10 = 464 weights on the digits."""
+
+SIZED = (
+    "training.iterations=600", "training.batch_size=60", "dataset.validation=360",
+    "dataset.test=360",
+)  # fmt: skip
+"""Sizes that tests of durations rely on: 1,077 of the 1,797 digits are left for training, which are
+17 whole batches."""
 
 
 class NormNet(torch.nn.Sequential):
@@ -90,11 +99,9 @@ def run_spec(
     spec: Spec,
     folder: Path,
     stopping: Callable[[], bool] = lambda: False,
-    describe: Callable[..., dict[str, Any]] = lambda *_: {},
+    describe: Callable[..., dict[str, Any]] = lambda spec, _: {"spec": dataclasses.asdict(spec)},
 ) -> None:
     """Do what a Hydra job does in its run folder."""
-    from run import run
-
     requested = {node: level for level, node in lottery.nodes(spec)}
     with RunFolder(folder, describe(spec, requested)) as output:
         run(spec, requested, output, stopping)

@@ -128,7 +128,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-OWN_COMMANDS = [command for command in ALL if "mine." in command or "torch.optim." in command]
+OWN_COMMANDS = [command for command in ALL if "mine." in command]
 
 
 @pytest.mark.slow
@@ -235,7 +235,7 @@ def test_figures_and_claims_are_shown(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_audit_finds_the_fault_that_is_planted_against_a_new_rule(project: Path) -> None:
-    names = "took or plant_for_every"
+    names = "took or planted_against"
     shown = call(project, project, "-m", "pytest", "-q", "tests/test_verify.py", "-k", names)
     assert "2 passed" in shown
 
@@ -243,5 +243,6 @@ def test_the_audit_finds_the_fault_that_is_planted_against_a_new_rule(project: P
 @pytest.mark.slow
 def test_the_projects_own_tests_accept_the_additions(project: Path) -> None:
     call(project, project, "docs/options.py")
-    tests = ("tests/test_docs.py", "tests/test_builtins.py")
-    call(project, project, "-m", "pytest", "-q", *tests, "-k", "not column")
+    tests = [f"tests/test_{name}.py" for name in ("docs", "builtins")]
+    there = [test for test in tests if (project / test).exists()]
+    call(project, project, "-m", "pytest", "-q", *there, "-k", "not column")

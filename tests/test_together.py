@@ -22,11 +22,13 @@ from lth.store.store import Store
 from tests.conftest import ROOT, Composer, run_spec
 
 Specs = Sequence[Spec]
-ELSEWHERE = json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, "token": "of the dead"})
+ELSEWHERE = json.dumps(
+    {"host": "elsewhere", "pid": 1, "started": 0.0, "token": "of a killed process"}
+)
 
 
 def work(spec: Spec, folder: Path) -> None:
-    """Run in a process that takes over the locks of other hosts within seconds."""
+    """Record a run, in a process for which locks of other hosts are stale after seconds."""
     locks.STALE_AFTER, locks.TOUCH_EVERY = 3.0, 0.3
     run_spec(spec, folder)
 
@@ -89,7 +91,7 @@ def test_each_training_is_made_once_and_all_finish(tmp_path: Path, specs: Specs)
 
 
 @pytest.mark.slow
-def test_locks_of_dead_processes_are_taken_over(tmp_path: Path, specs: Specs) -> None:
+def test_locks_of_killed_processes_are_taken_over(tmp_path: Path, specs: Specs) -> None:
     long = dataclasses.replace(specs[0].training, iterations=100_000)
     victims = [
         start(dataclasses.replace(spec, training=long), tmp_path / f"victim{n}")
