@@ -183,7 +183,7 @@ def test_one_stream_has_the_levels_and_then_what_the_probe_measures(composed: Co
     probed = composed("pruning.levels=2", "probe=level_connectivity")
     (*trainings, first, second) = lottery.nodes(probed)
     assert trainings == list(lottery.levels(plain))
-    (_, dense), (_, one), (_, two) = trainings
+    dense, one, two = levels(plain)
     assert first == (0, LevelConnectivity(dense, one, 30))
     assert second == (1, LevelConnectivity(one, two, 30))
     both = [node for _, node in lottery.nodes(composed("pruning.levels=2", "probe=connectivity"))]

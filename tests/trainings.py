@@ -53,8 +53,14 @@ def random_part(name: str, size: int, shape: tuple[int, int, int] = SHAPE) -> Pa
 
 
 def random_data(train: int, validation: int, test: int, shape: tuple[int, int, int]) -> Data:
-    parts = {"train": train, "val": validation, "test": test}
-    return Data(*(random_part(name, size, shape) for name, size in parts.items()), [0.0], [1.0], {})
+    return Data(
+        random_part("train", train, shape),
+        random_part("val", validation, shape),
+        random_part("test", test, shape),
+        mean=[0.0],
+        std=[1.0],
+        indices={},
+    )
 
 
 DATA = random_data(45, 25, 35, SHAPE)
