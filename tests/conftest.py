@@ -4,11 +4,14 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from lth.engine.build import Builder
 from lth.engine.engine import Engine
@@ -75,19 +78,33 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def composed() -> Composer:
-    """The Spec of overrides as typed on the command line."""
+    """The Spec of overrides as typed on the command line. Hydra takes 0.1 s to compose them, so it
+    does it once; the Spec also depends on the environment and on files of the user's."""
 
-    def compose_spec(*overrides: str) -> Spec:
+    @cache
+    def compose_once(overrides: tuple[str, ...]) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return from_config(compose("config", overrides=list(overrides)))
+            return compose("config", overrides=list(overrides))
 
-    return compose_spec
+    return lambda *overrides: from_config(compose_once(overrides))
 
 
 @pytest.fixture
 def tiny(composed: Composer) -> Composer:
     """The Spec of a run of a fraction of a second, with overrides."""
     return lambda *overrides: composed(*TINY, *overrides)
+
+
+def run_spec(
+    spec: Spec,
+    folder: Path,
+    stopping: Callable[[], bool] = lambda: False,
+    describe: Callable[..., dict[str, Any]] = lambda spec, _: {"spec": dataclasses.asdict(spec)},
+) -> None:
+    """Do what a Hydra job does in its run folder."""
+    requested = {node: level for level, node in lottery.nodes(spec)}
+    with RunFolder(folder, describe(spec, requested)) as output:
+        run(spec, requested, output, stopping)
 
 
 def engine_on(
@@ -102,13 +119,6 @@ def engine_on(
 def engine(tmp_path: Path) -> Engine:
     """An engine on an empty store."""
     return engine_on(tmp_path / "store")
-
-
-def record(spec: Spec, folder: Path) -> None:
-    """Make what a run reports, and record it in a folder."""
-    requested = {node: level for level, node in lottery.nodes(spec)}
-    with RunFolder(folder, {"spec": dataclasses.asdict(spec)}) as opened:
-        run(spec, requested, opened, lambda: False)
 
 
 @pytest.fixture(scope="session")

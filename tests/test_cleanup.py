@@ -18,14 +18,14 @@ from lth.store import cleanup
 from lth.store.files import checksum
 from lth.store.locks import Locks
 from lth.store.store import Store
-from tests.conftest import ROOT, Composer, engine_on, record
+from tests.conftest import ROOT, Composer, engine_on, run_spec
 
 
 @pytest.fixture
 def store(tiny: Composer, tmp_path: Path) -> Store:
     """A store with the ticket of seed 0, and of seed 1 with its control: 4 + 4 + 3 trainings."""
     for number, arguments in enumerate((["seed=0"], ["seed=1"], ["seed=1", "rewind=reinit"])):
-        record(tiny(*arguments, f"store={tmp_path}/store"), tmp_path / "runs" / str(number))
+        run_spec(tiny(*arguments, f"store={tmp_path}/store"), tmp_path / "runs" / str(number))
     return Store(tmp_path / "store")
 
 

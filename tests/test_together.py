@@ -19,7 +19,7 @@ from lth.experiment.nodes import Training
 from lth.experiment.settings import Spec
 from lth.store import cleanup, locks
 from lth.store.store import Store
-from tests.conftest import ROOT, Composer, record
+from tests.conftest import ROOT, Composer, run_spec
 
 Specs = Sequence[Spec]
 ELSEWHERE = json.dumps(
@@ -30,7 +30,7 @@ ELSEWHERE = json.dumps(
 def work(spec: Spec, folder: Path) -> None:
     """Record a run, in a process for which locks of other hosts are stale after seconds."""
     locks.STALE_AFTER, locks.TOUCH_EVERY = 3.0, 0.3
-    record(spec, folder)
+    run_spec(spec, folder)
 
 
 def start(spec: Spec, folder: Path) -> ForkServerProcess:

@@ -53,14 +53,9 @@ def random_part(name: str, size: int, shape: tuple[int, int, int] = SHAPE) -> Pa
 
 
 def random_data(train: int, validation: int, test: int, shape: tuple[int, int, int]) -> Data:
-    return Data(
-        random_part("train", train, shape),
-        random_part("val", validation, shape),
-        random_part("test", test, shape),
-        mean=[0.0],
-        std=[1.0],
-        indices={},
-    )
+    parts = {"train": train, "val": validation, "test": test}
+    first, second, third = (random_part(name, size, shape) for name, size in parts.items())
+    return Data(first, second, third, [0.0], [1.0], {})
 
 
 DATA = random_data(45, 25, 35, SHAPE)

@@ -36,8 +36,8 @@ def _type_rate(pruning: Pruning, kind: str, rate: float) -> Iterator[str]:
         other = f"final_density={pruning.final_density}"
     if other:
         yield (
-            f"pruning.{kind}_rate={rate:g} cannot be set with pruning.{other}, which gives the rate "
-            f"of all types. {remedy}."
+            f"pruning.{kind}_rate={rate:g} cannot be set with pruning.{other}, which gives the "
+            f"rate of all types. {remedy}."
         )
     elif pruning.scope == "global" and rate != pruning.rate:
         yield (
