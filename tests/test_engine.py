@@ -559,3 +559,19 @@ def test_a_stored_measurement_is_not_computed_again(
     second = again(engine)
     assert repr(dict(second.ensure(requested))) == repr(first)
     assert second.made == set()
+
+
+def test_a_node_published_between_the_look_and_the_lock_is_not_made_again(
+    engine: Engine, tiny: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dense,) = trainings(tiny("pruning.levels=0"))
+    lock = Store.lock
+
+    def publish_first(store: Store, node: Training) -> object:
+        monkeypatch.setattr(Store, "lock", lock)
+        dict(again(engine).ensure([node]))
+        return lock(store, node)
+
+    monkeypatch.setattr(Store, "lock", publish_first)
+    assert list(dict(engine.ensure([dense]))) == [dense]
+    assert engine.made == set()
