@@ -389,3 +389,9 @@ def test_a_launcher_without_a_process_to_run_in_is_refused(tmp_path: Path) -> No
     done = run(tmp_path, "-m", "hydra.launcher.jobs=0")
     assert done.returncode == 1
     assert "hydra.launcher.jobs must be >= 1, or null for every core, got 0" in done.stderr
+
+
+def test_a_smoke_run_is_refused_where_the_whole_run_would_be(tmp_path: Path) -> None:
+    done = run(tmp_path, "smoke=true", "pruning.levels=80")
+    assert (done.returncode, left_behind(tmp_path)) == (1, [])
+    assert "pruning.levels=80 with" in done.stderr
