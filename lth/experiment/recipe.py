@@ -112,8 +112,8 @@ def paper_rates(scope: str, rate: float) -> dict[str, float]:
 def identity(spec: Spec) -> dict[str, Any]:
     """Return the settings that decide the results of a run, by dotted name, defaults resolved.
 
-    Two runs with equal identities have equal results. As in digests, 1.0 is 1, except in the options
-    of user code.
+    Two runs with equal identities have equal results. As in digests, 1.0 is 1 except in options of
+    user code.
     """
     settings = dict(flat(dataclasses.asdict(spec)))
     rate = level_rate(spec.pruning)
