@@ -103,7 +103,7 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         LotteryError, match=r"mlflow is not installed\. Install it \(pip install -e '.\[mlflow\]'\)"
     ):
-        trackers.check_tracker(Target("lth.trackers.MLflow", {}, None))
+        trackers.check_tracker(Target("mlflow", {}, None))
     trackers.check_tracker(None)
 
 
