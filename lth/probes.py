@@ -59,10 +59,10 @@ class Connectivity(Line):
         `iteration` or `points` is out of range."""
         _check_points(points)
         total = trainings[0].recipe.training.iterations
-        if not 0 <= iteration < total:
+        if not (_is_integer(iteration) and 0 <= iteration < total):
             raise LotteryError(
-                f"probe.iteration must be in [0, training.iterations = {total}), got {iteration}: "
-                "copies part before the end of a training"
+                f"probe.iteration must be an integer in [0, training.iterations = {total}), got "
+                f"{iteration}: copies part before the end of a training"
             )
         for level, training in trainings.items():
             one, other = (branch(training, iteration, order) for order in (0, 1))
@@ -104,5 +104,9 @@ def branch(training: Training, iteration: int, data_order: int) -> Training:
 
 
 def _check_points(points: int) -> None:
-    if isinstance(points, bool) or not isinstance(points, int) or points < 3:
+    if not (_is_integer(points) and points >= 3):
         raise LotteryError(f"probe.points must be an integer >= 3, got {points}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

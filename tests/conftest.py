@@ -1,21 +1,28 @@
 """Small experiments that every test file can use."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from lth.engine.build import Builder
 from lth.engine.engine import Engine
 from lth.engine.maker import Maker
 from lth.engine.monitor import Watch
+from lth.experiment import lottery
 from lth.experiment.config import from_config
 from lth.experiment.settings import Spec
+from lth.runs.folder import RunFolder
 from lth.store.store import Store
+from run import run
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,6 +35,13 @@ TINY = (
     "pruning.levels=3",
 )
 """A network of 64 x 6 + 6 x 5 + 5 x 10 = 464 weights on the digits."""
+
+SIZED = (
+    "training.iterations=600", "training.batch_size=60", "dataset.validation=360",
+    "dataset.test=360",
+)  # fmt: skip
+"""Sizes that tests of durations rely on: 1,077 of the 1,797 digits are left for training, which are
+17 whole batches."""
 
 
 class NormNet(torch.nn.Sequential):
@@ -64,19 +78,33 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def composed() -> Composer:
-    """The Spec of overrides as typed on the command line."""
+    """The Spec of overrides as typed on the command line. Hydra takes 0.1 s to compose them, so it
+    does it once; the Spec also depends on the environment and on files of the user's."""
 
-    def compose_spec(*overrides: str) -> Spec:
+    @cache
+    def compose_once(overrides: tuple[str, ...]) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return from_config(compose("config", overrides=list(overrides)))
+            return compose("config", overrides=list(overrides))
 
-    return compose_spec
+    return lambda *overrides: from_config(compose_once(overrides))
 
 
 @pytest.fixture
 def tiny(composed: Composer) -> Composer:
     """The Spec of a run of a fraction of a second, with overrides."""
     return lambda *overrides: composed(*TINY, *overrides)
+
+
+def run_spec(
+    spec: Spec,
+    folder: Path,
+    stopping: Callable[[], bool] = lambda: False,
+    describe: Callable[..., dict[str, Any]] = lambda spec, _: {"spec": dataclasses.asdict(spec)},
+) -> None:
+    """Do what a Hydra job does in its run folder."""
+    requested = {node: level for level, node in lottery.nodes(spec)}
+    with RunFolder(folder, describe(spec, requested)) as output:
+        run(spec, requested, output, stopping)
 
 
 def engine_on(

@@ -9,21 +9,23 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.__main__ import main
 from analysis.collect import Runs, collect
-from analysis.drawing import Plate
+from analysis.drawing import FigureWithData
 from analysis.figures import FIGURES
 from analysis.weights import WEIGHT_FIGURES
+from lth.engine.scheduler import missing
 from lth.experiment import lottery
 from lth.experiment.config import from_config
-from lth.experiment.nodes import Training, missing
+from lth.experiment.nodes import Training
 from lth.experiment.settings import Spec
-from lth.runs.folder import RunFolder
-from run import run
-from tests.conftest import ROOT
+from lth.experiment.smoke import for_smoke
+from run import describe
+from tests.conftest import ROOT, run_spec
 
 FILES = {file.stem: file for file in sorted((ROOT / "conf/experiment").glob("*.yaml"))}
 DRAWS = {
@@ -46,9 +48,9 @@ def drawn(name: str) -> list[str]:
 
 
 @cache
-def sweep(name: str) -> list[tuple[dict[str, str], Spec]]:
-    """The groups and the Spec of each run of an experiment's sweep, at its first seed and draw, as
-    Hydra's own sweeper would expand it."""
+def sweep(name: str) -> list[tuple[DictConfig, Spec]]:
+    """The configuration and the Spec of each run of an experiment's sweep, at its first seed and
+    draw, as Hydra's own sweeper would expand it."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         whole = compose("config", [f"experiment={name}"], return_hydra_config=True)
         params = whole.hydra.sweeper.params or {}
@@ -59,18 +61,16 @@ def sweep(name: str) -> list[tuple[dict[str, str], Spec]]:
         return [_composed(name, tuple(words)) for words in grid]
 
 
-def _composed(name: str, words: tuple[str, ...]) -> tuple[dict[str, str], Spec]:
+def _composed(name: str, words: tuple[str, ...]) -> tuple[DictConfig, Spec]:
     """One run. YAML files are read once for each choice of groups; then values are set."""
     parsed = OverridesParser.create().parse_overrides(list(words))
     groups = [each for each in parsed if (ROOT / "conf" / each.key_or_group).is_dir()]
     config = _choice(name, tuple(each.input_line or "" for each in groups)).copy()
-    OmegaConf.set_struct(config, True)
     for each in parsed:
         if each not in groups:
             OmegaConf.update(config, each.key_or_group, each.value())
-    choices = {str(group): str(option) for group, option in config.hydra.runtime.choices.items()}
     ours = OmegaConf.masked_copy(config, sorted({*map(str, config)} - {"hydra"}))
-    return choices, from_config(ours)
+    return config, from_config(ours)
 
 
 @cache
@@ -85,7 +85,7 @@ def test_the_header_states_the_command_and_the_cost(name: str) -> None:
     assert header[1].startswith(f"# python run.py experiment={name}")
     stated = re.search(r"# Costs (?:\d+ x )?(\d+) trainings", "\n".join(header))
     assert stated is not None
-    nodes = [node for _, spec in sweep(name) for node in lottery.wanted(spec)]
+    nodes = [node for _, spec in sweep(name) for _, node in lottery.nodes(spec)]
     needed = [node for node in missing(nodes, lambda _: False) if isinstance(node, Training)]
     assert len(needed) == int(stated[1])
 
@@ -115,13 +115,15 @@ def narrow(spec: Spec) -> Spec:
 def run_in_smoke_form(name: str, folder: Path) -> Path:
     """Make every run of an experiment and return the folder of its sweep."""
     jobs = folder / name
-    for number, (groups, spec) in enumerate(sweep(name)):
-        job = jobs / str(number)
-        if not job.exists():
-            job.mkdir(parents=True)
-            with RunFolder(job, {"overrides": [], "groups": groups}) as output:
-                small = dataclasses.replace(narrow(spec), smoke=True, store=str(folder / "store"))
-                run(small, output, lambda: False)
+    for number, (config, spec) in enumerate(sweep(name)):
+        if not (jobs / str(number)).exists():
+            small = for_smoke(dataclasses.replace(narrow(spec), smoke=True))
+            HydraConfig.instance().set_config(config)
+            run_spec(
+                dataclasses.replace(small, store=str(folder / "store")),
+                jobs / str(number),
+                describe=describe,
+            )
     return jobs
 
 
@@ -165,7 +167,7 @@ def test_a_figure_that_is_not_drawn_or_lacks_an_arm_is_found(
     assert undrawn("figure3", jobs, monkeypatch) == set()
     draw = FIGURES["figure3"]
 
-    def without_reinit(runs: Runs) -> Plate | None:
+    def without_reinit(runs: Runs) -> FigureWithData | None:
         kept = runs.levels[runs.levels["arm"] == "winning ticket"]
         return draw(dataclasses.replace(runs, levels=kept))
 

@@ -1,4 +1,4 @@
-"""What is known and what is refused before any training."""
+"""Survivor counts, which are known before any training; and parts that cannot be built."""
 
 import csv
 from pathlib import Path
@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from lth.engine.build import build_model
-from lth.engine.checks import check, ladder
+from lth.engine.checks import check, survivor_counts
 from lth.errors import LotteryError
 from lth.experiment.nodes import Fresh
-from lth.experiment.settings import Spec, recipe
+from lth.experiment.recipe import recipe
+from lth.experiment.settings import Spec
 from lth.models import prunable
 from tests.conftest import Composer
 
 LADDERS = Path(__file__).parent / "density_ladders.csv"
-"""Of the paper's networks, by level, in percent; before rounding to whole weights."""
+"""Densities of the paper's networks by level, in percent, before rounding to whole weights."""
 
 NETWORKS = {
     "lenet": ("lenet300100", 266_200, {"linear": 265_200, "output": 1_000}),
@@ -56,7 +57,7 @@ def test_the_density_of_every_level_is_that_of_the_table(composed: Composer, nam
     model = build(spec)
     table = list(csv.DictReader(LADDERS.read_text().splitlines()))
     slack = 100 * 2.5 * len(prunable(model)) / total + 0.0005
-    for left, row in zip(ladder(spec, model), table, strict=True):
+    for left, row in zip(survivor_counts(spec, model), table, strict=True):
         assert abs(100 * left / total - float(row[column])) < slack
 
 
@@ -73,8 +74,8 @@ PRINTED = {
 @pytest.mark.parametrize("name", PRINTED)
 def test_densities_round_to_those_that_the_paper_prints(composed: Composer, name: str) -> None:
     spec = composed(f"preset={name}", "pruning.levels=20")
-    rungs, total = ladder(spec, build(spec)), NETWORKS[name][1]
-    assert {k: round(100 * rungs[k] / total, 1) for k in PRINTED[name]} == PRINTED[name]
+    counts, total = survivor_counts(spec, build(spec)), NETWORKS[name][1]
+    assert {k: round(100 * counts[k] / total, 1) for k in PRINTED[name]} == PRINTED[name]
 
 
 def test_resnets_of_other_depths(composed: Composer) -> None:
@@ -92,19 +93,19 @@ def test_vggs_of_other_depths(composed: Composer) -> None:
         assert len(prunable(model)) == depth - 2  # two of the three dense layers are gone
 
 
-def test_one_shot_has_the_ladder_of_level_after_level(composed: Composer) -> None:
+def test_one_shot_keeps_as_many_weights_as_level_after_level(composed: Composer) -> None:
     one, other = (
         composed(f"pruning={name}", "pruning.levels=12") for name in ("one_shot", "magnitude")
     )
-    assert ladder(one, build(one)) == ladder(other, build(other))
+    assert survivor_counts(one, build(one)) == survivor_counts(other, build(other))
 
 
 def test_a_list_of_rates_one_shot_and_level_after_level(composed: Composer) -> None:
     rates = ("model.widths=[100]", "pruning.rates=[50,75]", "pruning.output_rate=0")
     one_shot = composed("pruning=one_shot", *rates)
-    assert ladder(one_shot, build(one_shot)) == [7400, 4200, 2600]
+    assert survivor_counts(one_shot, build(one_shot)) == [7400, 4200, 2600]
     iterative = composed(*rates)
-    assert ladder(iterative, build(iterative)) == [7400, 4200, 1800]
+    assert survivor_counts(iterative, build(iterative)) == [7400, 4200, 1800]
 
 
 @pytest.mark.parametrize("levels", [1, 5, 18])
@@ -117,77 +118,82 @@ def test_a_final_density_is_reached_whatever_the_levels(
         "dataset=mnist", f"pruning.levels={levels}", "pruning.final_density=0.1",
         f"pruning.mode={mode}", f"pruning.scope={scope}",
     )  # fmt: skip
-    assert abs(ladder(spec, build(spec))[-1] - 26_620) <= 6
+    assert abs(survivor_counts(spec, build(spec))[-1] - 26_620) <= 6
 
 
 def test_a_type_can_be_left_alone(composed: Composer) -> None:
     spec = composed("dataset=mnist", "model=lenet5", "pruning.levels=1", "pruning.conv_rate=0")
-    dense, pruned = ladder(spec, build(spec))
+    dense, pruned = survivor_counts(spec, build(spec))
     assert dense - pruned == 58_080 // 5 + 840 // 10  # all 2,550 of conv stay
 
 
-@pytest.mark.parametrize(("overrides", "says"), [
-    (["pruning.levels=80"], r"pruning\.levels=80.*rate=20.*Set pruning\.levels=\d+ or lower"),
-    (["pruning.rate=99.99", "pruning.output_rate=99.99", "pruning.levels=2"], r"the last"),
-    (["pruning.rate=99.99", "pruning.output_rate=99.99", "pruning=one_shot"], r"the last"),
-    (["pruning.criterion=magnitud"], r"lth\.pruning\.magnitud: nothing can be imported"),
-    (["pruning=snip", "~pruning.criterion.per_class"], r"pruning\.snip cannot be .*per_class"),
-    (["model._target_=lth.models.Nope"], r"lth\.models\.Nope: nothing can be imported"),
-    (["model.widths=[300,-1]"], r"model: it cannot be built"),
-    (["+optimizer.typo=1"], r"optimizer: torch\.optim\.Adam cannot be called.*typo"),
-    (["model=resnet20", "model.depth=21"], r"depth must be 6 n \+ 2 .* got 21"),
-    (["pruning.conv_rate=10"], r"conv_rate=10: this model has no weights of type conv, only "
-                               r"linear, output.*conv_rate=null"),
-    (["pruning.shortcut_rate=0"], r"no weights of type shortcut"),
-    (["model=resnet20", "pruning.linear_rate=5"], r"no weights of type linear"),
-    (["rewind=late", "rewind.iteration=600"], r"iteration=600 is past the end.*iterations=600"),
-    (["rewind=late", "rewind.iteration=36ep"], r"rewind\.iteration=612 is past the end"),
-    (["rewind.iteration=5"], r"rewind\.iteration=5 with rewind\.kind=init.*rewind=late"),
-    (["rewind=continue", "rewind.iteration=5"], r"rewind\.kind=continue"),
-    (["pruning.scope=global", "pruning.output_rate=10"],
-     r"output_rate=10 with pruning\.scope=global.*output_rate=null, or 0"),
-    (["pruning.scope=global", "pruning.final_density=0.1", "pruning.linear_rate=20"],
-     r"linear_rate=20 with pruning\.final_density=0\.1"),
-    (["preset=conv2", "pruning=one_shot", "pruning.rates=[50,90]"],
-     r"conv_rate=10 with pruning\.rates=\(50\.0, 90\.0\).*conv_rate=null"),
-    (["pruning.rates=[50,90]", "pruning.final_density=0.1"], r"one of the two"),
-    (["pruning=movement", "pruning.at=init"], r"nothing has changed yet.*at=end"),
-    (["pruning=one_shot", "rewind=continue"], r"kind=continue with pruning\.mode=one_shot"),
-    (["rewind=lr", "rewind.shuffle=true"], r"shuffle=true with rewind\.kind=lr"),
-    (["rewind=finetune", "rewind.pruned=frozen"], r"pruned=frozen with rewind\.kind=finetune"),
-    (["rewind=finetune", "optimizer.schedule.kind=cosine"], r"ends at a rate of 0.*rewind=lr"),
-    (["optimizer.schedule.kind=multistep"], r"multistep needs milestones"),
-    (["optimizer.schedule.milestones=[5]"], r"multistep needs milestones, and nothing else"),
-    (["optimizer=sgd", "optimizer.nesterov=true"], r"optimizer: torch\.optim\.SGD cannot be"),
-    (["optimizer.betas=[0.9]"], r"optimizer: torch\.optim\.Adam cannot be called"),
-    (["+dataset.loader.typo=1"], r"dataset\.loader: lth\.datasets\.digits cannot.*typo"),
-    (["training.batch_size=5000"], r"batch_size=5000: 1077 examples are left"),
-    (["dataset.validation=1400"], r"batch_size=60: 37 examples are left"),
-    (["model=conv2", "model.channels=[]"], r"model: it cannot be built"),
-    (["pruning.final_density=0.00001"], r"final_density=1e-05 pruning\.levels=18: level"),
-    (["pruning.rates=[50,20,0.001]"], r"rates=\[50\.0, 20\.0, 0\.001\]: level 3 would take none"),
-    (["smoke=true", "pruning.levels=80"], r"pruning\.levels=80"),
-    (["model=conv6", "dataset.shape=[1,4,4]"], r"shape \[1, 4, 4\].*pooling leaves no area"),
-    (["model=lenet5"], r"shape \[1, 8, 8\].*pooling leaves no area"),
-    (["model=vgg19"], r"shape \[1, 8, 8\]"),
-    (["model._target_=torch.nn.Flatten", "~model.widths", "~model.dropout", "~model.init_scale"],
-     r"model: it cannot be built"),
-    (["dataset=mnist", "model._target_=tests.conftest.Headless", "~model.widths",
-      "~model.dropout", "~model.init_scale"], r"outputs of shape \[2, 784\]; \[2, 10\] is wanted"),
-    (["optimizer.schedule.kind=multistep", "optimizer.schedule.milestones=[500,600]"],
-     r"milestones=\[500, 600\] reaches past the end"),
-    (["optimizer.schedule.kind=multistep", "optimizer.schedule.milestones=[500,400]"],
-     r"have to increase"),
-    (["optimizer.schedule.warmup=601"], r"warmup=601.*past the end"),
+OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale"]
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["pruning.levels=80"],
+     r"pruning\.levels=80 with pruning\.rate=20: level \d+ would remove none of the \d+ weights "
+     r"left\. Set pruning\.levels=\d+ or lower, or another rate\."),
+    (["pruning.rate=99.99", "pruning.output_rate=99.99", "pruning.levels=2"],
+     r"pruning\.levels=2 with pruning\.rate=99\.99: level 2 would remove the last of the 5 "
+     r"weights"),
+    (["pruning.rate=99.99", "pruning.output_rate=99.99", "pruning=one_shot"],
+     r"pruning\.levels=\d+ with pruning\.rate=99\.99: level 2 would remove the last of the 50,200 "
+     r"weights left\. Set pruning\.levels=1 or lower"),
+    (["pruning.final_density=0.00001"],
+     r"pruning\.final_density=1e-05 pruning\.levels=\d+: level \d+ .*Choose others\."),
+    (["pruning.rates=[50,20,0.001]"],
+     r"pruning\.rates=\[50\.0, 20\.0, 0\.001\]: level 3 would remove none of .*other rates\."),
+    (["pruning.criterion=magnitud"],
+     r"magnitud must be the id of a built-in or the dotted path of a class or function that can be "
+     r"imported, e\.g\. lth\.models\.LeNet .*Check its spelling"),
+    (["model._target_=lth.models.Nope"],
+     r"lth\.models\.Nope must be the id of a built-in or the dotted path"),
+    (["pruning=snip", "~pruning.criterion.per_class"],
+     r"pruning\.criterion: snip cannot be called with these options \(missing .*per_class.*\)\. "
+     r"conf/pruning/ has the options of the built-in ones\."),
+    (["+dataset.loader.typo=1"],
+     r"dataset\.loader: digits cannot be called with these options .*typo.*conf/dataset/"),
+    (["+optimizer.typo=1"],
+     r"optimizer: adam cannot be called with these options .*typo.*conf/optimizer/"),
+    (["optimizer=sgd", "optimizer.nesterov=true"], r"optimizer: sgd cannot be called .*Nesterov"),
+    (["optimizer.betas=[0.9]"], r"optimizer: adam cannot be called with these options"),
+    (["probe=connectivity", "+probe.typo=1"],
+     r"probe: connectivity cannot be called with these options .*typo.*conf/probe/"),
+    (["probe=connectivity", "probe.points=2"], r"probe\.points must be an integer >= 3, got 2"),
+    (["training.iterations=600", "probe=connectivity", "probe.iteration=600"],
+     r"probe\.iteration must be an integer in \[0, training\.iterations = 600\), got 600"),
+    (["pruning.conv_rate=10"],
+     r"pruning\.conv_rate must be null for a model without weights of type conv, got 10; this "
+     r"model has linear, output"),
+    (["pruning.shortcut_rate=0"],
+     r"pruning\.shortcut_rate must be null .*without weights of type shortcut, got 0"),
+    (["model=resnet20", "pruning.linear_rate=5"],
+     r"pruning\.linear_rate must be null .*without weights of type linear, got 5"),
+    (["model.widths=[300,-1]"],
+     r"model=lenet cannot be built for inputs of shape \[1, 8, 8\], those of this dataset .*Choose "
+     r"another model or dataset"),
+    (["model=conv2", "model.channels=[]"], r"model=conv cannot be built"),
+    (["model=resnet20", "model.depth=21"],
+     r"model=resnet cannot be built .*depth must be 6 n \+ 2 .* got 21"),
+    (["model=conv6", "dataset.shape=[1,4,4]"],
+     r"model=conv cannot be built for inputs of shape \[1, 4, 4\].*pooling leaves no area"),
+    (["model=lenet5"],
+     r"model=lenet5 cannot be built for inputs of shape \[1, 8, 8\].*pooling leaves no area"),
+    (["model=vgg19"], r"model=vgg cannot be built for inputs of shape \[1, 8, 8\]"),
+    (["model._target_=torch.nn.Flatten", *OWN_MODEL], r"model=torch\.nn\.Flatten cannot be built"),
+    (["dataset=mnist", "model._target_=tests.conftest.Headless", *OWN_MODEL],
+     r"model=tests\.conftest\.Headless must return one logit per class, a tensor of shape "
+     r"\[2, 10\] for two inputs, got \[2, 784\]"),
 ])  # fmt: skip
-def test_what_cannot_work_is_refused_before_training(
-    composed: Composer, overrides: list[str], says: str
+def test_what_cannot_be_built_is_refused_before_training(
+    composed: Composer, overrides: list[str], message: str
 ) -> None:
-    with pytest.raises(LotteryError, match=rf"(?s){says}"):
+    with pytest.raises(LotteryError, match=rf"(?s)^{message}"):
         check(composed(*overrides))
 
 
-def test_the_level_named_as_the_highest_is_the_highest(composed: Composer) -> None:
+def test_the_level_that_the_message_names_is_the_highest(composed: Composer) -> None:
     with pytest.raises(LotteryError) as refused:
         check(composed("pruning.levels=100"))
     highest = int(str(refused.value).partition("Set pruning.levels=")[2].split()[0])
@@ -196,7 +202,7 @@ def test_the_level_named_as_the_highest_is_the_highest(composed: Composer) -> No
         check(composed(f"pruning.levels={highest + 1}"))
 
 
-def test_the_ladder_is_what_training_then_counts(composed: Composer) -> None:
+def test_survivor_counts_are_those_of_training(composed: Composer) -> None:
     spec = composed("pruning.scope=global", "pruning.levels=3")
     model = build_model(Fresh(recipe(spec).network, spec.seed))
-    assert ladder(spec, model) == [50_200, 40_160, 32_128, 25_702]
+    assert survivor_counts(spec, model) == [50_200, 40_160, 32_128, 25_702]

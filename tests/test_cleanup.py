@@ -9,33 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from lth.engine.engine import Engine
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.settings import Spec
 from lth.runs import status
-from lth.runs.folder import RunFolder
 from lth.runs.records import sealed
 from lth.store import cleanup
 from lth.store.files import checksum
 from lth.store.locks import Locks
 from lth.store.store import Store
-from run import run
-from tests.conftest import ROOT, Composer
-
-
-def record(spec: Spec, folder: Path) -> None:
-    with RunFolder(folder, {}) as of_run:
-        run(spec, of_run, lambda: False)
+from tests.conftest import ROOT, Composer, engine_on, run_spec
 
 
 @pytest.fixture
 def store(tiny: Composer, tmp_path: Path) -> Store:
     """A store with the ticket of seed 0, and of seed 1 with its control: 4 + 4 + 3 trainings."""
     for number, arguments in enumerate((["seed=0"], ["seed=1"], ["seed=1", "rewind=reinit"])):
-        record(tiny(*arguments, f"store={tmp_path}/store"), tmp_path / "runs" / str(number))
+        run_spec(tiny(*arguments, f"store={tmp_path}/store"), tmp_path / "runs" / str(number))
     return Store(tmp_path / "store")
 
 
@@ -106,7 +96,9 @@ def test_a_run_that_has_not_finished_needs_what_it_would_report(
 
 def test_settings_that_cannot_be_read_are_an_error(store: Store, tmp_path: Path) -> None:
     (tmp_path / "runs" / "1" / "run.json").write_text('{"state": "failed", "spec": {"seed": 1}}')
-    with pytest.raises(LotteryError, match="not settings of this version"):
+    with pytest.raises(
+        LotteryError, match="it has not finished, and its settings are of another version"
+    ):
         needs(store)
     (tmp_path / "runs" / "1" / "run.json").write_text("{")
     with pytest.raises(LotteryError, match=r"run\.json cannot be read"):
@@ -147,7 +139,7 @@ def test_a_damaged_table_of_a_finished_run_is_an_error(store: Store) -> None:
     with pytest.raises(LotteryError, match=r"levels\.csv cannot be read"):
         needs(store)
     table.unlink()
-    with pytest.raises(LotteryError, match=r"levels\.csv is not there"):
+    with pytest.raises(LotteryError, match=r"levels\.csv is missing"):
         needs(store)
 
 
@@ -183,7 +175,7 @@ def test_dropped_weights_that_are_needed_are_made_again_the_same(
 ) -> None:
     before = {file: file.read_bytes() for file in store.root.glob("??/*/*.[cs]*")}
     drop(store, keep=set())
-    engine = Engine(Store(store.root), torch.device("cpu"), Path("data"))
+    engine = engine_on(store.root)
     longer = tiny("seed=1", "rewind=reinit", "pruning.levels=4")
     trainings = [training for _, training in lottery.levels(longer)]
     assert {training for training, _ in engine.ensure(trainings)} == set(trainings)
@@ -201,7 +193,7 @@ def test_a_dropped_snapshot_is_made_again(tiny: Composer, tmp_path: Path) -> Non
     short, longer = (tiny(*late, f"pruning.levels={levels}") for levels in (1, 2))
     for spec in (short, longer):
         drop(store, keep=set())
-        engine = Engine(Store(store.root), torch.device("cpu"), Path("data"))
+        engine = engine_on(store.root)
         dict(engine.ensure([training for _, training in lottery.levels(spec)]))
         assert engine.damaged == []
     assert engine.trained == 3

@@ -5,19 +5,21 @@ import pytest
 from lth.errors import LotteryError
 from lth.experiment.recipe import identity, level_rate, rules
 from lth.experiment.smoke import for_smoke
-from tests.conftest import Composer
+from tests.conftest import SIZED, Composer
 
 
 @pytest.mark.parametrize(("typed", "iterations"), [
     ("600", 600), ("30000it", 30_000), ("50ep", 850), ("1ep", 17), ("0.5ep", 8),
 ])  # fmt: skip
 def test_budgets_in_iterations_and_epochs(composed: Composer, typed: str, iterations: int) -> None:
-    """Digits: 1,077 training examples are 17 whole batches of 60."""
-    assert composed(f"training.iterations={typed}").training.iterations == iterations
+    spec = composed(*SIZED, f"training.iterations={typed}")
+    assert spec.training.iterations == iterations
 
 
 def test_epochs_are_counted_in_the_batches_of_the_run(composed: Composer) -> None:
-    spec = composed("training.iterations=2ep", "training.batch_size=100", "dataset.validation=177")
+    spec = composed(
+        *SIZED, "training.iterations=2ep", "training.batch_size=100", "dataset.validation=177"
+    )
     assert spec.training.iterations == 2 * ((1797 - 360 - 177) // 100)
     vgg = composed("preset=vgg19", "training.iterations=160ep")
     assert vgg.training.iterations == 112_480  # the paper's figure 2
@@ -25,7 +27,7 @@ def test_epochs_are_counted_in_the_batches_of_the_run(composed: Composer) -> Non
 
 def test_every_duration_can_be_in_epochs(composed: Composer) -> None:
     spec = composed(
-        "training.evaluate_every=1ep", "rewind=late", "rewind.iteration=2ep",
+        *SIZED, "training.evaluate_every=1ep", "rewind=late", "rewind.iteration=2ep",
         "optimizer.schedule.kind=multistep", "optimizer.schedule.milestones=[10ep,20ep]",
         "optimizer.schedule.warmup=3ep",
     )  # fmt: skip
@@ -60,7 +62,7 @@ def test_smoke_keeps_the_rates_that_all_levels_would_have_had(composed: Composer
     whole = composed("pruning.final_density=0.01", "pruning.levels=20")
     rates = [rules(spec.pruning)[0].rates for spec in (whole, for_smoke(whole))]
     assert rates[1] == pytest.approx(rates[0])
-    late = for_smoke(composed("rewind=late", "rewind.iteration=599"))
+    late = for_smoke(composed(*SIZED, "rewind=late", "rewind.iteration=599"))
     assert late.rewind.iteration == 7
     listed = for_smoke(composed("pruning.rates=[10,20,30]"))
     assert listed.pruning.rates == (10, 20)
@@ -71,4 +73,4 @@ def test_an_epoch_without_a_batch_is_refused_before_it_is_converted(composed: Co
         r"training\.batch_size must be at most the number of training examples, 1077 .*got 1100"
     )
     with pytest.raises(LotteryError, match=message):
-        composed("training.iterations=5ep", "training.batch_size=1100")
+        composed(*SIZED, "training.iterations=5ep", "training.batch_size=1100")

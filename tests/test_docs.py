@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lth.runs.records import LEVEL_COLUMNS, LINE_COLUMNS, METRIC_COLUMNS
+from lth.probes import Connectivity, LevelConnectivity
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS
 from tests.conftest import ROOT
 
 OPTIONS: dict[str, Any] = runpy.run_path(str(ROOT / "docs/options.py"))
@@ -58,4 +59,5 @@ def test_every_column_is_explained() -> None:
     explained = {s.partition("\n")[0]: tuple(re.findall(r"^\| `(.*?)`", s, re.M)) for s in sections}
     assert explained["levels.csv"] == (*LEVEL_COLUMNS, "density/<tensor>")
     assert explained["metrics.csv"] == METRIC_COLUMNS
-    assert explained["connectivity.csv"] == LINE_COLUMNS
+    for probe in (Connectivity, LevelConnectivity):
+        assert explained[f"{probe.table}.csv"] == (*PROBE_COLUMNS, *probe.columns)

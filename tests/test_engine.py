@@ -1,25 +1,28 @@
-"""Making trainings exist: on the real digits, with networks of 464 weights."""
+"""The engine on the real digits, with networks of 464 weights."""
 
 import contextlib
 import dataclasses
 import json
 import math
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from itertools import count, pairwise
 
 import pytest
 import torch
 from safetensors.torch import load
 
-from lth.engine.build import Inputs
 from lth.engine.engine import Engine
+from lth.engine.maker import Maker
+from lth.engine.monitor import Watch
 from lth.errors import Interrupted, LotteryError
 from lth.experiment import lottery
 from lth.experiment.nodes import Final, Fresh, Pruned, Snapshot, Training, Weights
 from lth.experiment.results import Outcome, density
 from lth.experiment.settings import Spec
 from lth.models import prunable
+from lth.probes import LevelConnectivity
 from lth.store.store import Store
-from tests.conftest import NORM_NET, Composer
+from tests.conftest import NORM_NET, Composer, engine_on
 
 
 def trainings(spec: Spec) -> list[Training]:
@@ -30,18 +33,28 @@ def made(engine: Engine, spec: Spec) -> dict[Training, Outcome]:
     return dict(engine.ensure(trainings(spec)))
 
 
-def inputs(engine: Engine) -> Inputs:
-    return Inputs(engine.store, engine.data_root, engine.device)
-
-
 def weights(engine: Engine, node: Weights, of: Training) -> dict[str, torch.Tensor]:
-    return inputs(engine).weights(node, of.recipe.network)
+    return engine.maker.build.weights(node, of.recipe.network)
 
 
-def again(engine: Engine, **changes: object) -> Engine:
-    """Another process on the same store."""
-    fresh = {"store": Store(engine.store.root), "made": set(), "damaged": []}
-    return dataclasses.replace(engine, **(fresh | changes))  # type: ignore[arg-type]
+def mask_of(engine: Engine, training: Training) -> dict[str, torch.Tensor]:
+    return engine.maker.build.mask(training.mask, training.recipe.network)
+
+
+def again(engine: Engine, watch: Watch | None = None) -> Engine:
+    """Return another process on the same store."""
+    return engine_on(engine.store.root, watch)
+
+
+def elsewhere(engine: Engine) -> Engine:
+    """Return an engine on another store, which is empty at first."""
+    return engine_on(engine.store.root.parent / "other")
+
+
+def stopping_every(steps: int) -> Callable[[], bool]:
+    """Return a function that asks to stop at each `steps`-th call."""
+    calls = count(1)
+    return lambda: next(calls) % steps == 0
 
 
 def test_a_run_is_trained_once_and_then_found(engine: Engine, tiny: Composer) -> None:
@@ -80,7 +93,7 @@ def test_masks_nest_and_pruned_weights_are_stored_as_zero(
     made(engine, spec)
     previous = None
     for training in trainings(spec):
-        mask = inputs(engine).mask(training.mask, training.recipe.network)
+        mask = mask_of(engine, training)
         final = load(engine.store.read(training, "final.safetensors"))
         for name, kept in mask.items():
             assert not final[name][~kept].any()
@@ -105,7 +118,7 @@ def test_the_ticket_keeps_what_ended_largest(engine: Engine, tiny: Composer) -> 
     made(engine, spec)
     dense, ticket = trainings(spec)
     final = load(engine.store.read(dense, "final.safetensors"))
-    mask = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    mask = mask_of(engine, ticket)
     for name, kept in mask.items():
         assert final[name][kept].abs().min() >= final[name][~kept].abs().max()
 
@@ -132,8 +145,7 @@ def test_random_masks_have_the_tickets_counts_at_uniform_positions(
     ticket = trainings(tiny("model.widths=[100,50]"))[3]
     control = trainings(tiny("model.widths=[100,50]", "pruning=random"))[3]
     made(engine, tiny("model.widths=[100,50]", "pruning.levels=2"))
-    network = ticket.recipe.network
-    one, other = (inputs(engine).mask(t.mask, network) for t in (ticket, control))
+    one, other = (mask_of(engine, t) for t in (ticket, control))
     for name in one:
         size, kept = one[name].numel(), int(one[name].sum())
         assert int(other[name].sum()) == kept
@@ -143,19 +155,19 @@ def test_random_masks_have_the_tickets_counts_at_uniform_positions(
 
 def test_every_arm_and_level_has_the_same_split(engine: Engine, tiny: Composer) -> None:
     recipes = [t.recipe for s in (tiny(), tiny("rewind=reinit")) for t in trainings(s)]
-    first, *others = [inputs(engine).data(recipe).indices for recipe in recipes]
+    first, *others = [engine.maker.build.data(recipe).indices for recipe in recipes]
     assert all(torch.equal(first[part], o[part]) for o in others for part in first)
 
 
 def test_an_engine_serves_networks_of_several_shapes(engine: Engine, tiny: Composer) -> None:
     shapes = ("[6,5]", "[7]", "[9,8,7]")
-    wanted = [t for shape in shapes for t in trainings(tiny(f"model.widths={shape}"))]
-    for training, outcome in engine.ensure(wanted):
+    requested = [t for shape in shapes for t in trainings(tiny(f"model.widths={shape}"))]
+    for training, outcome in engine.ensure(requested):
         widths = (64, *training.recipe.model.options["widths"], 10)
         assert [total for _, total in outcome.weights.values()] == [
             inside * outside for inside, outside in pairwise(widths)
         ]
-    assert engine.trained == len(wanted)
+    assert engine.trained == len(requested)
 
 
 def test_a_layer_may_lose_its_last_weight(engine: Engine, tiny: Composer) -> None:
@@ -168,17 +180,17 @@ def test_a_layer_may_lose_its_last_weight(engine: Engine, tiny: Composer) -> Non
 
 def test_a_snapshot_is_published_on_the_way_or_made_later(engine: Engine, tiny: Composer) -> None:
     dense, ticket = trainings(tiny("pruning.levels=1"))
-    asked = Snapshot(dense, 5)
-    late = dataclasses.replace(ticket, weights=asked, start=5)
+    requested = Snapshot(dense, 5)
+    late = dataclasses.replace(ticket, weights=requested, start=5)
     outcomes = dict(engine.ensure([late]))
-    on_the_way = engine.store.read(asked, "state.safetensors")
+    on_the_way = engine.store.read(requested, "state.safetensors")
     assert [e.iteration for e in outcomes[late].curve] == [5, 10, 12]
     assert engine.trained == 2
 
-    later = again(engine, store=Store(engine.store.root.parent / "other"))
+    later = elsewhere(engine)
     dict(later.ensure([dense]))
     dict(later.ensure([late]))
-    assert later.store.read(asked, "state.safetensors") == on_the_way
+    assert later.store.read(requested, "state.safetensors") == on_the_way
     assert later.store.read(late, "final.safetensors") == engine.store.read(
         late, "final.safetensors"
     )
@@ -195,7 +207,7 @@ def test_a_rewound_network_gets_its_buffers_back(engine: Engine, tiny: Composer)
     rewound = Snapshot(late, 5)
     dict(engine.ensure([dataclasses.replace(late, weights=rewound)]))
     start = weights(engine, rewound, dense)
-    mask = inputs(engine).mask(late.mask, dense.recipe.network)
+    mask = mask_of(engine, late)
     for name, value in at_five.items():
         kept = mask.get(name, torch.ones_like(value, dtype=torch.bool))
         assert torch.equal(start[name][kept], value[kept])
@@ -203,19 +215,18 @@ def test_a_rewound_network_gets_its_buffers_back(engine: Engine, tiny: Composer)
 
 
 def test_dropout_draws_from_its_own_stream(engine: Engine, tiny: Composer) -> None:
-    wanted = trainings(tiny(*NORM_NET))
+    requested = trainings(tiny(*NORM_NET))
     torch.manual_seed(1)
-    dict(engine.ensure(wanted))
-    other = again(engine, store=Store(engine.store.root.parent / "other"))
+    dict(engine.ensure(requested))
+    other = elsewhere(engine)
     torch.manual_seed(2)
     after = torch.random.get_rng_state()
-    steps = iter(range(10_000))
+    watch = Watch(stopping=stopping_every(7))
     for _ in range(10):
-        stopping = again(other, stopping=lambda: next(steps) % 7 == 6)
         with contextlib.suppress(Interrupted):
-            dict(stopping.ensure(wanted))
+            dict(again(other, watch).ensure(requested))
     assert torch.equal(after, torch.random.get_rng_state())
-    for training in wanted:
+    for training in requested:
         one, two = (e.store.read(training, "final.safetensors") for e in (engine, other))
         assert one == two
 
@@ -245,22 +256,17 @@ def test_a_damaged_snapshot_is_made_again(engine: Engine, tiny: Composer) -> Non
     assert start.digest[:12] in repairing.damaged[0]
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bytes(engine: Engine, tiny: Composer) -> None:
-    wanted = trainings(tiny())
-    undisturbed = again(engine, store=Store(engine.store.root.parent / "other"))
-    dict(undisturbed.ensure(wanted))
-    steps = iter(range(10_000))
-    attempts = 0
-    while True:
+def test_an_interrupted_training_resumes_to_the_same_bytes(engine: Engine, tiny: Composer) -> None:
+    requested = trainings(tiny())
+    undisturbed = elsewhere(engine)
+    dict(undisturbed.ensure(requested))
+    watch, attempts = Watch(stopping=stopping_every(17)), 0
+    while not all(map(engine.store.exists, requested)):
+        with contextlib.suppress(Interrupted):
+            dict(again(engine, watch).ensure(requested))
         attempts += 1
-        attempt = again(engine, stopping=lambda: next(steps) % 17 == 16)
-        try:
-            dict(attempt.ensure(wanted))
-            break
-        except Interrupted:
-            continue
     assert attempts > 3
-    for training in wanted:
+    for training in requested:
         for name in ("final.safetensors", "curve.csv", "mask.safetensors", "summary.json"):
             assert engine.store.read(training, name) == undisturbed.store.read(training, name)
     assert not list((engine.store.root / "checkpoints").iterdir())
@@ -276,9 +282,9 @@ ARTEFACTS = (
 def test_a_damaged_artefact_is_made_again_and_reported(
     engine: Engine, tiny: Composer, name: str, damage: str
 ) -> None:
-    wanted = trainings(tiny("pruning.levels=2"))
-    before = dict(engine.ensure(wanted[:2]))
-    parent = wanted[1]
+    requested = trainings(tiny("pruning.levels=2"))
+    before = dict(engine.ensure(requested[:2]))
+    parent = requested[1]
     file = engine.store.path(parent) / name
     content = file.read_bytes()
     if damage == "flip":
@@ -288,12 +294,12 @@ def test_a_damaged_artefact_is_made_again_and_reported(
     else:
         file.unlink()
     repairing = again(engine)
-    after = dict(repairing.ensure(wanted))
+    after = dict(repairing.ensure(requested))
     for training, outcome in before.items():
         one, other = outcome._replace(seconds=0), after[training]._replace(seconds=0)
         assert repr(one) == repr(other)
     assert repairing.store.is_whole(parent)
-    assert repairing.made == set(wanted[1:])
+    assert repairing.made == set(requested[1:])
     if name != "done":  # without that it just does not exist
         assert parent.digest[:12] in repairing.damaged[0]
         assert list((engine.store.root / "damaged").iterdir())
@@ -301,10 +307,8 @@ def test_a_damaged_artefact_is_made_again_and_reported(
 
 def test_a_damaged_checkpoint_is_not_trusted(engine: Engine, tiny: Composer) -> None:
     (dense,) = trainings(tiny("pruning.levels=0"))
-    steps = iter(range(10_000))
-    stopped = again(engine, stopping=lambda: next(steps) == 9)
     with pytest.raises(Interrupted):
-        dict(stopped.ensure([dense]))
+        dict(again(engine, Watch(stopping=stopping_every(10))).ensure([dense]))
     assert engine.store.read_checkpoint(dense) is not None
     file = engine.store.root / "checkpoints" / dense.digest
     file.write_bytes(file.read_bytes()[:-1])
@@ -322,11 +326,13 @@ def test_a_disk_that_damages_everything_is_reported(
 
     publish = Store.publish
     monkeypatch.setattr(Store, "publish", torn)
-    with pytest.raises(LotteryError, match="again, though it was made anew"):
+    with pytest.raises(
+        LotteryError, match=r"curve.csv is wrong again after it was rebuilt. Check the disk."
+    ):
         made(engine, tiny("pruning.levels=0"))
 
 
-def test_a_stored_training_says_what_it_is_and_where_it_comes_from(
+def test_a_stored_training_has_its_description_and_its_provenance(
     engine: Engine, tiny: Composer
 ) -> None:
     ticket = trainings(tiny("pruning.levels=1"))[1]
@@ -342,7 +348,7 @@ def test_a_stored_training_says_what_it_is_and_where_it_comes_from(
     assert len(origin["input_mean"]) == 1
 
 
-def test_the_loader_must_give_what_the_configuration_says(engine: Engine, tiny: Composer) -> None:
+def test_the_loader_must_return_what_the_configuration_says(engine: Engine, tiny: Composer) -> None:
     with pytest.raises(LotteryError, match=r"dataset\.shape=\[1, 4, 16\].*shape \[1, 8, 8\]"):
         made(engine, tiny("dataset.shape=[1,4,16]"))
 
@@ -352,7 +358,7 @@ def test_prunable_types_decide_the_rates(engine: Engine, tiny: Composer) -> None
     _, ticket = trainings(spec)
     made(engine, spec)
     assert isinstance(ticket.mask, Pruned)
-    counts = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    counts = mask_of(engine, ticket)
     assert {name: int(kept.sum()) for name, kept in counts.items()} == {
         "1.weight": 307, "3.weight": 24, "5.weight": 25
     }  # fmt: skip
@@ -360,7 +366,7 @@ def test_prunable_types_decide_the_rates(engine: Engine, tiny: Composer) -> None
 
 
 def started(engine: Engine, training: Training) -> dict[str, torch.Tensor]:
-    """The state that a training really began with."""
+    """Return the state that a training really began with."""
     before = Snapshot(training, training.start)
     dict(engine.ensure([dataclasses.replace(training, weights=before)]))
     return weights(engine, before, training)
@@ -369,14 +375,14 @@ def started(engine: Engine, training: Training) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("rewind", [
     "init", "late", "lr", "finetune", "continue", "reinit", "reinit_sign", "constant_sign", "frozen"
 ])  # fmt: skip
-def test_what_each_rewind_starts_from(engine: Engine, tiny: Composer, rewind: str) -> None:
+def test_the_start_of_each_rewind(engine: Engine, tiny: Composer, rewind: str) -> None:
     """At level 2, on weights that are read from the store, entry by entry."""
     timed = rewind in ("late", "lr", "finetune")
     spec = tiny(f"rewind={rewind}", "pruning.levels=2", *(["rewind.iteration=5"] if timed else []))
     dense, first, ticket = trainings(spec)
     outcomes = made(engine, spec)
     start, initial = started(engine, ticket), weights(engine, dense.weights, dense)
-    mask = inputs(engine).mask(ticket.mask, dense.recipe.network)
+    mask = mask_of(engine, ticket)
     assert outcomes[ticket].curve[0].iteration == (5 if timed else 0)
     at_five = weights(engine, Snapshot(dense, 5), dense) if rewind == "late" else {}
     ended = load(engine.store.read(first, "final.safetensors"))
@@ -403,19 +409,19 @@ def test_what_each_rewind_starts_from(engine: Engine, tiny: Composer, rewind: st
         assert all(torch.equal(final[n][~k], initial[n][~k]) for n, k in mask.items())
 
 
-def test_continued_training_goes_on_under_the_mask_and_is_reset_for_the_report(
+def test_continued_training_keeps_its_weights_under_the_mask_and_reports_reset_ones(
     engine: Engine, tiny: Composer
 ) -> None:
     spec = tiny("rewind=continue", "pruning.levels=2")
     dense, first, second = trainings(spec)
     made(engine, spec)
-    assert engine.trained == 4  # dense, the first ticket, what went on, the second ticket
+    assert engine.trained == 4  # dense, the first ticket, the continued network, the second ticket
     assert isinstance(second.mask, Pruned)
     assert isinstance(second.mask.weights, Final)
-    went_on = second.mask.weights.of
+    continued = second.mask.weights.of
     ended = load(engine.store.read(dense, "final.safetensors"))
-    mask = inputs(engine).mask(first.mask, dense.recipe.network)
-    start = started(engine, went_on)
+    mask = mask_of(engine, first)
+    start = started(engine, continued)
     assert all(torch.equal(start[name], ended[name] * kept) for name, kept in mask.items())
 
 
@@ -427,13 +433,13 @@ def test_masks_at_initialisation_need_no_training_and_have_exact_counts(
     *_, ticket = trainings(spec)
     dict(engine.ensure([ticket]))
     assert engine.trained == 1
-    mask = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    mask = mask_of(engine, ticket)
     assert sum(int(kept.sum()) for kept in mask.values()) == 238  # 464, 371, 297, 238
-    again_made = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    again_made = mask_of(engine, ticket)
     assert all(torch.equal(mask[name], again_made[name]) for name in mask)
 
 
-def test_synflow_in_rounds_scores_anew_what_is_left(engine: Engine, tiny: Composer) -> None:
+def test_synflow_in_rounds_scores_the_survivors_again(engine: Engine, tiny: Composer) -> None:
     """And so, unlike in one round, never cuts a network through (Tanaka et al. 2020, section 6)."""
     rounds = {}
     for number in (1, 100):
@@ -442,22 +448,20 @@ def test_synflow_in_rounds_scores_anew_what_is_left(engine: Engine, tiny: Compos
             "pruning.levels=1", f"pruning.rounds={number}", "model.widths=[40,30,20]",
         )  # fmt: skip
         ticket = trainings(spec)[1]
-        rounds[number] = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+        rounds[number] = mask_of(engine, ticket)
     totals = [sum(int(kept.sum()) for kept in mask.values()) for mask in rounds.values()]
     assert totals == [round(0.04 * (64 * 40 + 40 * 30 + 30 * 20 + 20 * 10))] * 2
     assert all(kept.any() for kept in rounds[100].values())
     assert any(not torch.equal(rounds[1][name], rounds[100][name]) for name in rounds[1])
 
 
-def test_criteria_that_draw_or_drop_out_have_their_own_stream(
-    engine: Engine, tiny: Composer
-) -> None:
+def test_criteria_that_draw_have_their_own_stream(engine: Engine, tiny: Composer) -> None:
     spec = tiny(*NORM_NET, "pruning=snip")
     ticket = trainings(spec)[1]
     torch.manual_seed(1)
-    one = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    one = mask_of(engine, ticket)
     torch.manual_seed(2)
-    other = inputs(engine).mask(ticket.mask, ticket.recipe.network)
+    other = mask_of(engine, ticket)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -466,9 +470,7 @@ def test_shuffled_masks_have_the_tickets_counts(engine: Engine, tiny: Composer) 
     shuffled = trainings(tiny("pruning.levels=1", "rewind=shuffled"))[1]
     outcomes = dict(engine.ensure([ticket, shuffled]))
     assert outcomes[ticket].weights == outcomes[shuffled].weights
-    one, other = (
-        inputs(engine).mask(t.mask, ticket.recipe.network)["1.weight"] for t in (ticket, shuffled)
-    )
+    one, other = (mask_of(engine, t)["1.weight"] for t in (ticket, shuffled))
     assert not torch.equal(one, other)
 
 
@@ -486,3 +488,71 @@ def test_a_resnet_prunes_its_convolutions_and_counts_the_rest(
     spared = [name for name in outcome.weights if "shortcut" in name]
     assert len(spared) == 2
     assert all(outcome.weights[name][0] == outcome.weights[name][1] for name in spared)
+
+
+def locked(engine: Engine) -> set[str]:
+    return {file.name for file in engine.store.locks.iterdir()}
+
+
+def test_locks_of_trainings_that_do_not_fit_into_a_pack_are_released_at_once(
+    engine: Engine, tiny: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has a checkpoint, one is published while its lock is taken, one has another recipe."""
+    seeds = [trainings(tiny(f"seed={seed}", "pruning.levels=0"))[0] for seed in range(4)]
+    (other,) = trainings(tiny("pruning.levels=0", "training.batch_size=30"))
+    _, saved, published, _ = seeds
+    with pytest.raises(Interrupted):
+        dict(again(engine, Watch(stopping=stopping_every(10))).ensure([saved]))
+    held: list[tuple[set[str], set[str]]] = []
+    train, is_made = Maker.train, Store.is_made
+
+    def observed(self: Maker, group: Mapping[Training, object], snapshots: object) -> None:
+        held.append(({training.digest for training in group}, locked(engine)))
+        train(self, group, snapshots)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Maker, "train", observed)
+    monkeypatch.setattr(Store, "is_made", lambda s, node: node == published or is_made(s, node))
+    engine.pack = 4
+    with contextlib.suppress(StopIteration):
+        next(engine.ensure([seeds[0], saved, published, other, seeds[3]]))
+    group, locks = held[0]
+    assert group == locks == {seeds[0].digest, seeds[3].digest}
+    assert not locked(engine)
+
+
+def test_a_checkpoint_of_another_backend_is_logged_and_training_starts_again(
+    engine: Engine, tiny: Composer, caplog: pytest.LogCaptureFixture
+) -> None:
+    dense, ticket = trainings(tiny("pruning.rates=[70]"))
+    dict(engine.ensure([dense]))
+    watch = Watch(stopping=stopping_every(10))
+    with pytest.raises(Interrupted):
+        dict(engine_on(engine.store.root, watch, backend="eager").ensure([ticket]))
+    saved = engine.maker.checkpoint(ticket)
+    assert saved is not None
+    assert saved.layout == [384, 6, 30, 5, 50, 10]  # the sparse backend has one vector
+    (outcome,) = dict(again(engine).ensure([ticket])).values()
+    (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert message == (
+        f"the checkpoint of {ticket} was made on another device or by another backend and cannot "
+        "be used: it starts again from its beginning"
+    )
+    undisturbed = dict(elsewhere(engine).ensure([ticket]))[ticket]
+    assert repr(outcome.curve) == repr(undisturbed.curve)
+
+
+def test_a_stored_measurement_is_not_computed_again(
+    engine: Engine, tiny: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny("probe=level_connectivity", "probe.points=3", "pruning.levels=1")
+    requested = [node for _, node in lottery.nodes(spec)]
+    first = dict(engine.ensure(requested))
+    assert engine.made == set(requested)
+
+    def compute(*_: object) -> None:
+        raise AssertionError("it is stored")
+
+    monkeypatch.setattr(LevelConnectivity, "compute", compute)
+    second = again(engine)
+    assert repr(dict(second.ensure(requested))) == repr(first)
+    assert second.made == set()

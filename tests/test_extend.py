@@ -128,9 +128,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-OWN_COMMANDS = [command for command in ALL if "mine." in command or "torch.optim." in command]
+OWN_COMMANDS = [command for command in ALL if "mine." in command]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", OWN_COMMANDS)
 def test_your_own_code_runs(command: str, home: Path) -> None:
     call(home, ROOT, str(ROOT / "run.py"), *shlex.split(command)[2:], *TINY)
@@ -143,11 +144,13 @@ def test_every_part_of_your_own_is_run() -> None:
     assert len(public) == 6
 
 
+@pytest.mark.slow
 def test_your_own_figure_is_drawn(home: Path) -> None:
     call(home, ROOT, "mine_figure.py")
     assert (home / "mine.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_probe_and_a_tracker_of_your_own_write_their_files(home: Path) -> None:
     own = ("+probe._target_=mine.Magnitudes", "+tracker._target_=mine.Text", "hydra.run.dir=both")
     call(home, ROOT, str(ROOT / "run.py"), *own, *TINY)
@@ -220,6 +223,7 @@ def test_parts_of_the_project_are_options(project: Path) -> None:
     assert (project / "run/points.txt").exists()
 
 
+@pytest.mark.slow
 def test_figures_and_claims_are_shown(project: Path) -> None:
     only = ("multirun/reference", "--only", "random_masks")
     assert "random_masks: png, csv" in call(project, project, "-m", "analysis", "figures", *only)
@@ -228,13 +232,16 @@ def test_figures_and_claims_are_shown(project: Path) -> None:
         assert words in " ".join(claims.split())
 
 
+@pytest.mark.slow
 def test_the_audit_finds_the_fault_that_is_planted_against_a_new_rule(project: Path) -> None:
-    names = "took or plant_for_every"
+    names = "took or planted_against"
     shown = call(project, project, "-m", "pytest", "-q", "tests/test_verify.py", "-k", names)
     assert "2 passed" in shown
 
 
+@pytest.mark.slow
 def test_the_projects_own_tests_accept_the_additions(project: Path) -> None:
     call(project, project, "docs/options.py")
-    tests = ("tests/test_docs.py", "tests/test_builtins.py")
-    call(project, project, "-m", "pytest", "-q", *tests, "-k", "not column")
+    tests = [f"tests/test_{name}.py" for name in ("docs", "builtins")]
+    there = [test for test in tests if (project / test).exists()]
+    call(project, project, "-m", "pytest", "-q", *there, "-k", "not column")

@@ -1,4 +1,4 @@
-"""The experiment as a description: who shares what with whom."""
+"""The experiment as a description: which trainings a run has, and what runs share."""
 
 from lth.experiment import lottery
 from lth.experiment.nodes import (
@@ -13,6 +13,7 @@ from lth.experiment.nodes import (
     Training,
 )
 from lth.experiment.settings import Spec
+from lth.probes import Connectivity, LevelConnectivity
 from tests.conftest import Composer
 
 
@@ -84,7 +85,7 @@ def test_conv_and_output_rates_have_their_defaults(composed: Composer) -> None:
     }
 
 
-def test_late_rewinding_goes_back_to_iteration_k_and_on_from_there(composed: Composer) -> None:
+def test_late_rewinding_returns_to_iteration_k_and_continues_from_there(composed: Composer) -> None:
     dense, *tickets = levels(composed("rewind=late", "rewind.iteration=50", "pruning.levels=3"))
     assert dense == levels(composed())[0]
     for parent, ticket in zip([dense, *tickets], tickets, strict=False):
@@ -125,18 +126,18 @@ def test_new_weights_train_the_whole_schedule_whatever_the_lineage(composed: Com
     assert arm.start == 0
 
 
-def test_continued_training_prunes_what_went_on_and_reports_what_was_reset(
+def test_continued_training_prunes_continued_weights_and_reports_reset_ones(
     composed: Composer,
 ) -> None:
     dense, *tickets = levels(composed("rewind=continue", "pruning.levels=3"))
     assert [ticket.weights for ticket in tickets] == [dense.weights] * 3
     first, second, _ = tickets
-    assert first == levels(composed())[1]  # nothing has gone on before the first pruning
+    assert first == levels(composed())[1]  # nothing has continued before the first pruning
     assert isinstance(second.mask, Pruned)
     assert isinstance(second.mask.weights, Final)
-    went_on = second.mask.weights.of
-    assert went_on.weights == Final(dense)
-    assert went_on.mask == first.mask
+    continued = second.mask.weights.of
+    assert continued.weights == Final(dense)
+    assert continued.mask == first.mask
 
 
 def test_one_shot_prunes_the_dense_network_at_every_level(composed: Composer) -> None:
@@ -174,3 +175,16 @@ def test_frozen_and_shuffled_are_of_the_same_lineage(composed: Composer) -> None
     assert (frozen[2].mask, frozen[2].weights) == (ticket.mask, ticket.weights)
     assert frozen[0] == levels(composed())[0]
     assert (frozen[2].pruned, ticket.pruned) == ("frozen", "zero")
+
+
+def test_one_stream_has_the_levels_and_then_what_the_probe_measures(composed: Composer) -> None:
+    plain = composed("pruning.levels=2")
+    assert list(lottery.nodes(plain)) == list(lottery.levels(plain))
+    probed = composed("pruning.levels=2", "probe=level_connectivity")
+    (*trainings, first, second) = lottery.nodes(probed)
+    assert trainings == list(lottery.levels(plain))
+    dense, one, two = levels(plain)
+    assert first == (0, LevelConnectivity(dense, one, 30))
+    assert second == (1, LevelConnectivity(one, two, 30))
+    both = [node for _, node in lottery.nodes(composed("pruning.levels=2", "probe=connectivity"))]
+    assert [type(node) for node in both] == [Training] * 3 + [Connectivity] * 3

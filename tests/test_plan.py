@@ -1,4 +1,4 @@
-"""hydra/launcher=plan against what then happens; the grid sweeper against Hydra's own."""
+"""Plans against what then happens; the compositions of the grid sweeper against Hydra's own."""
 
 import subprocess
 import sys
@@ -29,11 +29,11 @@ SWEEP = [(f"seed={s}", f"rewind={r}") for s in (0, 1) for r in ("init", "reinit"
 
 def test_a_plan_counts_what_is_then_trained(engine: Engine, tiny: Compose) -> None:
     made = plan(jobs(tiny, *SWEEP), engine.store)
-    assert (made.reported, made.wanted, made.stored) == (16, 14, 0)
+    assert (made.reported, made.distinct, made.stored) == (16, 14, 0)
     assert len(made.trainings) == 2 + 4 * 3
     assert made.iterations == 14 * 12
-    assert made.unmeasured == 14
-    assert made.ladders == {(464, 376, 306, 249): [" ".join(o) for o in SWEEP]}
+    assert made.untimed == 14
+    assert made.counts == {(464, 376, 306, 249): [" ".join(o) for o in SWEEP]}
     for overrides in SWEEP:
         dict(engine.ensure([t for _, t in lottery.levels(tiny(*overrides))]))
     assert engine.trained == 14
@@ -41,37 +41,39 @@ def test_a_plan_counts_what_is_then_trained(engine: Engine, tiny: Compose) -> No
     assert (after.stored, after.trainings, after.disk) == (14, [], 0)
 
 
-def test_time_is_that_of_the_like_nearest_in_density(engine: Engine, tiny: Compose) -> None:
+def test_time_is_that_of_similar_trainings_at_the_nearest_density(
+    engine: Engine, tiny: Compose
+) -> None:
     dict(engine.ensure([t for _, t in lottery.levels(tiny())]))
     made = plan(jobs(tiny, ("seed=1",), ("seed=1", "training.batch_size=30")), engine.store)
-    assert made.unmeasured == 4  # other batches have another speed
-    measured = [engine.store.outcome(t).seconds for _, t in lottery.levels(tiny())]
+    assert made.untimed == 4  # other batches have another speed
+    measured = [engine.store.results(t).seconds for _, t in lottery.levels(tiny())]
     assert made.seconds == pytest.approx(sum(measured), rel=1e-6)
 
 
 def test_disk_is_about_what_is_then_written(engine: Engine, tiny: Compose) -> None:
-    wanted = ("model.widths=[300,100]", "pruning.levels=1")
-    expected = plan(jobs(tiny, wanted), engine.store).disk
-    dict(engine.ensure([t for _, t in lottery.levels(tiny(*wanted))]))
+    sized = ("model.widths=[300,100]", "pruning.levels=1")
+    expected = plan(jobs(tiny, sized), engine.store).disk
+    dict(engine.ensure([t for _, t in lottery.levels(tiny(*sized))]))
     written = sum(f.stat().st_size for d in engine.store.folders() for f in d.iterdir())
     assert expected == pytest.approx(written, rel=0.1)
 
 
-def test_runs_that_are_refused_are_told_and_the_rest_planned(engine: Engine, tiny: Compose) -> None:
+def test_refused_runs_are_reported_and_the_rest_planned(engine: Engine, tiny: Compose) -> None:
     made = plan(jobs(tiny, ("pruning.levels=80",), ("pruning.rate=0",), ("seed=1",)), engine.store)
-    assert set(made.faults) == {"pruning.levels=80", "pruning.rate=0"}
+    assert set(made.refused) == {"pruning.levels=80", "pruning.rate=0"}
     assert made.reported == 4
     probes = [("probe=connectivity", f"probe.iteration={at}") for at in (0, 99)]
-    assert list(plan(jobs(tiny, *probes), engine.store).faults) == [" ".join(probes[1])]
+    assert list(plan(jobs(tiny, *probes), engine.store).refused) == [" ".join(probes[1])]
 
 
 def test_a_control_costs_its_tickets_too(engine: Engine, tiny: Compose) -> None:
     made = plan(jobs(tiny, ("rewind=reinit",)), engine.store)
-    assert (made.wanted, len(made.trainings)) == (4, 1 + 2 + 3)
+    assert (made.distinct, len(made.trainings)) == (4, 1 + 2 + 3)
 
 
 def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
-    words = ["-m", "hydra/launcher=plan", "seed=0,1", "pruning.rate=20,0", *TINY]
+    words = ["-m", "hydra/launcher=plan", "seed=0,1", "pruning.conv_rate=null,10", *TINY]
     done = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *words],
         cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -79,7 +81,7 @@ def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "runs: 2, which report 8 levels; 0 of them share" in done.stdout
     assert "to train: 8 networks, 96 iterations" in done.stdout
-    assert "refused seed=1 pruning.rate=0" in done.stdout
+    assert "refused seed=1 pruning.conv_rate=10" in done.stdout
     assert "2 of 4 runs are refused" in done.stderr
     assert not list(tmp_path.glob("**/run.json"))
     assert not (tmp_path / "multirun" / "store").exists()

@@ -1,47 +1,62 @@
-"""Lines between copies of a network: what is described, what is computed, what a run records."""
+"""Probes: what they measure, what is computed, and what a run records."""
 
 import json
 from pathlib import Path
 
-import pandas as pd
+import pytest
 import torch
 from torch import nn
 
 from lth.engine.engine import Engine
+from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.nodes import Line, Snapshot
+from lth.experiment.nodes import Measurement, Snapshot
+from lth.experiment.results import rows_from_csv
+from lth.experiment.settings import Spec
+from lth.probes import Connectivity
 from lth.training import interpolation
 from lth.training.data import Examples, Part
-from tests.conftest import Composer
+from tests.conftest import Composer, engine_on
 from tests.test_run import run, run_folders
 
 
-def test_a_line_goes_evenly_from_the_one_end_to_the_other() -> None:
+def measured(spec: Spec) -> dict[int, Measurement]:
+    """Return what the probe of a run measures, by level."""
+    return dict(lottery.measurements(spec, dict(lottery.levels(spec))))
+
+
+def lines(spec: Spec) -> dict[int, Connectivity]:
+    found = measured(spec)
+    assert all(isinstance(line, Connectivity) for line in found.values())
+    return found  # type: ignore[return-value]
+
+
+def test_a_line_goes_evenly_from_one_end_to_the_other() -> None:
     model = nn.Linear(1, 2, bias=False)
     one, other = {"weight": torch.tensor([[4.0], [0.0]])}, {"weight": torch.tensor([[0.0], [2.0]])}
     part = Part(Examples(torch.ones(2, 1), torch.tensor([0, 1])), lambda x: x)
-    found = list(interpolation.along(model, one, other, 3, part))
-    assert [point.share for point in found] == [0.0, 0.5, 1.0]
+    found = list(interpolation.along(model, one, other, points=3, part=part))
+    assert [point.fraction for point in found] == [0.0, 0.5, 1.0]
     for point, logits in zip(found, [(4.0, 0.0), (2.0, 1.0), (0.0, 2.0)], strict=True):
         losses = torch.logsumexp(torch.tensor(logits), 0) - torch.tensor(logits)
         torch.testing.assert_close(torch.tensor(point.test_loss), losses.mean())
         assert point.test_accuracy == 0.5
 
 
-def test_counts_of_batches_are_not_put_between() -> None:
+def test_counters_are_not_interpolated() -> None:
     assert interpolation.between(torch.tensor(3), torch.tensor(8), 0.5) == 3
 
 
-def test_the_copies_differ_in_their_order_alone(tiny: Composer) -> None:
+def test_the_copies_differ_in_their_data_order_alone(tiny: Composer) -> None:
     levels = dict(lottery.levels(tiny()))
-    from_start = dict(lottery.lines(tiny("probe=connectivity")))
+    from_start = lines(tiny("probe=connectivity"))
     assert from_start.keys() == levels.keys()
     for level, line in from_start.items():
         assert line.one == levels[level]  # nothing to train for it
-        assert (line.one.order, line.other.order) == (0, 1)
+        assert (line.one.data_order, line.other.data_order) == (0, 1)
         assert line.one.weights == line.other.weights
         assert line.one.mask == line.other.mask
-    for level, line in lottery.lines(tiny("probe=connectivity", "probe.iteration=5")):
+    for level, line in lines(tiny("probe=connectivity", "probe.iteration=5")).items():
         assert line.one.weights == line.other.weights == Snapshot(levels[level], 5)
         assert line.one.start == line.other.start == 5
 
@@ -49,11 +64,30 @@ def test_the_copies_differ_in_their_order_alone(tiny: Composer) -> None:
 def test_late_rewound_tickets_part_where_they_start(tiny: Composer) -> None:
     spec = tiny("probe=connectivity", "probe.iteration=5", "rewind=late", "rewind.iteration=5")
     levels = dict(lottery.levels(spec))
-    assert all(line.one == levels[level] for level, line in lottery.lines(spec) if level)
+    assert all(line.one == levels[level] for level, line in lines(spec).items() if level)
 
 
-def test_without_a_probe_there_are_no_lines(tiny: Composer) -> None:
-    assert not list(lottery.lines(tiny()))
+def test_without_a_probe_nothing_is_measured(tiny: Composer) -> None:
+    assert not measured(tiny())
+
+
+@pytest.mark.parametrize("probe", ["connectivity", "level_connectivity"])
+@pytest.mark.parametrize("points", ["2", "3.5", "true", "[3]"])
+def test_points_out_of_range_are_refused(tiny: Composer, probe: str, points: str) -> None:
+    with pytest.raises(LotteryError, match=r"^probe\.points must be an integer >= 3, got "):
+        measured(tiny(f"probe={probe}", f"probe.points={points}"))
+
+
+@pytest.mark.parametrize(("iteration", "given"), [("-1", "-1"), ("12", "12"), ("1.5", "1.5"),
+                                                  ("true", "True"), ("x", "x")])  # fmt: skip
+def test_copies_must_part_at_an_iteration_of_the_training(
+    tiny: Composer, iteration: str, given: str
+) -> None:
+    with pytest.raises(LotteryError) as refused:
+        measured(tiny("probe=connectivity", f"probe.iteration={iteration}"))
+    assert str(refused.value).startswith(
+        f"probe.iteration must be an integer in [0, training.iterations = 12), got {given}"
+    )
 
 
 def test_the_ends_are_the_trainings_and_one_training_has_no_barrier(
@@ -61,24 +95,63 @@ def test_the_ends_are_the_trainings_and_one_training_has_no_barrier(
 ) -> None:
     (_, dense), *_ = lottery.levels(tiny())
     outcomes = dict(engine.ensure([dense]))
-    ((_, line),) = engine.lines([Line(dense, dense, 4)])
+    ((_, line),) = engine.ensure([Connectivity(dense, dense, 4)])
     last = outcomes[dense].curve[-1]
-    assert {(p.test_loss, p.test_accuracy) for p in line} == {(last.test_loss, last.test_accuracy)}
+    assert len(line) == 4
+    assert {(p["test_loss"], p["test_accuracy"]) for p in line} == {
+        (last.test_loss, last.test_accuracy)
+    }
 
 
-def test_a_copy_sees_other_batches(engine: Engine, tiny: Composer) -> None:
-    (_, line), *_ = lottery.lines(tiny("probe=connectivity"))
+def test_a_copy_gets_other_batches(engine: Engine, tiny: Composer) -> None:
+    line = lines(tiny("probe=connectivity"))[0]
     found = dict(engine.ensure([line.one, line.other]))
     assert found[line.one].curve[0][3:] == found[line.other].curve[0][3:]  # the same start
     assert found[line.one].curve[1] != found[line.other].curve[1]
 
 
-def test_a_line_that_another_process_has_drawn_stays(engine: Engine, tiny: Composer) -> None:
-    (_, line), *_ = lottery.lines(tiny("probe=connectivity"))
-    ((_, points),) = engine.lines([line])
+def test_rows_that_another_process_has_stored_stay(engine: Engine, tiny: Composer) -> None:
+    line = lines(tiny("probe=connectivity"))[0]
+    ((_, rows),) = engine.ensure([line])
     assert engine.store.is_made(line)
-    engine.store.publish(line, {"line.csv": b"another"})
-    assert engine.store.line(line) == points
+    engine.store.publish(line, {"rows.csv": b"another"})
+    assert engine.store.results(line) == rows
+
+
+def test_a_line_between_levels_has_their_results_at_its_ends(
+    engine: Engine, tiny: Composer
+) -> None:
+    spec = tiny("probe=level_connectivity", "probe.points=4")
+    levels, found = dict(lottery.levels(spec)), measured(spec)
+    assert list(found) == [0, 1, 2]  # the last level has no next one
+    results = dict(engine.ensure([*levels.values(), *found.values()]))
+    assert engine.trained == 4  # nothing is trained for the probe
+    for level, node in found.items():
+        rows = results[node]
+        assert [row["fraction"] for row in rows] == [0.0, 1 / 3, 2 / 3, 1.0]
+        for row, end in ((rows[0], levels[level]), (rows[-1], levels[level + 1])):
+            last = results[end].curve[-1]
+            assert row["test_accuracy"] == last.test_accuracy
+            assert row["test_loss"] == pytest.approx(last.test_loss, rel=1e-5)
+        assert all(row["test_accuracy"] != rows[0]["test_accuracy"] for row in rows[1:3])
+
+
+def test_lines_between_levels_are_shared_by_runs(engine: Engine, tiny: Composer) -> None:
+    probe = ("probe=level_connectivity", "probe.points=3")
+    short, long = (measured(tiny(*probe, f"pruning.levels={levels}")) for levels in (1, 3))
+    assert long[0] == short[0]
+    dict(engine.ensure(short.values()))
+    longer = engine_on(engine.store.root)
+    dict(longer.ensure(long.values()))
+    assert {node for node in longer.made if isinstance(node, Measurement)} == {long[1], long[2]}
+    control = measured(tiny(*probe, "rewind=reinit"))
+    assert not {*control.values()} & {*long.values()}
+    other = measured(tiny("probe=level_connectivity", "probe.points=4"))
+    assert not {*other.values()} & {*long.values()}
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    return rows_from_csv((folder / name).read_bytes())
 
 
 def test_a_run_records_its_lines_once_and_keeps_the_snapshots_they_need(tmp_path: Path) -> None:
@@ -88,11 +161,11 @@ def test_a_run_records_its_lines_once_and_keeps_the_snapshots_they_need(tmp_path
     again = run(tmp_path, *probed, "hydra.run.dir=multirun/a/c")
     one, other = run_folders(tmp_path)
     assert "0 networks trained" in again.stdout
-    table = pd.read_csv(one / "connectivity.csv")
-    assert table.equals(pd.read_csv(other / "connectivity.csv"))
-    assert list(table["level"]) == [0] * 4 + [1] * 4
-    assert set(table["iteration"]) == {5}
-    assert list(table["share"][:4]) == [0.0, 1 / 3, 2 / 3, 1.0]
+    rows = table(one, "connectivity.csv")
+    assert rows == table(other, "connectivity.csv")
+    assert [row["level"] for row in rows] == ["0"] * 4 + ["1"] * 4
+    assert {row["iteration"] for row in rows} == {"5"}
+    assert [float(row["fraction"]) for row in rows[:4]] == [0.0, 1 / 3, 2 / 3, 1.0]
     status = json.loads((one / "run.json").read_bytes())
     assert status["trained"] == 2 + 4  # two levels, two copies of each
     assert "connectivity.csv" in status["tables"]

@@ -22,12 +22,11 @@ from omegaconf import OmegaConf
 
 from lth.experiment import lottery
 from lth.experiment.settings import Spec
-from lth.runs.folder import RunFolder
 from lth.runs.records import TIMING_COLUMNS
 from lth.runs.signals import stop_on_signal
 from lth.runs.status import read_statuses
 from lth.store.store import Store
-from tests.conftest import ROOT, TINY, Composer
+from tests.conftest import ROOT, TINY, Composer, run_spec
 
 
 def command(*arguments: str) -> list[str]:
@@ -201,11 +200,8 @@ SLOW = (*TINY, "training.iterations=600", "training.evaluate_every=50", "checkpo
 
 def work(spec: Spec, output: Path) -> None:
     """What a Hydra job does, in a process of its own."""
-    sys.path.insert(0, str(ROOT))
-    from run import run
-
-    with stop_on_signal() as stopping, RunFolder(output, {}) as folder:
-        run(spec, folder, stopping)
+    with stop_on_signal() as stopping:
+        run_spec(spec, output, stopping)
 
 
 def attempt(spec: Spec, output: Path, seconds: float, number: int) -> int:

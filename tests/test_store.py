@@ -5,18 +5,31 @@ import multiprocessing as mp
 import os
 import signal
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 from lth.errors import LotteryError
-from lth.experiment.nodes import Dense, Node
+from lth.experiment.nodes import Stored
 from lth.store import locks
 from lth.store.locks import Locks, holder_of
 from lth.store.store import Damaged, Store
 
-NODE = Dense()
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Numbered(Stored):
+    """A node for tests."""
+
+    tag = "numbered"
+    number: int
+
+    def content(self) -> dict[str, int]:
+        return {"number": self.number}
+
+
+NODE = Numbered(0)
 
 
 @pytest.fixture
@@ -158,16 +171,6 @@ def contend(root: Path, rounds: int, start: "mp.synchronize.Event") -> None:
                     if not Store(root).exists(node):
                         (root / f"made-{number}-{os.getpid()}").touch()
                         store.publish(node, {"a": b"1"})
-
-
-class Numbered(Node):
-    """A node for tests."""
-
-    def __init__(self, number: int) -> None:
-        object.__setattr__(self, "digest", f"{number:064}")
-
-    def identity(self) -> dict[str, object]:
-        return {}
 
 
 def test_two_processes_and_one_node_fifty_times(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from analysis.collect import collect
 from analysis.weights import WEIGHT_FIGURES, connections, distance, initial_weights
-from lth.engine.build import Inputs
+from lth.engine.build import Builder
 from lth.engine.engine import Engine
 from lth.errors import LotteryError
 from lth.experiment import lottery
@@ -26,23 +26,23 @@ from tests.test_analysis import analysis
 
 
 @pytest.fixture
-def stored(engine: Engine, tiny: Composer) -> tuple[Training, Inputs]:
+def stored(engine: Engine, tiny: Composer) -> tuple[Training, Builder]:
     """The ticket of level 2."""
     trainings = [training for _, training in lottery.levels(tiny("pruning.levels=2"))]
     list(engine.ensure(trainings))
-    return trainings[-1], Inputs(engine.store, engine.data_root, engine.device)
+    return trainings[-1], engine.maker.build
 
 
 @pytest.fixture
-def ticket(stored: tuple[Training, Inputs], tmp_path: Path) -> Ticket:
+def ticket(stored: tuple[Training, Builder], tmp_path: Path) -> Ticket:
     save_ticket(tmp_path / "ticket.safetensors", 2, *stored)
     return load_ticket(tmp_path / "ticket.safetensors")
 
 
-def test_a_file_has_what_the_store_has(stored: tuple[Training, Inputs], ticket: Ticket) -> None:
-    training, inputs = stored
+def test_a_file_has_what_the_store_has(stored: tuple[Training, Builder], ticket: Ticket) -> None:
+    training, build = stored
     network = training.recipe.network
-    start, mask = inputs.weights(training.weights, network), inputs.mask(training.mask, network)
+    start, mask = build.weights(training.weights, network), build.mask(training.mask, network)
     assert start.keys() == ticket.start.keys()
     assert all(torch.equal(ticket.start[name], start[name]) for name in start)
     assert all(torch.equal(ticket.mask[name], mask[name]) for name in mask)
@@ -75,7 +75,7 @@ def test_its_network_is_plain_torch_whose_pruned_weights_stay_zero(
         assert (values[kept] != ticket.start[name][kept]).any()
 
 
-def test_it_goes_into_a_network_of_ones_own(ticket: Ticket) -> None:
+def test_it_can_be_loaded_into_another_network(ticket: Ticket) -> None:
     own = LeNet((1, 8, 8), 10, widths=[6, 5])
     assert ticket.put_into(own) is own
     with pytest.raises(RuntimeError, match="size mismatch"):
@@ -84,7 +84,9 @@ def test_it_goes_into_a_network_of_ones_own(ticket: Ticket) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(LotteryError, match="no ticket of lth"):
+    with pytest.raises(
+        LotteryError, match=r"is not a ticket of lth .*Make one: python -m analysis export RUN"
+    ):
         load_ticket(tmp_path / "other.safetensors")
 
 
@@ -98,11 +100,11 @@ def test_the_command_exports_a_level(
     assert analysis(monkeypatch, *words, "--level", 1) == 0
     assert load_ticket(out).about["level"] == 1
     assert analysis(monkeypatch, *words, "--level", 9) == 1
-    assert "levels 0 to 3" in capsys.readouterr().err
+    assert "--level must be in 0 to 3 for this run, got 9" in capsys.readouterr().err
     assert analysis(monkeypatch, "export", clean / "store") == 1
 
 
-def test_figures_of_weights_have_the_stored_ones(clean: Path) -> None:
+def test_figures_of_weights_show_the_stored_ones(clean: Path) -> None:
     runs = collect([clean / "sweep"])
     initial, moved, kept = initial_weights(runs), distance(runs), connections(runs)
     assert initial is not None
@@ -123,7 +125,7 @@ def test_figures_of_weights_have_the_stored_ones(clean: Path) -> None:
             assert counts.get(("1.weight", side, level), survivors) == pytest.approx(survivors)
 
 
-def test_without_the_store_there_are_none(clean: Path, tmp_path: Path) -> None:
+def test_without_the_store_there_are_no_figures_of_weights(clean: Path, tmp_path: Path) -> None:
     shutil.copytree(clean / "sweep", tmp_path / "sweep")
     runs = collect([tmp_path])
     assert [draw(runs) for draw in WEIGHT_FIGURES.values()] == [None] * 4

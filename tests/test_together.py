@@ -17,21 +17,20 @@ import pytest
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
 from lth.experiment.settings import Spec
-from lth.runs.folder import RunFolder
 from lth.store import cleanup, locks
 from lth.store.store import Store
-from run import run
-from tests.conftest import ROOT, Composer
+from tests.conftest import ROOT, Composer, run_spec
 
 Specs = Sequence[Spec]
-ELSEWHERE = json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, "token": "of the dead"})
+ELSEWHERE = json.dumps(
+    {"host": "elsewhere", "pid": 1, "started": 0.0, "token": "of a killed process"}
+)
 
 
 def work(spec: Spec, folder: Path) -> None:
-    """A run, in a process that gives up on the claims of other hosts within seconds."""
+    """Record a run, in a process for which locks of other hosts are stale after seconds."""
     locks.STALE_AFTER, locks.TOUCH_EVERY = 3.0, 0.3
-    with RunFolder(folder, {}) as of_run:
-        run(spec, of_run, lambda: False)
+    run_spec(spec, folder)
 
 
 def start(spec: Spec, folder: Path) -> ForkServerProcess:
@@ -91,7 +90,7 @@ def test_each_training_is_made_once_and_all_finish(tmp_path: Path, specs: Specs)
     check_store(tmp_path, specs)
 
 
-def test_claims_left_by_the_dead_are_taken_over(tmp_path: Path, specs: Specs) -> None:
+def test_locks_of_killed_processes_are_taken_over(tmp_path: Path, specs: Specs) -> None:
     long = dataclasses.replace(specs[0].training, iterations=100_000)
     victims = [
         start(dataclasses.replace(spec, training=long), tmp_path / f"victim{n}")
@@ -105,8 +104,8 @@ def test_claims_left_by_the_dead_are_taken_over(tmp_path: Path, specs: Specs) ->
         victim.kill()
         victim.join()
         assert victim.exitcode == -signal.SIGKILL
-        (claim,) = [file for file in store.locks.iterdir() if str(victim.pid) in file.read_text()]
-        claim.rename(store.locks / training.digest)
+        (lock,) = [file for file in store.locks.iterdir() if str(victim.pid) in file.read_text()]
+        lock.rename(store.locks / training.digest)
     (store.locks / left[-1].digest).write_text(ELSEWHERE)
     test_each_training_is_made_once_and_all_finish(tmp_path, specs)
 

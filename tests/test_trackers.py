@@ -14,7 +14,7 @@ import pytest
 
 from lth import trackers
 from lth.errors import LotteryError
-from lth.experiment.settings import Target
+from lth.experiment.targets import Target
 from tests.conftest import ROOT, TINY
 
 CURVE = "val_accuracy/level 02"
@@ -89,7 +89,7 @@ def test_a_hanging_tracker_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trackers, "WAIT_SECONDS", 0.1)
-    tracker = Target("tests.test_trackers.Hanging", {})
+    tracker = Target("tests.test_trackers.Hanging", {}, None)
     settings = {"tracker": dataclasses.asdict(tracker)}
     status = {"state": "running", "spec": settings, "identity": {}}
     (tmp_path / "run.json").write_text(json.dumps(status))
@@ -102,7 +102,7 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         LotteryError, match=r"mlflow is not installed\. Install it \(pip install -e '.\[mlflow\]'\)"
     ):
-        trackers.check_tracker(Target("lth.trackers.MLflow", {}))
+        trackers.check_tracker(Target("lth.trackers.MLflow", {}, None))
     trackers.check_tracker(None)
 
 

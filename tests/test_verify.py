@@ -1,4 +1,4 @@
-"""The audit: nothing on clean runs, and each rule finds what was planted against it."""
+"""The audit: no violations on clean runs, and each rule finds the fault planted against it."""
 
 import json
 import shutil
@@ -25,14 +25,14 @@ def folder(clean: Path, tmp_path: Path) -> Path:
 
 
 def found(folder: Path) -> dict[str, str]:
-    """Rule -> what the audit last said of it."""
+    """Return rule -> the last violation that the audit found."""
     audit = Audit()
-    violations = (v for run in (folder / "sweep").glob("[0-9]") for v in audit.of_run(run))
-    return {broken.rule: f"{broken.where}: {broken.what}" for broken in violations}
+    of_runs = (v for run in (folder / "sweep").glob("[0-9]") for v in audit.of_run(run))
+    return {broken.rule: f"{broken.where}: {broken.what}" for broken in of_runs}
 
 
 def stored(folder: Path, level: int, run: int = TICKET) -> Path:
-    """Where the training of a run's level lies in the store."""
+    """Return the folder of the training of a run's level."""
     rows = (folder / f"sweep/{run}/levels.csv").read_text().splitlines()
     digest = rows[1 + level].split(",")[rows[0].split(",").index("training")]
     return folder / "store" / digest[:2] / digest
@@ -47,7 +47,7 @@ def forge(training: Path, name: str, change: Callable[[bytes], bytes]) -> None:
 
 
 def forge_table(run: Path, name: str, change: Callable[[str], str]) -> None:
-    """The same for a table of a run."""
+    """Change a table of a run so that all checksums are right."""
     content = change((run / name).read_text())
     (run / name).write_text(content)
     status = json.loads((run / "run.json").read_bytes())
@@ -56,7 +56,7 @@ def forge_table(run: Path, name: str, change: Callable[[str], str]) -> None:
 
 
 def cell(column: str, level: int, value: str) -> Callable[[str], str]:
-    """Another value in a table with a row a level."""
+    """Set a cell of a table with one row per level."""
 
     def change(text: str) -> str:
         rows = [row.split(",") for row in text.splitlines()]
@@ -67,7 +67,7 @@ def cell(column: str, level: int, value: str) -> Callable[[str], str]:
 
 
 def flipped(name: str, *bits: int) -> Callable[[bytes], bytes]:
-    """These entries of a packed mask the other way round."""
+    """Flip some entries of a packed mask."""
 
     def change(content: bytes) -> bytes:
         mask = load(content)
@@ -84,7 +84,7 @@ def entries(training: Path, name: str) -> list[bool]:
 
 
 def edited(name: str, edit: Callable[[torch.Tensor], object]) -> Callable[[bytes], bytes]:
-    """Other final weights in a tensor."""
+    """Edit the final weights of a tensor."""
 
     def change(content: bytes) -> bytes:
         state = load(content)
@@ -102,7 +102,7 @@ WEIGHT = "1.weight"
 
 
 def put_back(folder: Path) -> None:
-    """A weight that went at level 1 is kept at level 2, for another."""
+    """Keep a weight at level 2 that was pruned at level 1, instead of another."""
     before, after = (entries(stored(folder, level), WEIGHT) for level in (1, 2))
     forge(
         stored(folder, 2),
@@ -112,7 +112,7 @@ def put_back(folder: Path) -> None:
 
 
 def swap(folder: Path, run: int = TICKET) -> None:
-    """At level 1 the wrong weight went."""
+    """Prune another weight at level 1."""
     kept = entries(stored(folder, 1, run), WEIGHT)
     forge(stored(folder, 1, run), "mask.safetensors",
           flipped(WEIGHT, kept.index(False), kept.index(True)))  # fmt: skip
@@ -146,12 +146,12 @@ PLANTED: dict[str, Callable[[Path], object]] = {
         f / "sweep/0", "levels.csv", cell("final_train_accuracy", 1, "0.999")
     ),
     "controls have the tickets masks": lambda f: swap(f, REINIT),
-    "lines are those stored": lambda f: forge_table(
+    "measurements are those stored": lambda f: forge_table(
         f / "sweep/0", "connectivity.csv", cell("test_accuracy", 2, "0.5")
     ),
     "files are whole": lambda f: (stored(f, 1) / "summary.json").write_text("{}"),
     "descriptions have their digests": lambda f: forge(
-        stored(f, 1), "node.json", lambda c: c.replace(b'"start": 0', b'"start": 1')
+        stored(f, 1), "node.json", lambda c: c.replace(b'"seed": 0', b'"seed": 1')
     ),
     "curves are complete": lambda f: forge(
         stored(f, 1), "curve.csv", lambda c: b"".join(c.splitlines(keepends=True)[:-1])
@@ -182,7 +182,7 @@ PLANTED: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-def test_there_is_a_plant_for_every_rule() -> None:
+def test_a_fault_is_planted_against_every_rule() -> None:
     rules = {rule.__name__.replace("_", " ") for rule in (*RUN_RULES, *TRAINING_RULES)}
     assert rules == PLANTED.keys()
     assert len(rules) >= 15
@@ -196,20 +196,23 @@ def test_nothing_is_found_on_clean_runs(
 
 
 @pytest.mark.parametrize("rule", PLANTED)
-def test_each_rule_finds_what_is_planted_and_says_where(rule: str, folder: Path) -> None:
+def test_each_rule_finds_the_fault_and_its_place(rule: str, folder: Path) -> None:
     PLANTED[rule](folder)
-    told = found(folder)
-    assert rule in told, told
-    assert told[rule].startswith(str(folder))
+    violations = found(folder)
+    assert rule in violations, violations
+    assert violations[rule].startswith(str(folder))
 
 
-def test_the_command_fails_and_tells(
+def test_the_command_fails_and_names_the_violation(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     swap(folder)
     assert analysis(monkeypatch, "verify", folder, "--quick") == 1
-    told = capsys.readouterr().out
-    assert f"{stored(folder, 1)}: [masks are what the rule selects] 2 weights of {WEIGHT}" in told
+    violations = capsys.readouterr().out
+    assert (
+        f"{stored(folder, 1)}: [masks are what the rule selects] 2 weights of {WEIGHT}"
+        in violations
+    )
     assert analysis(monkeypatch, "verify", folder / "store") == 1
 
 
@@ -218,10 +221,10 @@ def test_mixtures_of_machines_are_named_and_no_violation(
 ) -> None:
     forge(stored(folder, 1), "provenance.json", as_json(device="cuda"))
     assert analysis(monkeypatch, "verify", folder) == 0
-    assert 'trainings of several kinds of device: "cpu", "cuda"' in capsys.readouterr().out
+    assert 'note: trainings differ in device: "cpu", "cuda"' in capsys.readouterr().out
 
 
-def test_without_a_store_the_tables_alone_are_looked_at(folder: Path) -> None:
+def test_without_a_store_only_tables_are_checked(folder: Path) -> None:
     shutil.rmtree(folder / "store")
     assert found(folder) == {}
     forge_table(folder / "sweep/0", "levels.csv", cell("early_stop_iteration", 1, "7"))
@@ -243,14 +246,14 @@ def test_dropped_weights_are_no_violation_and_masks_need_none(
     assert analysis(monkeypatch, "export", folder / "sweep/0", "--out", out) == 0
 
 
-def test_what_cannot_be_read_at_all_is_told_and_the_audit_goes_on(folder: Path) -> None:
+def test_a_file_that_cannot_be_read_is_a_violation_and_the_audit_continues(folder: Path) -> None:
     for name in ("mask.safetensors", "final.safetensors"):
         file = stored(folder, 1) / name
         file.write_bytes(file.read_bytes()[:20])
     assert {"files are whole", "masks nest", "ends are as recorded"} <= found(folder).keys()
 
 
-def test_runs_that_have_not_begun_or_not_ended_are_no_violation(folder: Path) -> None:
+def test_refused_and_interrupted_runs_are_no_violation(folder: Path) -> None:
     (folder / "sweep/1/levels.csv").unlink()
     (folder / "sweep/1/metrics.csv").unlink()
     status = json.loads((folder / "sweep/1/run.json").read_bytes())

@@ -54,7 +54,8 @@ def random_part(name: str, size: int, shape: tuple[int, int, int] = SHAPE) -> Pa
 
 def random_data(train: int, validation: int, test: int, shape: tuple[int, int, int]) -> Data:
     parts = {"train": train, "val": validation, "test": test}
-    return Data(*(random_part(name, size, shape) for name, size in parts.items()), [0.0], [1.0], {})
+    first, second, third = (random_part(name, size, shape) for name, size in parts.items())
+    return Data(first, second, third, [0.0], [1.0], {})
 
 
 DATA = random_data(45, 25, 35, SHAPE)

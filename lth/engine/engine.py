@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +21,8 @@ from lth.store.store import Damaged, Store
 from lth.training.checkpoint import Checkpoint, position
 
 log = logging.getLogger(__name__)
+
+N = TypeVar("N", bound=Stored)
 
 POLL_SECONDS = 0.05
 
@@ -67,7 +69,7 @@ class Engine:
         """Number of trainings that this engine has made."""
         return sum(isinstance(node, Training) for node in self.made)
 
-    def ensure(self, requested: Iterable[Stored]) -> Iterator[tuple[Stored, Any]]:
+    def ensure(self, requested: Iterable[N]) -> Iterator[tuple[N, Any]]:
         """Make all of `requested` exist, with everything that they need, and yield each with its
         results as soon as it does. Raises Interrupted, with the training in progress saved, once
         `stopping` of the watch returns True."""

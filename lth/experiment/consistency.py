@@ -31,12 +31,13 @@ def _rates(pruning: Pruning) -> Iterator[str]:
 
 def _type_rate(pruning: Pruning, kind: str, rate: float) -> Iterator[str]:
     remedy = f"Set pruning.{kind}_rate=null, or 0 to leave that type alone"
-    other = "rates" if pruning.rates else "final_density" if pruning.final_density else None
+    other = f"rates={list(pruning.rates)}" if pruning.rates else None
+    if pruning.final_density:
+        other = f"final_density={pruning.final_density}"
     if other:
-        value = getattr(pruning, other)
         yield (
-            f"pruning.{kind}_rate={rate:g} cannot be set with pruning.{other}={value}, which gives "
-            f"the rate of all types. {remedy}."
+            f"pruning.{kind}_rate={rate:g} cannot be set with pruning.{other}, which gives the "
+            f"rate of all types. {remedy}."
         )
     elif pruning.scope == "global" and rate != pruning.rate:
         yield (

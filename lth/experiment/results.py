@@ -87,8 +87,15 @@ def rows_from_csv(content: bytes) -> list[dict[str, str]]:
 
 
 def numbers(row: Mapping[str, str]) -> list[float]:
-    """Return the cells of a row as floats; an empty cell is nan."""
-    return [float(cell or "nan") for cell in row.values()]
+    """Return the cells of a row as numbers, integers as they were written; an empty cell is nan."""
+    return [_number(cell) for cell in row.values()]
+
+
+def _number(cell: str) -> float:
+    try:
+        return int(cell)
+    except ValueError:
+        return float(cell or "nan")
 
 
 def curve_to_csv(curve: Iterable[Evaluation]) -> bytes:
