@@ -45,8 +45,8 @@ REFUSED: list[tuple[list[str], str]] = [
      "rewind.iteration must be 0 with rewind.kind=init, which starts at iteration 0, got 5. Use "
      "rewind=late, or rewind.iteration=0."),
     (["rewind=continue", "rewind.iteration=5"],
-     "rewind.iteration must be 0 with rewind.kind=continue, which starts at iteration 0, got 5. Use "
-     "rewind=late, or rewind.iteration=0."),
+     "rewind.iteration must be 0 with rewind.kind=continue, which starts at iteration 0, got 5. "
+     "Use rewind=late, or rewind.iteration=0."),
     (["rewind=late", "rewind.iteration=600"],
      "rewind.iteration must be < training.iterations=600, got 600: nothing would be left to "
      "train."),
