@@ -26,7 +26,7 @@ from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
 
 Requested = Mapping[Stored, int]
-"""Everything that a run reports -> its level."""
+"""Training or measurement that a run reports -> its level."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -38,7 +38,7 @@ def main(config: DictConfig) -> float:
         check_tracker(spec.tracker)
         requested = {node: level for level, node in lottery.nodes(spec)}
         stored = all(map(Store(Path(spec.store)).exists, requested))
-        if not stored:  # results that are there were checked when they were made
+        if not stored:  # a run whose results are all stored was checked when they were made
             from lth.engine.checks import check  # imports torch, which takes a second
 
             check(whole_from_config(config))
@@ -59,15 +59,15 @@ def _no_folder_if_refused(output: Path) -> Iterator[None]:
     except LotteryError as error:
         if not (output / "run.json").exists():
             shutil.rmtree(output, ignore_errors=True)
-            with suppress(OSError):  # of a day, if nothing else is there
+            with suppress(OSError):  # the folder of the day, if it is empty
                 output.parent.rmdir()
         if HydraConfig.get().mode == RunMode.RUN:
-            raise SystemExit(f"error: {error}") from None  # nothing of Hydra's beside it
+            raise SystemExit(f"error: {error}") from None  # without Hydra's own message
         raise
 
 
 def describe(spec: Spec, requested: Requested) -> dict[str, Any]:
-    """Return what run.json says of a run from its start."""
+    """Return the content of run.json at the start of a run."""
     job = HydraConfig.get()
     groups = {group: name for group, name in job.runtime.choices.items() if "/" not in group}
     return {
@@ -108,7 +108,7 @@ def record_stored(requested: Requested, store: Store, folder: RunFolder) -> dict
 def make(
     spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[[], bool]
 ) -> dict[Stored, Any]:
-    """Train what is missing, or wait for the process that does."""
+    """Make what is missing, or wait for the process that is making it; record each result."""
     from lth.engine.engine import engine_for
     from lth.engine.monitor import Watch
 

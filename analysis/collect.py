@@ -26,7 +26,7 @@ PROBES = {
     "connectivity": ("level", "density", "iteration", "fraction", "test_loss", "test_accuracy"),
     "level_connectivity": ("level", "density", "fraction", "test_loss", "test_accuracy"),
 }
-"""Columns that the tables of the built-in probes must have."""
+"""Built-in probe -> columns that its table must have."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def collect(folders: Iterable[Path]) -> Runs:
 
 
 def read_run(folder: Path) -> Run:
-    """Read what a run has recorded. Raises LotteryError or ValueError where that is missing or
+    """Read the records of a run. Raises LotteryError or ValueError if they are missing or
     damaged."""
     status, state = read_whole(folder), state_of(folder)
     check_tables(folder, status, state)
@@ -134,7 +134,7 @@ def _derived(folder: Path, status: Status, state: str) -> dict[str, Any]:
 
 
 def check_tables(folder: Path, status: Status, state: str) -> None:
-    """Raise ValueError where a run's tables are not the ones that run.json describes."""
+    """Raise ValueError if a run's tables do not have the checksums in its run.json."""
     for name, written in status.get("tables", {}).items():
         # while a run is in progress, its tables may be newer than run.json
         if state != "running" and checksum((folder / name).read_bytes()) != written:
@@ -150,7 +150,7 @@ def read_csv(file: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - pand
 
 
 def _table(file: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:  # noqa: ANN401
-    """Read a table. Raises ValueError where it lacks one of these columns."""
+    """Read a table. Raises ValueError if it lacks one of these columns."""
     table = read_csv(file, **options)
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -164,7 +164,7 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _settings(runs: list[Run]) -> pd.DataFrame:
-    """Return the settings of each run, under the labels of arm and rate that all runs allow."""
+    """Return the settings of each run, with labels of arm and rate that tell all runs apart."""
     settings = pd.DataFrame([run.settings for run in runs])
     settings["arm"] = arm_labels([run.settings for run in runs])
     settings["rate"] = rate_labels(settings["rate"])
@@ -176,8 +176,8 @@ def _settings(runs: list[Run]) -> pd.DataFrame:
 def _without_repeats(levels: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
     """Return each result once, with its `experiment`.
 
-    The same command run again gives the same trainings, and so do the draws of an arm that draws
-    nothing, and level 0 of all draws. Different results under the same settings are reported.
+    Trainings are repeated by a command that is run again, by the draws of an arm without random
+    draws, and by level 0 of all draws. Different results of the same settings are reported.
     """
     levels = levels.sort_values([*RESULT, *REPLICATE, "started", "run"], ignore_index=True)
     key = [*RESULT, *REPLICATE]
@@ -202,8 +202,8 @@ def _probes(
 
 
 def _each_line_once(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a probe without repeated lines: of runs that were repeated, and of draws
-    that report one line, as all do for the dense network. Their losses are equal throughout."""
+    """Return the rows of a probe without repeated lines. Runs that were repeated, and draws, repeat
+    lines (the line of the dense network is the same for all draws): their losses are equal."""
     if not {"fraction", "test_loss"} <= {*rows.columns}:
         return rows.drop_duplicates([name for name in rows.columns if name != "run"], keep="last")
     line = [*RESULT, *(["iteration"] if "iteration" in rows else [])]

@@ -83,15 +83,16 @@ def draw_lines(
 
 
 def line_styles(found: pd.DataFrame, dash: str) -> dict[str, tuple[Dash, str]]:
-    """Return the dash and the marker of each value of a column; the paper's arms have the same in
-    every figure."""
+    """Return the dash and the marker of each value of a column. Each of the paper's arms has the
+    same in every figure that shows no others."""
     kinds = list(dict.fromkeys(found[dash]))
     kinds = [*ARMS] if set(kinds) <= {*ARMS} else kinds
     return {k: (DASHES[n % len(DASHES)], MARKERS[n % len(MARKERS)]) for n, k in enumerate(kinds)}
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, Colour]:
-    """Return the colours of arms: the paper's have the same in every figure of up to ten arms."""
+    """Return the colours of arms. Each of the paper's arms has the same in every figure with up to
+    ten arms."""
     return colours(in_order({*ARMS, *arms}))
 
 
@@ -167,7 +168,7 @@ def ratio_axis(axis: Axes) -> None:
 def legend(
     figure: Figure, found: pd.DataFrame, *, colour: str, own: Mapping[str, Colour], dash: str
 ) -> None:
-    """Draw one legend below all panels, with the caption; dashes are listed where they show another
+    """Draw one legend below all panels, with the caption. Dashes are listed if they show another
     column than the colours."""
     dashes = line_styles(found, dash)
     shown = [name for name in own if name in set(found[colour])]

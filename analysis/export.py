@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write the file; return 1 if that is impossible."""
+    """Write the ticket; return 1 if it cannot be read or written."""
     from lth.audit.run_rules import open_run  # imports torch, which is slow
     from lth.store.store import Damaged
     from lth.ticket import save_ticket

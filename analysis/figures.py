@@ -54,7 +54,7 @@ def figure3(runs: Runs) -> FigureWithData | None:
         return None
     short = set(_of_models(levels, LENET)["experiment"])
     metrics = runs.curves(at_densities(levels))
-    shown = _in_all_runs(metrics, "experiment")  # elsewhere only some of the runs were tested
+    shown = _in_all_runs(metrics, "experiment")  # at other iterations only some runs were tested
     found = points(shown, "test_accuracy", "iteration")
     rows = list(found.groupby(["experiment", "rate"], sort=False))
     figure, axes = drawing.panels(len(rows), found["arm"].nunique(), width=4.6)
@@ -198,7 +198,7 @@ FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
                      figure9, figure12, figure14, settings, arms, differences, layers,
                      connectivity, level_connectivity, time)
 }  # fmt: skip
-"""Name -> function, in the order of the paper; then figures that it does not have."""
+"""Name -> function: the paper's figures in its order, then others."""
 
 
 def _of_models(levels: pd.DataFrame, models: Set[str]) -> pd.DataFrame:
@@ -269,8 +269,8 @@ def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
 def _during_training(
     runs: Runs, models: Set[str], fractions: tuple[float, ...]
 ) -> FigureWithData | None:
-    """Draw test accuracy at fractions of the budget, or for each line at the last iteration before
-    at which all its runs were tested."""
+    """Draw test accuracy at fractions of the budget: for each line, at the last iteration before
+    each fraction at which all its runs were tested."""
     levels = _of_arms(_of_models(runs.levels, models), {TICKET, REINIT})
     if levels.empty:
         return None

@@ -19,15 +19,15 @@ ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.")
 
 
 def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that the runs of one experiment share: none that number repetitions, and
-    none that arm and rate describe."""
+    """Return the settings that the runs of one experiment share: all except those that number
+    repetitions and those that the arm and the rate describe."""
     apart = (*REPLICATE, *RATES)
     return {k: v for k, v in identity.items() if k not in apart and not k.startswith(ARM)}
 
 
 def arm_labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the arm of each run, with the options of its criterion where one experiment
-    (`setting`) has the same criterion with several."""
+    """Return the arm of each run, followed by the options of its criterion if one experiment
+    (`setting`) has that criterion with different options."""
     options: dict[tuple[object, ...], set[str]] = {}
     for run in runs:
         options.setdefault(_criterion(run), set()).add(_options(run))
@@ -48,7 +48,7 @@ def _options(run: Mapping[str, Any]) -> str:
 
 
 def rate_labels(rates: Iterable[str]) -> list[str]:
-    """Return the rates, with long lists shortened to their ends where no two become equal."""
+    """Return the rates, with long lists shortened unless that would make two of them equal."""
     rates = list(rates)
     short = {rate: _shortened(rate) for rate in set(rates)}
     counts = Counter(short.values())

@@ -22,7 +22,7 @@ FINAL, TRAINED = "final_test_accuracy", "final_train_accuracy"
 MEASURED = (STOP, ACCURACY, FINAL, TRAINED, "weights_remaining")
 
 FULLY = 0.995
-"""Training accuracy that counts as 100 %: it is printed as such."""
+"""Training accuracy that counts as 100 %, because it is printed so."""
 NEAR = 0.05
 """Largest relative distance between a level's density and the one that a claim names."""
 SAME = 1e-9
@@ -158,7 +158,7 @@ def above_random_mask(case: Case) -> float:
 
 
 def _claimed(case: Case) -> NDArray[np.bool_]:
-    """Return which levels lie below 50 % and not below the depth that the claim needs."""
+    """Return which levels have a density below 50 %, but not below the depth of the claim."""
     assert case.claim.depth is not None
     lowest = case.densities[case.densities <= case.claim.depth * (1 + NEAR)].max()
     return np.asarray((case.densities < 50) & (case.densities >= lowest - SAME))

@@ -21,9 +21,9 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
     or, with `interval`, a 95 % interval of the mean), the `most` repetitions anywhere on the line
     beyond level 0, and the `runs`. Missing measurements do not count.
 
-    Level 0 is one training for all draws of a seed, so that its n does not tell how many the other
-    levels should have. A level without measurements between others with some has a row with a mean
-    of nan and n = 0.
+    Level 0 is one training for all draws of a seed, so its n may be smaller than that of the other
+    levels. A level without measurements, between levels with some, has a row with mean nan and
+    n = 0.
     """
     key = [*LINE, "level", *place]
     measured = rows.dropna(subset=[quantity])

@@ -11,16 +11,16 @@ from lth.experiment.config import CONF, composed
 from lth.experiment.recipe import identity
 
 COPIES = {"cifar10_jpeg": "cifar10"}
-"""Dataset -> the dataset of which it is a recompressed copy: claims are tested on either."""
+"""Dataset -> dataset of which it is a recompressed copy. Claims are tested on both."""
 DEEP = "resnet18*|vgg19*"
 
 Effect = Literal["disqualifies", "is named", "is ignored"]
 
 
 class Rule(NamedTuple):
-    """The effect of settings that differ from the preset's. `settings`, `presets`: patterns,
-    separated by `|`; `unless`: a condition on the run under which the effect is `is ignored`;
-    `on_off`: values other than 0 differ only by name, so that the effect is `is named`."""
+    """The effect on claims of settings that differ from the preset's. `settings`, `presets`:
+    patterns, separated by `|`; `unless`: a condition on the run under which the effect is `is
+    ignored`; `on_off`: two different values other than 0 only have the effect `is named`."""
 
     settings: str
     presets: str
@@ -34,7 +34,7 @@ RULES = (
     Rule("seed|split_seed|rewind.draw", "*", "is ignored", "numbers the repetitions"),
     Rule("rewind.*|pruning.criterion.*|pruning.at|pruning.mode|pruning.rounds", "*", "is ignored",
          "makes another arm, and claims name their arm"),
-    Rule("pruning.rates", "*", "disqualifies", "the paper prunes at one rate, but for one-shot",
+    Rule("pruning.rates", "*", "disqualifies", "the paper prunes at one rate, except in one-shot",
          unless="pruning.mode=one_shot"),
     Rule("pruning.*rate", "*", "disqualifies", "claims are about densities on the paper's ladder"),
     Rule("pruning.scope", "*", "disqualifies", "the scope decides the densities of the layers"),

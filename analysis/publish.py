@@ -1,8 +1,8 @@
 """Write a finished run as a few small files, to be shared or committed.
 
-Everything that figures, claims and reports read is kept; of curves, the evaluations on the test
-set (about an eighth). Paths, host and tracker are removed. The store is not copied, so that an
-audit of published runs can check only their tables.
+Everything that figures, claims and reports read is kept, which is only the evaluations on the test
+set of each curve (about an eighth of it). Paths, host and tracker are removed. The store is not
+copied, so that an audit of published runs can check only their tables.
 """
 
 import json

@@ -106,7 +106,7 @@ def _origins(statuses: Iterable[Status]) -> Iterator[tuple[str, str]]:
 
 
 def _pictures(runs: Runs, notes: list[str]) -> Iterator[Picture]:
-    """Draw all figures. One that fails is noted, and the others are drawn all the same."""
+    """Draw all figures. A figure that fails is added to `notes`; the others are still drawn."""
     for name, draw in FIGURES.items():
         with style.context(STYLE):
             try:

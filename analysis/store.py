@@ -105,7 +105,7 @@ def _verify(store: Store) -> int:
     if faults:
         print(f"{len(faults)} faults. Runs that need damaged files train them again.")
     else:
-        print(f"sound: every file of {len(cleanup.entries(store))} folders is what was published.")
+        print(f"no faults: all files of {len(cleanup.entries(store))} folders are as published.")
     return int(bool(faults))
 
 

@@ -1,7 +1,7 @@
 """Test one claim: estimate, interval over seeds, verdict.
 
-The interval is the 95 % percentile bootstrap over seeds. Only seeds count that have everything a
-claim needs.
+The interval is the 95 % percentile bootstrap over seeds. Seeds without everything that a claim
+needs are left out.
 """
 
 import math
@@ -99,7 +99,8 @@ def _compared(of: Sample, claim: Claim, others: list[Sample]) -> Case:
 
 
 def _place(claim: Claim, densities: Array) -> tuple[int, int]:
-    """Return the level that a claim is about, and the deepest that it needs."""
+    """Return the level that a claim is about, and the deepest level that it needs. Raises
+    Untestable."""
     if claim.level is not None:
         if claim.level >= len(densities):
             last = len(densities) - 1

@@ -58,7 +58,7 @@ def initial_weights(runs: Runs) -> FigureWithData | None:
 
 
 def distance(runs: Runs) -> FigureWithData | None:
-    """Mean distance that weights move in training: kept by the next level, or pruned."""
+    """Mean distance that weights move in training: weights that the next level keeps, or prunes."""
     rows = [row for layer in _layers(runs, every=True) for row in _moved(layer)]
     if not rows:
         return None
@@ -118,8 +118,8 @@ WEIGHT_FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
 
 
 def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Iterator[Layer]:
-    """Yield the layers of the winning tickets of the last experiment, at the paper's densities or
-    at every level, of all runs or the first, as far as their weights are in the store."""
+    """Yield the layers of the winning tickets of the last experiment, if their weights are stored:
+    at the paper's densities or, with `every`, at every level; of all runs or the first."""
     from lth.audit.run_rules import open_run  # imports torch, which is slow
 
     tickets = runs.levels[runs.levels["arm"] == TICKET]

@@ -1,7 +1,7 @@
-"""Load examples.
+"""Loaders of examples.
 
-A loader is any importable function `(root: Path, **options) -> Source`; `root` is the data folder.
-Downloads are kept there.
+A loader is any importable function `(root: Path, **options) -> Source`; `root` is the folder with
+the data, where downloads are kept.
 """
 
 import gzip
@@ -162,7 +162,7 @@ def image_folder(root: Path, folder: str, channels: int) -> Source:
 
 
 def _cached(file: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors in `file`; if it does not exist, those of `make`, and write it."""
+    """Return the tensors in `file`. If it does not exist, compute them with `make` and write it."""
     if file.is_file():
         return load_file(file)
     tensors = make()
@@ -228,7 +228,7 @@ def _pixels(file: Path, channels: int) -> NDArray[np.uint8]:
 
 
 def noise(root: Path, shape: Sequence[int], classes: int, examples: int, test: int) -> Source:  # noqa: ARG001
-    """Make up examples for `smoke=true`: a faint random pattern for each class, under noise.
+    """Generate examples for `smoke=true`: a faint random pattern for each class, under noise.
 
     `shape`: (channels, height, width) of one input. `examples`, `test`: the number of each; `test`
     is 0 for no test set.

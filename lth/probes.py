@@ -1,10 +1,10 @@
-"""Probes: measurements on the networks of a run, beside the levels themselves.
+"""Probes: additional measurements on the networks of a run.
 
-A probe is one class here (or in user code) and one YAML in conf/probe/. It is a stored node like a
-training: named by what decides it, made once, shared, resumed and audited. The class says what it
-needs (`parents`, by default the stored nodes among its fields), what a run measures (`plan`), which
-columns it has, and how they are computed. torch is imported where it computes, because describing a
-run must not.
+A probe is one class here (or in user code) and one YAML in conf/probe/. Its instances are stored
+nodes like trainings: identified by a digest, made once, shared and audited. The class defines
+`parents` (nodes that must exist before; by default the stored nodes in its content), `plan` (the
+measurements of a run), `columns`, and `compute`. torch is imported inside `compute`, because
+describing a run must not import it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Line(Measurement):
-    """Networks on the straight line between what two trainings ended with: `points` of them, evenly
-    spread, both ends included."""
+    """Base of measurements on the straight line between the final weights of two trainings, at
+    `points` evenly spread networks, both ends included."""
 
     one: Training
     other: Training
@@ -33,7 +33,7 @@ class Line(Measurement):
         return {"one": self.one, "other": self.other, "points": self.points}
 
     def along(self, build: "Builder") -> "Iterator[InterpolationPoint]":
-        """Evaluate these networks on the test set."""
+        """Evaluate these networks on the test set of `one`."""
         from lth.training.interpolation import along
 
         recipe = self.one.recipe
@@ -44,8 +44,8 @@ class Line(Measurement):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Connectivity(Line):
-    """Test error on the line between two copies of a network that part at an iteration, where they
-    are given different orders of batches (Frankle et al. 2020, "instability")."""
+    """Test loss and accuracy on the line between two copies of a network that see different orders
+    of batches from an iteration on (Frankle et al. 2020, "instability")."""
 
     tag = "connectivity"
     table = "connectivity"
@@ -55,7 +55,8 @@ class Connectivity(Line):
     def plan(
         cls, trainings: Mapping[int, Training], *, iteration: int, points: int
     ) -> Iterator[tuple[int, Measurement]]:
-        """Compare two copies at each level. Raises LotteryError if they could not part."""
+        """Compare two copies at each level, which part at `iteration` >= 0. Raises LotteryError if
+        `iteration` or `points` is out of range."""
         _check_points(points)
         total = trainings[0].recipe.training.iterations
         if not (_is_integer(iteration) and 0 <= iteration < total):
@@ -73,8 +74,8 @@ class Connectivity(Line):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LevelConnectivity(Line):
-    """Test error on the line between the trained networks of two successive levels (Paul et al.
-    2022, arXiv:2210.03044): low where both lie in one linearly connected region."""
+    """Test loss and accuracy on the line between the trained networks of two successive levels
+    (Paul et al. 2022, arXiv:2210.03044)."""
 
     tag = "level_connectivity"
     table = "level_connectivity"
@@ -84,7 +85,8 @@ class LevelConnectivity(Line):
     def plan(
         cls, trainings: Mapping[int, Training], *, points: int
     ) -> Iterator[tuple[int, Measurement]]:
-        """Compare each level, at fraction 0, with the next, at fraction 1."""
+        """Compare each level, at fraction 0, with the next, at fraction 1. Raises LotteryError if
+        `points` is out of range."""
         _check_points(points)
         for level in list(trainings)[:-1]:
             yield level, cls(trainings[level], trainings[level + 1], points)
@@ -94,8 +96,8 @@ class LevelConnectivity(Line):
 
 
 def branch(training: Training, iteration: int, data_order: int) -> Training:
-    """Return a copy that starts from the state at `iteration`, with a fresh optimiser and an order
-    of batches of its own."""
+    """Return a copy of a training that starts from its state at `iteration` (or from its own start,
+    if that is later), with a fresh optimiser and another order of batches."""
     if iteration > training.start:
         training = replace(training, weights=Snapshot(training, iteration), start=iteration)
     return replace(training, data_order=data_order)

@@ -1,7 +1,7 @@
 """Pruning criteria: functions that score weights; the lowest scores are pruned.
 
 A criterion is any importable function `(ScoringInputs, **options) -> Scores`. The scores have the
-shapes of the weights. `lth.training.selection` picks the lowest, whatever the criterion.
+shapes of the weights. `lth.training.selection` selects the lowest ones.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,9 +30,10 @@ class ScoringInputs:
     generator: torch.Generator
     """The source of random draws, seeded for this seed and level."""
     model: Callable[[], nn.Module]
-    """Return a new network with the weights to score; weights pruned so far are 0."""
+    """A function that returns a new network with the weights to score, on the device, in training
+    mode; weights pruned so far are 0."""
     examples: Callable[[], Part]
-    """Return the training examples, on the device of the model."""
+    """A function that returns the training examples, on the device of the model."""
 
 
 def magnitude(inputs: ScoringInputs) -> Scores:

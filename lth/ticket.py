@@ -33,7 +33,8 @@ class Ticket:
         start: parameters and buffers at the start of its training, by name.
         mask: bool tensors of the prunable parameters, True = kept.
         final: parameters and buffers at the end of its training.
-        about: where it comes from: network, recipe, seed, level, digest of its training.
+        about: network, recipe, seed, level, digest and first iteration of its training, and the
+            value of pruned weights.
     """
 
     start: dict[str, Tensor]
@@ -76,8 +77,8 @@ def save_ticket(file: Path, level: int, training: Training, build: Builder) -> N
     network = training.recipe.network
     if not build.store.has_weights(training):
         raise LotteryError(
-            f"{build.store.root} does not have the weights of {training}. Run its run once more "
-            "with the store in which it was made."
+            f"{build.store.root} does not have the weights of {training}. Delete "
+            f"{build.store.path(training)}, if it exists, and repeat the run: it is trained again."
         )
     parts: dict[str, dict[str, Tensor]] = {
         "start": build.weights(training.weights, network),

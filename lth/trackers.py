@@ -1,6 +1,6 @@
-"""Pass the records of a run on to TensorBoard, MLflow or Weights & Biases.
+"""Copy the records of a run to TensorBoard, MLflow or Weights & Biases.
 
-    python -m lth.trackers RUN_FOLDER    follow a run, or pass on one that has ended
+    python -m lth.trackers RUN_FOLDER    follow a run, or copy one that has ended
 
 This is a separate process that reads the files of the run: a tracker that is slow, hangs or fails
 does not affect the run. Its output is in tracker.log.
@@ -189,7 +189,7 @@ def _start(folder: Path) -> "subprocess.Popen[bytes]":
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            start_new_session=True,  # Ctrl-C must not reach it
+            start_new_session=True,  # Ctrl-C must not stop it
         )
 
 
@@ -207,7 +207,7 @@ def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> None:
 
 
 def follow(tracker: Tracker, folder: Path) -> None:
-    """Pass on what a run has recorded and what it will record, until it has ended."""
+    """Copy the records of a run to `tracker` until the run has ended."""
     tracker.begin(folder, read_status(folder)["identity"])
     passed = set[tuple[str, str]]()
     done = None
@@ -224,7 +224,7 @@ def follow(tracker: Tracker, folder: Path) -> None:
 
 
 def _pass_on(tracker: Tracker, folder: Path, passed: set[tuple[str, str]]) -> None:
-    """Pass on the levels and curves that are not among `passed`, and add them to it."""
+    """Copy the levels and curves that are not in `passed`, and add them to it."""
     for axis, level, points in _points(folder):
         if (axis, level) not in passed:
             tracker.log(axis, points)

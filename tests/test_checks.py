@@ -141,7 +141,8 @@ OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale"]
      r"pruning\.levels=\d+ with pruning\.rate=99\.99: level 2 would remove the last of the 50,200 "
      r"weights left\. Set pruning\.levels=1 or lower"),
     (["pruning.final_density=0.00001"],
-     r"pruning\.final_density=1e-05 pruning\.levels=\d+: level \d+ .*Choose others\."),
+     r"pruning\.final_density=1e-05 pruning\.levels=\d+: level \d+ .*Choose another density or "
+     r"number of levels\."),
     (["pruning.rates=[50,20,0.001]"],
      r"pruning\.rates=\[50\.0, 20\.0, 0\.001\]: level 3 would remove none of .*other rates\."),
     (["pruning.criterion=magnitud"],
@@ -171,8 +172,8 @@ OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale"]
     (["model=resnet20", "pruning.linear_rate=5"],
      r"pruning\.linear_rate must be null .*without weights of type linear, got 5"),
     (["model.widths=[300,-1]"],
-     r"model=lenet cannot be built for inputs of shape \[1, 8, 8\], those of this dataset .*Choose "
-     r"another model or dataset"),
+     r"model=lenet cannot be built for inputs of shape \[1, 8, 8\], the shape of this dataset "
+     r".*Choose another model or dataset"),
     (["model=conv2", "model.channels=[]"], r"model=conv cannot be built"),
     (["model=resnet20", "model.depth=21"],
      r"model=resnet cannot be built .*depth must be 6 n \+ 2 .* got 21"),

@@ -228,7 +228,7 @@ def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> N
     assert command(*removal, "--yes").returncode == 0
     assert len(cleanup.entries(store)) == 7
     assert "weights" not in cleanup.sizes(store)
-    assert "sound: every file of 7 folders" in command("--verify").stdout
+    assert "no faults: all files of 7 folders" in command("--verify").stdout
     held = Locks(store.locks).acquire("0123")
     assert held is not None
     busy = command(*removal, "--yes")

@@ -28,11 +28,11 @@ REFUSED: list[tuple[list[str], str]] = [
      "pruning.conv_rate=10 cannot be set with pruning.rates=[50.0, 90.0], which gives the rate of "
      "all types. Set pruning.conv_rate=null, or 0 to leave that type alone."),
     (["pruning=movement", "pruning.at=init"],
-     "pruning.criterion=movement scores what training has changed, and pruning.at=init scores "
-     "before training. Use pruning.at=end."),
+     "pruning.criterion=movement cannot be used with pruning.at=init: it scores the change of "
+     "weights in training. Use pruning.at=end."),
     (["pruning=magnitude_increase", "pruning.at=init"],
-     "pruning.criterion=magnitude_increase scores what training has changed, and pruning.at=init "
-     "scores before training. Use pruning.at=end."),
+     "pruning.criterion=magnitude_increase cannot be used with pruning.at=init: it scores the "
+     "change of weights in training. Use pruning.at=end."),
     (["pruning=one_shot", "rewind=continue"],
      "rewind.kind=continue needs pruning.mode=iterative pruning.at=end, got pruning.mode=one_shot "
      "pruning.at=end: continued weights would never be pruned."),
@@ -45,11 +45,11 @@ REFUSED: list[tuple[list[str], str]] = [
       for kind in ("lr", "finetune")
       for control in ("shuffle=true", "pruned=frozen", "survivors=constant_sign")),
     (["rewind.iteration=5"],
-     "rewind.iteration must be 0 with rewind.kind=init, which returns to the start, got 5. Use "
+     "rewind.iteration must be 0 with rewind.kind=init, which starts at iteration 0, got 5. Use "
      "rewind=late, or rewind.iteration=0."),
     (["rewind=continue", "rewind.iteration=5"],
-     "rewind.iteration must be 0 with rewind.kind=continue, which returns to the start, got 5. Use "
-     "rewind=late, or rewind.iteration=0."),
+     "rewind.iteration must be 0 with rewind.kind=continue, which starts at iteration 0, got 5. "
+     "Use rewind=late, or rewind.iteration=0."),
     (["rewind=late", "rewind.iteration=600"],
      "rewind.iteration must be < training.iterations=600, got 600: nothing would be left to "
      "train."),

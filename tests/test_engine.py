@@ -538,7 +538,7 @@ def test_a_checkpoint_of_another_backend_is_logged_and_training_starts_again(
     (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert message == (
         f"the checkpoint of {ticket} was made on another device or by another backend and cannot "
-        "be used: it starts again from its beginning"
+        "be used: the training starts from its beginning"
     )
     undisturbed = dict(elsewhere(engine).ensure([ticket]))[ticket]
     assert repr(outcome.curve) == repr(undisturbed.curve)

@@ -65,7 +65,7 @@ def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
     ("rewind.shuffle=1", "rewind.shuffle must be true or false, got 1"),
     ("training.iterations=0", "training.iterations must be > 0, got 0"),
     ("training.precision=bfloat16",
-     "training.precision must be float32 or tf32, got bfloat16, which is not built yet"),
+     "training.precision must be float32 or tf32, got bfloat16 (not implemented)"),
     ("training.precision=highest", "training.precision must be 'float32' or 'tf32', got highest"),
     ("device=gpu", "device must be 'auto', 'cpu' or 'cuda', got gpu"),
     ("store=3", "store must be text, got 3"),

@@ -45,14 +45,14 @@ def show_progress(folder: Path, runs: int | None) -> None:
 
 
 def hide_progress() -> None:
-    """Stop the progress view, and show no summary: for launchers that run nothing here."""
+    """Stop the progress view, and show no summary: for launchers that run no jobs themselves."""
     if ConsoleCallback.view is not None:
         ConsoleCallback.view.stop()
         ConsoleCallback.view = None
 
 
 def count_runs(config: DictConfig) -> int | None:
-    """Return the number of runs of a sweep; None if only Hydra's sweeper can tell (globs)."""
+    """Return the number of runs of a sweep; None if it is not known before Hydra sweeps (globs)."""
     parameters = OmegaConf.select(config, "hydra.sweeper.params") or {}
     task = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     assert isinstance(task, list)
@@ -118,7 +118,7 @@ def conclude(failure: BaseException | None) -> int:
 
 
 def _remove_empty(sweep: Path) -> None:
-    """Remove the folder of a sweep of which no run was started."""
+    """Remove the folder of a sweep that started no run, and the folder of the day, if empty."""
     (sweep / "multirun.yaml").unlink(missing_ok=True)
     for folder in (sweep, sweep.parent):
         with contextlib.suppress(OSError):  # there is something else in it
@@ -152,7 +152,8 @@ def _states(runs: list[tuple[Path, Status]]) -> set[str]:
 
 
 def _is_detached(pid: int) -> bool:
-    """Return whether a process has a session of its own. Trackers have: they end by themselves."""
+    """Return whether a process has a session of its own. Trackers have one: they end by
+    themselves."""
     try:
         return os.getsid(pid) != os.getsid(0)
     except ProcessLookupError:

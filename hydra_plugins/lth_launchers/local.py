@@ -78,12 +78,12 @@ class LocalLauncher(Launcher):
 
 
 def _ready(running: dict[Connection, tuple[int, ForkServerProcess]]) -> Iterator[Connection]:
-    """Wait for jobs that have answered or died, and yield their connections."""
+    """Wait until a job has answered or died; return the connections of all that have."""
     return (ready for ready in connection.wait(list(running)) if isinstance(ready, Connection))
 
 
 def _collect(number: int, answer: Connection, process: ForkServerProcess) -> JobReturn:
-    """Return the result of a job; a LotteryError if its process died."""
+    """Return the result of a job; it holds a LotteryError if the process of the job died."""
     import cloudpickle
 
     from lth.errors import LotteryError
@@ -104,8 +104,8 @@ def _collect(number: int, answer: Connection, process: ForkServerProcess) -> Job
 
 
 def raise_refused(returned: Iterable[JobReturn]) -> None:
-    """Raise one LotteryError with the reasons why jobs were refused before they had a run folder;
-    the reason of a job that failed later is in its folder."""
+    """Raise one LotteryError with the reasons of all jobs that were refused before they had a run
+    folder. The reason of a job that failed later is in its run.json."""
     from lth.errors import LotteryError
 
     reasons = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lth.experiment.settings import Spec
 
 ON_A_GPU = 64
-"""Networks trained together at first; halved whenever they do not fit into memory."""
+"""Networks trained together on a GPU at first; halved whenever they do not fit into memory."""
 
 
 class PackedLauncher(Launcher):
@@ -64,8 +64,8 @@ class PackedLauncher(Launcher):
         return [returned[number] for number in sorted(returned)]
 
     def _groups(self, jobs: dict[int, Sequence[str]]) -> list[dict[int, "Spec"]]:
-        """Return the specs by number of job, grouped by what one engine can serve. Jobs that are
-        refused are left out."""
+        """Return the specs by number of job, in groups that can share one engine. Invalid jobs are
+        left out."""
         from lth.engine.checks import check
         from lth.errors import LotteryError
         from lth.experiment.config import from_config

@@ -27,7 +27,7 @@ from hydra_plugins.lth_launchers.sweeper import Composer
 CODE = ("run.py", "conf", "lth", "analysis", "hydra_plugins")
 """Files and folders that are copied at submission."""
 OF_ANY_CLUSTER = ("name", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
-"""Parameters that submitit accepts for any kind of cluster; all others are SLURM's."""
+"""Parameters that submitit accepts for any kind of cluster; all others are specific to SLURM."""
 SAVING_SECONDS = 60.0
 """How long the runs of a job have to save when it is told to stop."""
 
@@ -91,7 +91,7 @@ class SlurmLauncher(Launcher):
         return [_returned(self._sweep / str(number), number) for number in runs]
 
     def _lineage(self, overrides: Sequence[str]) -> str:
-        """Return the digest of a run's dense network: runs that have it in common share work."""
+        """Return the digest of a run's dense network: runs with the same one share work."""
         from lth.experiment.config import from_config
         from lth.experiment.lottery import levels
 
@@ -129,7 +129,7 @@ def _plain(value: object) -> object:
 
 
 class Runs:
-    """Some runs of a sweep as one job: each in a process, `at_once` at a time."""
+    """Some runs of a sweep as one job: each in a process of its own, `at_once` at a time."""
 
     def __init__(
         self, script: Path, sweep: Path, runs: Mapping[int, list[str]], at_once: int
@@ -139,7 +139,7 @@ class Runs:
         self._stopping = False
 
     def __call__(self) -> None:
-        """Run them. Raises RuntimeError if one did not finish, so that the job counts as failed."""
+        """Run them. Raises RuntimeError if a run fails, so that the job counts as failed."""
         _, sweep, runs, at_once = self._work
         with ThreadPoolExecutor(at_once) as pool:
             codes = list(pool.map(self._run, runs))

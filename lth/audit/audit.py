@@ -23,7 +23,7 @@ MIXED = ("commit", "dirty", "python", "versions", "device", "threads", "backend"
 
 
 class Violation(NamedTuple):
-    """Something that does not hold: the folder, the rule, and what was found."""
+    """A rule that does not hold in the folder `where`, and what was found."""
 
     where: Path
     rule: str
@@ -49,7 +49,7 @@ class Audit:
     quick: bool = False
     runs: int = 0
     notes: dict[str, None] = field(default_factory=dict)
-    """What could not be checked, in order."""
+    """Checks that could not be made, as an ordered set of messages."""
     made_with: dict[str, set[str]] = field(default_factory=dict)
     """Kind of provenance -> its values over all trainings."""
     _seen: set[Stored] = field(default_factory=set)
@@ -60,7 +60,7 @@ class Audit:
         return sum(isinstance(node, Training) for node in self._seen)
 
     def mixtures(self) -> Iterator[str]:
-        """Yield differences in provenance between the trainings, which are no violations."""
+        """Yield differences in provenance between trainings. They are not violations."""
         for name, values in self.made_with.items():
             if len(values) > 1:
                 yield f"trainings differ in {name}: {', '.join(sorted(values))}"

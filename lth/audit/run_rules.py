@@ -1,6 +1,6 @@
 """Rules about runs: what must hold of a finished run's folder, given its settings and the store.
 
-Each rule yields a sentence for everything that does not hold.
+Each rule yields a message for every violation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -83,7 +83,7 @@ class Run:
 
     @cached_property
     def levels(self) -> list[dict[str, str]]:
-        """Rows of levels.csv; none if the run has not come so far."""
+        """Rows of levels.csv; none if no level of an unfinished run is recorded yet."""
         expected = (self.path / "levels.csv").exists() or self.status["state"] == "finished"
         return self.table("levels.csv") if expected else []
 
@@ -128,7 +128,7 @@ def tables_are_as_written(run: Run) -> Iterator[str]:
 def levels_are_complete(run: Run) -> Iterator[str]:
     found = [int(row["level"]) for row in run.levels]
     if run.status["state"] == "finished" and found != list(run.trainings):
-        yield f"levels.csv has levels {found}, the settings say {list(run.trainings)}"
+        yield f"levels.csv has levels {found}, expected {list(run.trainings)}"
 
 
 def levels_are_those_described(run: Run) -> Iterator[str]:
@@ -152,7 +152,7 @@ def early_stops_are_minima(run: Run) -> Iterator[str]:
         }  # fmt: skip
         for name, value in expected.items():
             if repr(float(row[name] or "nan")) != repr(float(value)):  # nan equals nan here
-                yield f"level {row['level']}: {name} is {row[name]}, its curve says {value}"
+                yield f"level {row['level']}: {name} is {row[name]}, but {value} in its curve"
 
 
 def rows_are_those_stored(run: Run) -> Iterator[str]:
@@ -180,7 +180,7 @@ def _same_curve(run: Run, level: int, stored: Outcome) -> bool:
 
 
 def controls_have_the_tickets_masks(run: Run) -> Iterator[str]:
-    """A control has the mask of its ticket; a shuffled one has as many weights in each tensor."""
+    """A control has the mask of its ticket or, if shuffled, as many weights in each tensor."""
     ticket = replace(run.spec.rewind, survivors="rewind", pruned="zero", shuffle=False, draw=0)
     for level, own in lottery.levels(replace(run.spec, rewind=ticket)):
         control = run.trainings[level]

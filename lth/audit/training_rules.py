@@ -1,7 +1,7 @@
 """Rules about trainings: what must hold of a stored training, given its description.
 
-Each rule reads the stored files, computes the rest again, and yields a sentence for everything that
-does not hold. With `data`, weights are evaluated again.
+Each rule compares stored files with what it computes from the description, and yields a message
+for every violation. If the Case has `data`, weights are evaluated again.
 """
 
 import json
@@ -32,9 +32,9 @@ from lth.training.masks import Mask
 TOLERANCE = 2e-3
 """Relative tolerance of losses and accuracies: devices and backends sum in different orders."""
 OF_GRADIENTS = {"snip", "grasp"}
-"""Criteria that sum gradients, which no two devices do alike."""
+"""Criteria that sum gradients, in an order that depends on the device."""
 ROUGHLY = 0.02
-"""Share of survivors that may differ for such criteria."""
+"""Fraction of a tensor's survivors that may differ for such criteria."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Case:
         return self.build.mask(node.previous, self.training.recipe.network)
 
     def can_make(self, node: nodes.Node) -> bool:
-        """Whether the weights that `node` is built from are still stored."""
+        """Return whether the weights that `node` is built from are still stored."""
         return all(map(self.store.has_weights, node.needs()))
 
     @cached_property
@@ -79,7 +79,7 @@ class Case:
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
-        """Starting weights, by the description."""
+        """Starting weights, built from the description."""
         weights = self.build.weights(self.training.weights, self.training.recipe.network)
         frozen = self.training.pruned == "frozen"
         return weights if frozen else masks.apply(weights, self.mask)
@@ -139,7 +139,7 @@ def counts_are_exact(case: Case) -> Iterator[str]:
 
 
 def masks_are_what_the_rule_selects(case: Case) -> Iterator[str]:
-    """The mask has exactly the weights that the rule selects; OF_GRADIENTS nearly."""
+    """The mask has exactly the weights that the rule selects, or nearly for OF_GRADIENTS."""
     node = case.training.mask
     if not isinstance(node, Pruned | Shuffled) or not case.can_make(node):
         return
@@ -216,10 +216,10 @@ def splits_are_as_described(case: Case) -> Iterator[str]:
     sizes = {name: len(part) for name, part in indices.items()}
     expected = {"validation": dataset.validation, "train": dataset.training_examples}
     if any(sizes[name] != size for name, size in expected.items()):
-        yield f"the parts have {sizes} examples, the settings say {expected}"
+        yield f"the parts have {sizes} examples, expected {expected}"
     recorded = json.loads(case.file("provenance.json"))
     if [recorded["input_mean"], recorded["input_std"]] != [case.data.mean, case.data.std]:
-        yield "it was trained on other examples: their mean or standard deviation differs"
+        yield "it was trained on other examples: mean or standard deviation of the inputs differ"
 
 
 TRAINING_RULES = (

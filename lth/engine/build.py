@@ -1,4 +1,4 @@
-"""Build what a training starts from, out of stored results: model, weights, mask and data."""
+"""Build the model, weights, mask and data that a training starts from, out of stored results."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,7 +45,7 @@ def build_model(fresh: Fresh) -> nn.Module:
 
 @dataclass
 class Builder:
-    """Builds weights, masks and data of nodes; keeps masks and data. Reading from the store may
+    """Builds weights, masks and data of nodes; caches masks and data. Reading from the store may
     raise Damaged."""
 
     store: Store
@@ -78,7 +78,7 @@ class Builder:
         return self._data[key]
 
     def weights(self, node: nodes.Weights, network: Network) -> dict[str, Tensor]:
-        """Return all parameters and buffers, on the CPU."""
+        """Return all parameters and buffers by name, on the CPU."""
         match node:
             case Fresh():
                 return models.state(build_model(node))
@@ -93,7 +93,7 @@ class Builder:
             case Constant(of=of):
                 state = self.weights(of, network)
                 return state | {name: _constant(state[name]) for name in self.layers(network)}
-        raise TypeError(f"{node} must be one of the kinds of weights above")
+        raise TypeError(f"expected a Fresh, Final, Snapshot, Signed or Constant node, got {node}")
 
     def mask(self, node: nodes.Mask, network: Network) -> Mask:
         """Return name of each prunable tensor -> bool tensor, on the CPU."""
@@ -134,7 +134,7 @@ class Builder:
                 return self._prune(node, self.mask(previous, network))
             case Shuffled(mask=mask):
                 return masks.shuffled(self.mask(mask, network), generator(node.seed, node.stream))
-        raise TypeError(f"{node} must be one of the kinds of masks above")
+        raise TypeError(f"expected a Dense, Pruned or Shuffled node, got {node}")
 
     def _prune(self, node: Pruned, mask: Mask) -> Mask:
         """Prune `mask` by the node's rule, in rounds, on a geometric path of survivor counts."""
@@ -168,12 +168,12 @@ class Builder:
 
 
 def _constant(weights: Tensor) -> Tensor:
-    """Fill with the root mean square: the standard deviation of an initialiser around 0."""
+    """Return a tensor filled with the root mean square of `weights`: their deviation around 0."""
     return torch.full_like(weights, float(weights.double().square().mean().sqrt()))
 
 
 def check_source(source: Source, dataset: Dataset) -> None:
-    """Raise LotteryError unless the loaded examples are as the configuration says."""
+    """Raise LotteryError unless the loaded examples match the configuration."""
     train, test = source.train, source.test or source.train
     shapes = {tuple(part.inputs.shape[1:]) for part in (train, test)}
     found = " and ".join(str(list(shape)) for shape in sorted(shapes))

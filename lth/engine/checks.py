@@ -1,4 +1,4 @@
-"""Refuse what cannot be built, before anything is trained; count survivors, which is known by then.
+"""Refuse runs that cannot be built, before anything is trained; count the survivors of each level.
 
 Combinations of settings are refused earlier (`lth.experiment.consistency`).
 """
@@ -22,14 +22,14 @@ from lth.experiment.targets import Target, load
 from lth.training import selection
 
 UNBUILDABLE = (TypeError, ValueError, RuntimeError, LookupError, AssertionError)
-"""Exceptions of constructors that are given what they cannot use."""
+"""Exceptions that constructors raise for unsuitable arguments."""
 Pools = dict[selection.Pool, int]
 """Surviving weights of each pool."""
 
 
 def check(spec: Spec) -> None:
     """Raise LotteryError if a part cannot be built, if parts do not fit each other, or if a level
-    would prune nothing or all that is left."""
+    would prune no weight or all remaining ones."""
     _check_arguments("dataset.loader", spec.dataset.loader, Path())
     _check_arguments("pruning.criterion", spec.pruning.criterion, object())
     model = _fitting_model(spec)
@@ -71,9 +71,9 @@ def _fitting_model(spec: Spec) -> nn.Module:
             outputs = tuple(model.eval()(torch.zeros(2, *shape)).shape)
     except UNBUILDABLE as error:
         raise LotteryError(
-            f"model={spec.model.name} cannot be built for inputs of shape {list(shape)}, those of "
-            f"this dataset ({error}). Choose another model or dataset; conf/model/ says what each "
-            "takes."
+            f"model={spec.model.name} cannot be built for inputs of shape {list(shape)}, the shape "
+            f"of this dataset ({error}). Choose another model or dataset; conf/model/ has the "
+            "options of each model."
         ) from error
     if outputs != (2, classes):
         raise LotteryError(
@@ -143,6 +143,6 @@ def _setting_of_levels(pruning: Pruning, level: int) -> tuple[str, str]:
         return f"pruning.rates={list(pruning.rates)}", "Choose other rates."
     if pruning.final_density:
         setting = f"pruning.final_density={pruning.final_density} pruning.levels={pruning.levels}"
-        return setting, "Choose others."
+        return setting, "Choose another density or number of levels."
     setting = f"pruning.levels={pruning.levels} with pruning.rate={level_rate(pruning):g}"
     return setting, f"Set pruning.levels={level - 1} or lower, or another rate."

@@ -56,7 +56,7 @@ class Engine:
     made: set[Stored] = field(default_factory=set)
     """Nodes that this engine has made."""
     damaged: list[str] = field(default_factory=list)
-    """What it found damaged in the store, moved aside, and made again."""
+    """A message for each node that was damaged in the store, moved aside, and made again."""
     _awaited: set[Stored] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -71,8 +71,8 @@ class Engine:
 
     def ensure(self, requested: Iterable[N]) -> Iterator[tuple[N, Any]]:
         """Make all of `requested` exist, with everything that they need, and yield each with its
-        results as soon as it does. Raises Interrupted when the watch says so, with the training in
-        progress saved."""
+        results as soon as it does. Raises Interrupted, with the training in progress saved, once
+        `stopping` of the watch returns True."""
         waiting = list(dict.fromkeys(requested))
         while waiting:
             try:
@@ -93,7 +93,7 @@ class Engine:
 
     def _make_next(self, waiting: Sequence[Stored]) -> None:
         """Make the first node that is ready and that no other process is making, with trainings
-        that can be packed with it; if there is none, wait a little."""
+        that can be packed with it; if there is none, wait for POLL_SECONDS."""
         candidates = ready(waiting, self.store.exists, self.store.has_weights)
         for node in candidates:
             if self.maker.watch.stopping():
@@ -104,7 +104,7 @@ class Engine:
                     return
             if node not in self._awaited:
                 self._awaited.add(node)
-                log.info("waiting for %s, which is made by %s", node, self.store.holder(node))
+                log.info("waiting for %s, which %s is making", node, self.store.holder(node))
         if candidates:
             time.sleep(POLL_SECONDS)
 
@@ -122,7 +122,7 @@ class Engine:
         waiting: Sequence[Stored],
         locks: ExitStack,
     ) -> None:
-        if self.store.is_made(node):  # published between the look and the lock
+        if self.store.is_made(node):  # published after the last check, before the lock
             return
         if not isinstance(node, Training):
             self.maker.make(node)
@@ -136,15 +136,16 @@ class Engine:
             if len(group) == 1:
                 raise
             self.pack = len(group) // 2
-            log.warning("%d networks do not fit into memory: now %d", len(group), self.pack)
+            log.warning("%d networks do not fit into memory; trying %d", len(group), self.pack)
             return
         self.made.update(group)
 
     def _group(
         self, node: Training, candidates: Sequence[Stored], locks: ExitStack
     ) -> dict[Training, Checkpoint | None]:
-        """Return `node`, whose lock is held, and trainings that can be packed with it, locked as
-        well: ready, of one recipe, and saved at one iteration. With each, its checkpoint."""
+        """Return the trainings of a pack, each with its checkpoint: `node`, whose lock is held, and
+        others that are ready, have the same recipe, and were saved at the same iteration. Lock the
+        others until `locks` is closed."""
         group = {node: self.maker.checkpoint(node)}
         if self.pack == 1 or not self.maker.can_pack(node):
             return group

@@ -42,13 +42,13 @@ class Maker:
     def train(
         self, group: Mapping[Training, Checkpoint | None], snapshots: Iterable[Snapshot]
     ) -> None:
-        """Train networks together, each from its checkpoint if it has one, and publish them. Keep
-        those of `snapshots` that are of them."""
+        """Train networks together, each from its checkpoint if it has one, and publish them, with
+        those of `snapshots` that belong to them."""
         done = self._run(group, list(snapshots))
         publisher.publish_trainings(self.build, list(group), done, self.threads)
 
     def can_pack(self, training: Training) -> bool:
-        """Return whether such networks can be trained together."""
+        """Return whether networks with this recipe can be trained together."""
         return packed.fits(self.build.model(training), training.recipe.optimizer)
 
     def checkpoint(self, training: Training) -> Checkpoint | None:
@@ -64,7 +64,7 @@ class Maker:
     ) -> list[Progress]:
         """Train to the end, or `until` an iteration without leaving checkpoints."""
         first, *_ = trainings = list(group)
-        set_precision(first.recipe)  # criteria compute as well
+        set_precision(first.recipe)  # before the masks are built: criteria compute as well
         return train(
             [self._task(training, snapshots, saved) for training, saved in group.items()],
             until=until,

@@ -18,8 +18,9 @@ OnProgress = Callable[[Training, int, float], None]
 
 @dataclass(frozen=True)
 class Watch:
-    """How trainings are watched: `on_progress` is called about twice a second, `stopping` before
-    every step; a checkpoint is saved every `checkpoint_seconds`."""
+    """Callbacks and intervals of a Monitor. `on_progress` is called about twice a second, and
+    `stopping` (whether to save and stop) before every step. A checkpoint is saved every
+    `checkpoint_seconds`."""
 
     checkpoint_seconds: float = 120.0
     on_progress: OnProgress = lambda _, __, ___: None

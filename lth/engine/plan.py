@@ -1,4 +1,4 @@
-"""What a sweep would do, before it does it: trainings, weights, iterations, time and disk."""
+"""Estimate what a sweep needs before it runs: trainings, weights, iterations, time and disk."""
 
 import json
 import math
@@ -30,7 +30,7 @@ Counts = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """What the runs of a sweep need from the store, all of them together."""
+    """Requirements of all runs of a sweep together."""
 
     counts: dict[Counts, list[str]]
     """Surviving weights -> overrides of the runs that have them."""
@@ -41,13 +41,13 @@ class Plan:
     distinct: int
     """Different trainings among them."""
     stored: int
-    """How many of these are stored."""
+    """Number of these that are stored."""
     trainings: list[Training]
     """Trainings to be made, parents first."""
     seconds: float
-    """Time of one process, as far as the store has timed similar trainings."""
+    """Estimated time of one process for all trainings that are not `untimed`."""
     untimed: int
-    """Trainings with no timing data."""
+    """Number of trainings with no timing data: the store has none of their kind."""
     disk: int
     """Bytes."""
 
@@ -58,7 +58,7 @@ class Plan:
 
 @dataclass
 class _Described:
-    """What the runs of a sweep describe, collected run by run."""
+    """Nodes and survivor counts of the runs of a sweep, collected run by run."""
 
     counts: dict[Counts, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -81,7 +81,8 @@ class _Described:
                 self.densities[node.mask] = counts[level] / counts[0]
 
     def _checked(self, spec: Spec) -> Counts:
-        """Return the survivors of a valid run; seeds and draws make no difference to them."""
+        """Return the survivors of a valid run, which do not depend on seeds and draws. Raises
+        LotteryError for an invalid run."""
         key = repr(replace(spec, seed=0, rewind=replace(spec.rewind, draw=0)))
         if key not in self._known:
             check(spec)
@@ -115,7 +116,7 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
 
 
 class Timing(NamedTuple):
-    """What one stored training took. `kind`: what its speed depends on beside its density."""
+    """Time of one stored training. `kind`: everything that its speed depends on except density."""
 
     kind: str
     density: float

@@ -1,4 +1,4 @@
-"""Store what trainings and measurements came to, with where it comes from."""
+"""Store trainings and measurements with their provenance, and snapshots."""
 
 import json
 import logging

@@ -13,8 +13,8 @@ def missing(
 ) -> list[Stored]:
     """Return everything that has to be made so that all of `requested` exist, parents first.
 
-    Nodes start from the weights of their parents, which may have been dropped from the store
-    (`has_weights`; by default every node that exists has them).
+    `has_weights`: whether a parent still has its weights, which may have been dropped from the
+    store; by default every node that exists has them.
     """
     return list(_graph(requested, exists, has_weights or exists).static_order())
 

@@ -1,9 +1,9 @@
 """Stable ids of the models, criteria, loaders, optimisers, probes and trackers that lth offers.
 
-Digests hold an id and the options that depart from `neutral`, never a dotted path: a built-in can
-move, and can gain an option, without changing the name of any stored training. The table stands
-here and not beside the functions because describing an experiment must not import torch;
-`tests/test_builtins.py` compares it with the signatures of what it names.
+Digests contain an id and the options that differ from `neutral`, never a dotted path: a built-in
+can move, or gain an option, without changing the digest of any stored training. The table is here
+and not beside the functions because describing an experiment must not import torch;
+`tests/test_builtins.py` compares it with the signatures of these functions.
 """
 
 from collections.abc import Mapping
@@ -70,8 +70,8 @@ TRACKERS = {
     "wandb": Builtin("lth.trackers.WandB"),
 }
 BUILTINS = {**MODELS, **CRITERIA, **LOADERS, **OPTIMIZERS, **PROBES, **TRACKERS}
-"""Id -> what it names. Ids are unique over all families."""
+"""Id -> built-in. Ids are unique over all families."""
 IDS = {builtin.path: name for name, builtin in BUILTINS.items()}
-"""Dotted path -> id: `lth.models.LeNet` and `lenet` are one name."""
+"""Dotted path -> id: `lth.models.LeNet` and `lenet` name the same model."""
 ELEMENTWISE = frozenset(OPTIMIZERS)
-"""Optimisers that treat each weight by itself, so that weights may be laid out in any way."""
+"""Optimisers whose step treats each weight by itself, so that any layout of the weights will do."""

@@ -1,4 +1,4 @@
-"""Turn a composed Hydra configuration into a Spec. Below this file there is no configuration."""
+"""Turn a composed Hydra configuration into a Spec. No other module of lth reads configurations."""
 
 import functools
 import hashlib
@@ -25,7 +25,7 @@ CONF = Path(__file__).parents[2] / "conf"
 TIMED = ("training", "optimizer", "rewind", "probe")
 """Groups with durations, which may be given in epochs."""
 TARGETS = ("model", "dataset.loader", "optimizer", "pruning.criterion", "probe", "tracker")
-"""Places where a configuration names code: a name, or `_target_` beside its options."""
+"""Settings that name code: an id or a dotted path, or either as `_target_` beside its options."""
 
 
 def from_config(config: DictConfig) -> Spec:
@@ -38,8 +38,8 @@ def from_config(config: DictConfig) -> Spec:
 def whole_from_config(config: DictConfig) -> Spec:
     """Return the Spec of a composed configuration, at its full size.
 
-    Raises LotteryError naming each key at fault, what must hold, and the value given; or each
-    combination of settings that has no meaning.
+    Raises LotteryError naming each invalid setting, what must hold, and the value given; or each
+    invalid combination of settings.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -60,7 +60,7 @@ def whole_from_config(config: DictConfig) -> Spec:
 
 def composed(*overrides: str) -> Spec:
     """Return the Spec of overrides as typed on the command line, e.g. `preset=lenet`, composed from
-    the YAMLs of conf/. Raises Hydra's errors for unknown settings, else as `from_config`."""
+    the YAMLs of conf/. Raises Hydra's errors for unknown settings, and those of `from_config`."""
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -68,7 +68,7 @@ def composed(*overrides: str) -> Spec:
 
 
 def validated(plain: Any) -> Spec:  # noqa: ANN401 - any JSON value
-    """Return the Spec of plain values. Raises LotteryError naming every setting at fault."""
+    """Return the Spec of plain values. Raises LotteryError naming every invalid setting."""
     try:
         return TypeAdapter(Spec).validate_json(json.dumps(plain))
     except ValidationError as error:
@@ -93,8 +93,8 @@ def _name_target(plain: Any, place: list[str]) -> None:  # noqa: ANN401
 
 
 def _fingerprint(name: str, options: dict[str, Any]) -> str | None:
-    """Return what stands for the code of a user's function in digests: the `version` beside its
-    `_target_`, or a hash of its module's source. None if there is no such module."""
+    """Return the fingerprint of a user's function, which is part of digests: the `version` beside
+    its `_target_`, or a hash of its module's source. None if there is no such module."""
     if "version" in options:
         return f"version:{options.pop('version')}"
     return _source_hash(name.rpartition(".")[0])
@@ -102,7 +102,8 @@ def _fingerprint(name: str, options: dict[str, Any]) -> str | None:
 
 @functools.cache
 def _source_hash(module: str) -> str | None:
-    """Cached for the life of the process, which also imports a module only once."""
+    """Return a hash of a module's source file; None if it cannot be found or read. Cached, because
+    a process imports a module only once."""
     try:
         found = importlib.util.find_spec(module)
         source = Path(str(found.origin)).read_bytes() if found else b""
@@ -112,8 +113,8 @@ def _source_hash(module: str) -> str | None:
 
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
-    """Convert durations of TIMED such as `50ep` and `30000it` to iterations; an epoch is the
-    number of whole batches. Other text is left for the schema to refuse."""
+    """Convert durations in TIMED, such as `50ep` and `30000it`, to iterations; an epoch has as many
+    iterations as there are whole batches. Other text is left for the schema to refuse."""
     try:
         dataset, training = plain["dataset"], plain["training"]
         kept = dataset["examples"] - dataset["validation"] - dataset["test"]
@@ -146,7 +147,7 @@ def _converted(value: Any, lengths: Mapping[str, int]) -> Any:  # noqa: ANN401
 
 
 def _complaint(fault: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Say what must hold and what was given, e.g. `pruning.rate must be in (0, 100), got 0`."""
+    """Return what must hold and what was given, e.g. `pruning.rate must be in (0, 100), got 0`."""
     where = ".".join(str(part) for part in fault["loc"])
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "unexpected_keyword_argument":
@@ -154,7 +155,7 @@ def _complaint(fault: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     if kind == "value_error" and where == "optimizer":
         return f"{where}.{context['error']}"
     if where == "training.precision" and fault["input"] == "bfloat16":
-        return "training.precision must be float32 or tf32, got bfloat16, which is not built yet"
+        return "training.precision must be float32 or tf32, got bfloat16 (not implemented)"
     must = MUST.get(kind, fault["msg"]).format(**context)
     given = "" if isinstance(fault["input"], Mapping) else f", got {_shown(fault['input'])}"
     return f"{where} {must}{given}"
@@ -174,4 +175,4 @@ MUST = {
     "too_short": "must have at least {min_length} entries", "tuple_type": "must be a list",
     "dataclass_type": "must name code: a built-in, or a dotted path in _target_",
 }  # fmt: skip
-"""Type of a fault of pydantic -> what must hold."""
+"""Type of one of pydantic's errors -> what must hold."""

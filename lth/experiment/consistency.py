@@ -1,4 +1,4 @@
-"""Refuse combinations of settings that have no meaning. No torch."""
+"""Refuse invalid combinations of settings. No torch."""
 
 from collections.abc import Iterator
 
@@ -6,18 +6,18 @@ from lth.errors import LotteryError
 from lth.experiment.settings import TYPES, Pruning, Schedule, Spec
 
 CHANGES = ("movement", "magnitude_increase")
-"""Criteria of what training has changed; before training they know nothing."""
+"""Criteria that compare final with initial weights: before training, they score every weight 0."""
 
 
 def check_consistency(spec: Spec) -> None:
-    """Raise LotteryError naming every combination of settings that has no meaning."""
+    """Raise LotteryError naming every invalid combination of settings."""
     complaints = [*_rates(spec.pruning), *_arms(spec), *_iterations(spec)]
     if complaints:
         raise LotteryError("\n".join(complaints))
 
 
 def _rates(pruning: Pruning) -> Iterator[str]:
-    """Yield what is wrong with the rates of layer types."""
+    """Yield faults of the rates of layer types."""
     if pruning.rates and pruning.final_density:
         yield (
             f"pruning.rates={list(pruning.rates)} and pruning.final_density="
@@ -47,13 +47,13 @@ def _type_rate(pruning: Pruning, kind: str, rate: float) -> Iterator[str]:
 
 
 def _arms(spec: Spec) -> Iterator[str]:
-    """Yield combinations of pruning and rewinding that have no meaning."""
+    """Yield invalid combinations of pruning and rewinding."""
     pruning, rewind = spec.pruning, spec.rewind
     criterion = pruning.criterion.name
     if pruning.at == "init" and criterion in CHANGES:
         yield (
-            f"pruning.criterion={criterion} scores what training has changed, and pruning.at=init "
-            "scores before training. Use pruning.at=end."
+            f"pruning.criterion={criterion} cannot be used with pruning.at=init: it scores the "
+            "change of weights in training. Use pruning.at=end."
         )
     if rewind.kind == "continue" and (pruning.at, pruning.mode) != ("end", "iterative"):
         yield (
@@ -76,12 +76,12 @@ def _arms(spec: Spec) -> Iterator[str]:
 
 
 def _iterations(spec: Spec) -> Iterator[str]:
-    """Yield what is wrong with iterations at which something happens."""
+    """Yield faults of the iterations of rewinding and of the schedule."""
     total, rewind, schedule = spec.training.iterations, spec.rewind, spec.optimizer.schedule
     if rewind.iteration and rewind.kind not in ("late", "lr", "finetune"):
         yield (
-            f"rewind.iteration must be 0 with rewind.kind={rewind.kind}, which returns to the "
-            f"start, got {rewind.iteration}. Use rewind=late, or rewind.iteration=0."
+            f"rewind.iteration must be 0 with rewind.kind={rewind.kind}, which starts at iteration "
+            f"0, got {rewind.iteration}. Use rewind=late, or rewind.iteration=0."
         )
     if rewind.iteration >= total:
         yield (

@@ -2,7 +2,7 @@
 
 Section 2 of the paper: (1) initialise a network at random; (2) train it; (3) prune a share of what
 survives, the weights that ended smallest; (4) reset the rest to their initial values: the winning
-ticket. Again from (2), level after level. Controls have the same mask and other weights.
+ticket. Each level repeats (2) to (4). Controls have the ticket's mask and other weights.
 """
 
 from collections.abc import Iterator
@@ -63,9 +63,10 @@ def pruned(spec: Spec, dense: Training, trained: Training, rule: Rule) -> Mask:
 def rewound(spec: Spec, dense: Training, trained: Training, mask: Mask) -> Training:
     """Return the ticket: the survivors with the values that `spec.rewind` gives them.
 
-    Their initial values (the paper; `continue`, appendix B); those of iteration k, where schedule
-    and order of batches continue (Frankle et al. 2020); or their final values, with the learning
-    rate from iteration k, or that of the end (Renda et al. 2020).
+    `init` and `continue` (the paper, and its appendix B): their initial values. `late` (Frankle et
+    al. 2020): the values at iteration k, where the schedule and the order of batches continue. `lr`
+    and `finetune` (Renda et al. 2020): their final values, with the learning rates from iteration k
+    on, or with the last one throughout.
     """
     ticket = replace(dense, mask=mask)
     start = spec.rewind.iteration
@@ -84,10 +85,10 @@ def rewound(spec: Spec, dense: Training, trained: Training, mask: Mask) -> Train
 def arm(spec: Spec, ticket: Training, level: int) -> Training:
     """Return what is reported at a level: the ticket itself, or a control with as many survivors.
 
-    Controls have fresh values from the same distribution (section 3), fresh values with the
-    ticket's signs, one constant per tensor with the ticket's signs, or pruned weights frozen where
-    they are (Zhou et al. 2019); or the mask shuffled within each tensor (Frankle et al. 2021). New
-    weights train the whole budget.
+    Controls have fresh values from the same distribution (section 3); fresh values with the
+    ticket's signs, one constant per tensor with the ticket's signs, or pruned weights frozen at
+    their starting values (Zhou et al. 2019); or the mask shuffled within each tensor (Frankle et
+    al. 2021). New weights train the whole budget.
     """
     ticket = replace(ticket, pruned=spec.rewind.pruned)
     draw = f"{level}/{spec.rewind.draw}"

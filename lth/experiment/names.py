@@ -1,4 +1,4 @@
-"""Name the arm and the rates of a run, as figures and tables show them. Nothing else does."""
+"""Name the arm and the rates of a run, as figures and tables show them."""
 
 from lth.experiment.recipe import level_rate, paper_rates, type_rates
 from lth.experiment.settings import TYPES, Pruning, Rewind, Spec
@@ -20,7 +20,7 @@ SURVIVORS = {
 
 
 def arm_name(spec: Spec) -> str:
-    """Return how the run departs from a winning ticket, in words, or "winning ticket"."""
+    """Return how the run differs from a winning ticket, in words; "winning ticket" if it is one."""
     parts = [*_pruning_words(spec.pruning), *_rewind_words(spec.rewind)]
     return ", ".join(part for part in parts if part) or TICKET
 

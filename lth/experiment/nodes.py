@@ -1,8 +1,8 @@
 """The nodes of an experiment: weights, masks, trainings and measurements, named by digest.
 
 A digest is the SHA-256 of a node's canonical form: its tag, FORMAT, and everything that decides
-what it is, with other nodes standing by their digests. Tags and keys are written out and never
-change, so classes and fields can be renamed. Nodes compare and hash by digest: a ticket names its
+what it is, with other nodes replaced by their digests. Tags and keys are literals and never change,
+so classes and fields can be renamed. Nodes compare and hash by digest: a ticket refers to its
 parent twice (for its mask and for that mask's predecessor), and comparing content would cost
 2^levels. Nothing here imports torch or touches a file.
 """
@@ -18,12 +18,12 @@ from lth.experiment.results import Outcome, Read, Row, numbers, read_outcome, ro
 from lth.experiment.targets import canonical, without_neutral
 
 FORMAT = 4
-"""Raised whenever the same description would lead to other numbers, or is written otherwise."""
+"""Increased whenever the same description leads to other numbers, or is stored in another form."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Node:
-    """Anything that an experiment is described with."""
+    """An element of the description of an experiment: weights, a mask, a training, ..."""
 
     tag: ClassVar[str]
     """Name of the kind of node in digests; never changes."""
@@ -42,7 +42,7 @@ class Node:
         return {"node": self.tag, "format": FORMAT, **canonical(content)}
 
     def children(self) -> Iterator["Node"]:
-        """Yield the nodes that this one is described with."""
+        """Yield the nodes in the content of this one."""
         return (value for value in self.content().values() if isinstance(value, Node))
 
     def needs(self) -> set["Stored"]:
@@ -77,7 +77,7 @@ class Mask(Node):
     """Which of the prunable weights survive."""
 
     level: int = 0
-    """Times the network has been pruned; a plain attribute, as a property would recurse."""
+    """Number of times the network has been pruned. An attribute: a property would recurse."""
 
 
 class Stored(Node):
@@ -94,13 +94,13 @@ class Stored(Node):
         return {self}
 
     def results(self, read: Read) -> Any:  # noqa: ANN401 - each kind has its own
-        """Return what is recorded of the node, from its stored files."""
+        """Return the results of the node, read from its stored files."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Fresh(Weights):
-    """Draw by the network's own initialiser, from the stream `stream` of `seed`."""
+    """Weights that the network's own initialiser draws, from the stream `stream` of `seed`."""
 
     tag = "fresh"
     network: Network
@@ -133,8 +133,8 @@ class Training(Stored):
     start: int = 0
     """Iteration at which the schedule and the order of batches start."""
     data_order: int = 0
-    """Number of the order of batches, augmentations and dropout: tells copies of one network
-    apart that differ in nothing else."""
+    """Number of the stream for batches, augmentation and dropout. The copies of a network that a
+    probe compares differ in it alone."""
     pruned: str = "zero"
     """Pruned weights are `zero` throughout, or `frozen` at their value in `weights`."""
 
@@ -169,8 +169,8 @@ class Final(Weights):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Snapshot(Stored, Weights):
-    """Full state of a training before its step `iteration`. A snapshot is stored by itself, so one
-    that is requested after its training has run does not touch what was published."""
+    """Full state of a training before its step `iteration`. A snapshot has a folder of its own, so
+    that one can be added after its training was published."""
 
     tag = "snapshot"
     of: Training
@@ -185,7 +185,7 @@ class Snapshot(Stored, Weights):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Signed(Weights):
-    """Magnitudes of `sizes` with the signs of `signs` in every prunable tensor, else `sizes`."""
+    """Weights `sizes`, with the signs of `signs` in every prunable tensor."""
 
     tag = "signed"
     sizes: Weights
@@ -197,7 +197,7 @@ class Signed(Weights):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Constant(Weights):
-    """Each prunable tensor filled with the standard deviation that it has in `of`."""
+    """Weights `of`, with each prunable tensor filled with its standard deviation around 0."""
 
     tag = "constant"
     of: Weights
@@ -208,10 +208,10 @@ class Constant(Weights):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pruned(Mask):
-    """Survivors of `previous`, less the lowest-scoring share of `weights` that `rule` removes.
+    """Survivors of `previous`, except those with the lowest scores, which `rule` removes.
 
-    Criteria may use the data of `recipe` and the weights `initial` from which the network started.
-    `seed` and the level name the stream of criteria that draw.
+    Criteria score `weights`. They may use the data of `recipe` and the weights `initial` from which
+    the network started. `seed` and the level name the stream of criteria that draw.
     """
 
     tag = "pruned"
@@ -233,12 +233,12 @@ class Pruned(Mask):
         }  # fmt: skip
 
     def has_own_mask(self) -> bool:
-        """Whether this prunes the final weights of a training further than that training's mask."""
+        """Return whether this prunes the mask of the training whose final weights it scores."""
         return isinstance(self.weights, Final) and self.weights.of.mask == self.previous
 
     def needs(self) -> set[Stored]:
-        """A ticket's mask is built on its parent's, which is stored beside the parent's weights:
-        nothing further back is needed."""
+        """Return the stored nodes that are read. A ticket's mask is built on its parent's, which is
+        stored beside the parent's weights: no earlier mask is needed."""
         if self.has_own_mask():
             return self.weights.needs() | self.initial.needs()
         return super().needs()
@@ -265,8 +265,8 @@ class Shuffled(Mask):
 class Measurement(Stored):
     """Rows measured on trained networks; each probe of `lth.probes` has a subclass of its own.
 
-    A subclass sets `tag`, `table` and `columns`, says in `plan` what a run measures and in
-    `content` what decides one measurement, and computes its rows in `compute`.
+    A subclass sets `tag`, `table` and `columns`. It defines `plan` (the measurements of a run),
+    `content` (everything that decides one measurement) and `compute` (its rows).
     """
 
     keeps_weights = False
@@ -295,8 +295,8 @@ class Measurement(Stored):
 
 
 def describe(node: Node) -> dict[str, dict[str, Any]]:
-    """Return the canonical form of `node` and of everything it is made of, down to stored nodes, by
-    digest: the content of node.json, from which anybody can compute the digests again."""
+    """Return, by digest, the canonical form of `node` and of everything it is made of, down to the
+    first trainings: the content of node.json, from which the digests can be computed again."""
     found, stack = {}, [node]
     while stack:
         current = stack.pop()

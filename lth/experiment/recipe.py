@@ -1,4 +1,4 @@
-"""What the settings of a run amount to: the recipe of its trainings and the rule of each level."""
+"""Derive the recipe of a run's trainings, and the pruning rule of each level, from its settings."""
 
 import dataclasses
 from typing import Any
@@ -17,7 +17,7 @@ from lth.experiment.targets import Settings, Target, flat, whole
 
 @dataclasses.dataclass(frozen=True)
 class Network(Settings):
-    """A model for inputs of one shape: everything that initial weights depend on beside a seed."""
+    """A model for inputs of one shape. Initial weights depend on this and a seed alone."""
 
     model: Target
     shape: tuple[int, int, int]
@@ -29,7 +29,7 @@ class Network(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Settings):
-    """How a network is trained, whatever its weights and mask."""
+    """Everything that decides how a network is trained, except its seed, weights and mask."""
 
     model: Target
     dataset: Dataset
@@ -50,8 +50,8 @@ class Recipe(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Rule(Settings):
-    """How one mask is pruned: `rates` percent of the survivors of each type of layer, applied
-    `times` times in one go, in `rounds` rounds of scoring."""
+    """The rule by which one mask is pruned. `rates`: type of layer -> percent of its survivors to
+    remove, applied `times` times at once, in `rounds` rounds of scoring."""
 
     criterion: Target
     scope: str
@@ -72,8 +72,8 @@ def recipe(spec: Spec) -> Recipe:
 
 
 def level_rate(pruning: Pruning) -> float:
-    """Return the rate of every level in percent: as given, or the one that leads to the final
-    density. Rounded, because machines differ in the last bit of a power."""
+    """Return the rate of every level in percent, if `rates` is None: `rate`, or the rate that leads
+    to the final density. Rounded, because machines differ in the last bit of a power."""
     if pruning.final_density is None:
         return pruning.rate
     kept: float = pruning.final_density ** (1 / max(pruning.levels, 1))
@@ -103,8 +103,8 @@ def type_rates(pruning: Pruning, rate: float) -> dict[str, float]:
 
 
 def paper_rates(scope: str, rate: float) -> dict[str, float]:
-    """Return the rates of the paper: layer by layer, the output layer is pruned at half the rate
-    (figure 2); shortcuts are never pruned (section 4)."""
+    """Return the paper's rate of each type of layer. If the scope is layerwise, the output layer is
+    pruned at half the rate (figure 2); shortcuts are never pruned (section 4)."""
     output = rate / 2 if scope == "layerwise" else rate
     return {"conv": rate, "linear": rate, "output": output, "shortcut": 0}
 

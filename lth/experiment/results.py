@@ -1,4 +1,4 @@
-"""What nodes come to: curves, outcomes and rows, and their CSV forms. No torch, no files."""
+"""Results of nodes: curves, outcomes and rows, and their CSV form. No torch, no files."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 Row = dict[str, Any]
 """One row of a table, by column."""
 Read = Callable[[str], bytes]
-"""Return the content of a stored node's file, by name."""
+"""A function that returns the content of a stored node's file, by name."""
 
 
 class Evaluation(NamedTuple):
@@ -56,8 +56,8 @@ def read_outcome(read: Read) -> Outcome:
 def early_stop(curve: Sequence[Evaluation]) -> Evaluation:
     """Return the first evaluation of lowest validation loss; nan counts as the highest.
 
-    The early stop is recorded, never acted on. Test accuracy is read there and has no part in the
-    choice.
+    The early stop is recorded, never acted on. Test accuracy is reported there, and plays no part
+    in the choice.
     """
     return min(curve, key=lambda e: math.inf if math.isnan(e.val_loss) else e.val_loss)
 
@@ -68,7 +68,7 @@ def density(weights: Mapping[str, tuple[int, int]]) -> float:
 
 
 def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    """Write rows as CSV. Floats are written in full, so that they read back exactly; nan is an
+    """Return rows as CSV. Floats are written in full, so that they read back exactly; nan is an
     empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -82,7 +82,7 @@ def _cell(value: object) -> object:
 
 
 def rows_from_csv(content: bytes) -> list[dict[str, str]]:
-    """Read a CSV; cells stay text."""
+    """Return the rows of a CSV; cells stay text."""
     return list(csv.DictReader(io.StringIO(content.decode())))
 
 

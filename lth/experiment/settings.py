@@ -1,4 +1,4 @@
-"""Settings of one run, with their types and ranges; and which of them decide results."""
+"""Settings of one run, with their types and ranges, and the list of those that are not identity."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -33,7 +33,7 @@ def interval(low: float, high: float, ends: str = "()") -> AfterValidator:
 Percent = Annotated[float, interval(0, 100)]
 """Percent of the surviving weights that one level removes, in (0, 100)."""
 TypePercent = Annotated[float, interval(0, 100, "[)")] | None
-"""The rate of one type of layer; 0 leaves the type alone, None is the default."""
+"""Rate of one type of layer, in [0, 100); 0: the type is not pruned, None: the default."""
 Fraction = Annotated[float, interval(0, 1)]
 
 
@@ -98,7 +98,7 @@ class Dataset(Settings):
     validation: PositiveInt
     """Examples set aside from training to choose the early-stop iteration."""
     test: NonNegativeInt
-    """Examples set aside for testing if the dataset has no test set, otherwise 0."""
+    """Examples set aside for testing if the dataset has no test set of its own, otherwise 0."""
     split: Literal["stratified", "random"]
     preprocessing: Literal["standardize", "unit", "raw"]
     flip: bool
@@ -120,7 +120,8 @@ class Dataset(Settings):
 
 
 TEST_POINTS = 50
-"""At least this many evaluations of a training, evenly spread, include the test set."""
+"""Evaluations of a training, evenly spread, that include the test set: at least this many, or all
+of them if there are fewer."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -155,7 +156,7 @@ class Budget(Settings):
 
 @dataclass(frozen=True, config=STRICT)
 class Pruning:
-    """Weights that each level removes."""
+    """Which weights each level removes, and how many."""
 
     criterion: Target
     """Score function: a built-in of `lth.pruning`, or the dotted path of user code."""
@@ -228,15 +229,15 @@ class Spec:
 
 
 NOT_IDENTITY = {
-    "dataset.root": "says where the data lies, not what it is",
-    "pruning.levels": "says how far a run goes; a training depends only on levels before it",
-    "device": "says where results are computed; recorded in provenance.json",
-    "threads": "changes speed; recorded in provenance.json",
-    "backend": "changes speed; recorded in provenance.json",
-    "store": "says where results lie",
+    "dataset.root": "the location of the data, not its content",
+    "pruning.levels": "the length of a run; a training depends only on the levels before it",
+    "device": "changes results only up to rounding; recorded in provenance.json",
+    "threads": "changes results only up to rounding; recorded in provenance.json",
+    "backend": "changes results only up to rounding; recorded in provenance.json",
+    "store": "the location of results",
     "tracker": "copies results elsewhere",
-    "probe": "measures beside the levels; measurements have digests of their own",
-    "checkpoint_seconds": "says how much work a killed process loses",
+    "probe": "changes no training; measurements have digests of their own",
+    "checkpoint_seconds": "the work that a killed process loses, not its result",
     "smoke": "is already applied to the settings that it shrinks",
 }
 """Settings that are in no digest of a training, each with the reason."""

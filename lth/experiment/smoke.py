@@ -1,5 +1,5 @@
-"""Shrink any experiment to seconds on synthetic data (`smoke=true`), to try the whole path from
-the command to the figures. Every choice stays; sizes shrink."""
+"""Shrink any experiment to seconds on synthetic data (`smoke=true`), to try everything from the
+command to the figures. Only sizes and the data change."""
 
 from dataclasses import replace
 

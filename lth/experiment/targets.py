@@ -1,7 +1,8 @@
 """Targets: callables named in a configuration, with their options; the canonical form of values.
 
-The canonical form is what digests are made of. It has one spelling for one meaning: whole floats
-become integers, options at their neutral value are left out, nested values stand by their content.
+Digests are hashes of canonical forms. Values that mean the same have the same form: whole floats
+become integers, options at their neutral value are left out, and objects are replaced by their
+content.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ class Identified(Protocol):
     """A value that takes part in digests."""
 
     def content(self) -> dict[str, Any]:
-        """Everything that decides results, under keys that stay when fields are renamed."""
+        """Return everything that decides results, by keys that do not change with field names."""
 
 
 def canonical(value: Any) -> Any:  # noqa: ANN401 - any JSON value
@@ -45,8 +46,8 @@ def whole(value: Any) -> Any:  # noqa: ANN401 - any scalar
 
 
 def without_neutral(content: Mapping[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out entries at their neutral value, so that an option added later does not change the
-    digest of runs that do not use it. `False` and 0 are different values."""
+    """Return `content` without the entries at their neutral value, so that an option added later
+    does not change the digests of runs that do not use it. `False` and 0 are different values."""
     return {key: value for key, value in content.items() if not _is_neutral(key, value, neutral)}
 
 
@@ -56,7 +57,7 @@ def _is_neutral(key: str, value: object, neutral: Mapping[str, Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """A JSON value that stays as it is in the canonical form: 1 and 1.0 are two values."""
+    """A JSON value that the canonical form does not change: 1 and 1.0 stay different."""
 
     value: Any
 
@@ -97,7 +98,7 @@ def load(name: str) -> Any:  # noqa: ANN401 - whatever it names
 
 
 class Settings:
-    """Base of groups of settings; `NEUTRAL`: values at which a setting is left out of digests."""
+    """Base of groups of settings. `NEUTRAL`: values at which a setting is left out of digests."""
 
     NEUTRAL: ClassVar[Mapping[str, Any]] = {}
 

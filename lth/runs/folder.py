@@ -1,8 +1,4 @@
-"""The folder of one run: its CSVs, and run.json with its settings, its state and its progress.
-
-A context manager. While it is open no other process can use the folder. When it is left, run.json
-says how: `finished`, `interrupted`, or `failed` with the reason (the traceback is in run.log).
-"""
+"""The folder of one run: its CSVs, and run.json with its settings, its state and its progress."""
 
 import json
 import logging
@@ -34,7 +30,12 @@ NOTHING_YET: dict[str, Any] = {"done": 0, "trained": 0, "damaged": []}
 
 
 class RunFolder:
-    """The files of one run, each always whole. `status` is the content of run.json."""
+    """A context manager that writes the files of one run, each atomically. While it is open, no
+    other process can use the folder. At the end, the state in run.json is `finished`,
+    `interrupted`, or `failed` with the reason (the traceback is in run.log).
+
+    `status`: the content of run.json. CSVs that are already in the folder are deleted.
+    """
 
     def __init__(self, path: Path, status: dict[str, Any]) -> None:
         self.path = path
@@ -66,8 +67,8 @@ class RunFolder:
             raise LotteryError(self.status["error"]) from error  # one that can be pickled
 
     def _acquire(self) -> Lock:
-        """Return the lock on the folder. One that a process on another host left behind becomes
-        stale after a time, so wait that long for it."""
+        """Return the lock on the folder. If a process on another host holds it, wait until it would
+        be stale. Raises LotteryError if the folder is still in use."""
         locks, deadline = Locks(self.path), time.monotonic() + STALE_AFTER + TOUCH_EVERY
         while True:
             with writing(str(self.path)):
@@ -80,7 +81,7 @@ class RunFolder:
                     f"{self.path} is in use: {holder_of(file)} writes its run there. Wait for it, "
                     "or start again: each start gets a new folder."
                 )
-            log.warning("waiting for %s, if it is still alive, to finish here", holder_of(file))
+            log.warning("waiting for the lock on this folder, held by %s", holder_of(file))
             time.sleep(WAIT_SECONDS)
 
     def _conclude(self, error: BaseException | None) -> None:
@@ -109,8 +110,8 @@ class RunFolder:
         self._write("run.json", json.dumps(sealed(self.status), indent=1).encode())
 
     def add(self, level: int, node: Stored, results: Any, *, cached: bool) -> None:  # noqa: ANN401
-        """Record the results of a level's training, or of a measurement on a level that is there.
-        Tables are written at once unless the results were `cached`."""
+        """Record the results of a level's training, or of a measurement on a recorded level. Tables
+        are written at once, or at the end of the run if the results were `cached` in the store."""
         if isinstance(node, Measurement):
             self._probe = node
             self._measured[level] = results
@@ -122,7 +123,7 @@ class RunFolder:
             self.update(done=len(self._levels))
 
     def write_tables(self) -> None:
-        """Write the CSVs of the levels that are there, in order."""
+        """Write the CSVs of the levels recorded so far, in order."""
         levels = [self._levels[level] for level in sorted(self._levels)]
         tables = {
             "levels.csv": to_csv(levels, list(levels[0])),

@@ -3,7 +3,7 @@
     levels.csv    one row per level; after the declared columns, density/<tensor> for each prunable
                   tensor; `collapsed`: number of tensors with no weight left
     metrics.csv   one row per evaluation
-    <probe>.csv   one row per row of a measurement of the run's probe (`lth.probes`)
+    <probe>.csv   the rows that the run's probe measured, after level and density (`lth.probes`)
 
 Accuracies and densities are fractions in [0, 1], losses mean cross-entropies in nats, iterations
 optimiser steps; an evaluation at iteration i is made before step i.
@@ -38,7 +38,7 @@ METRIC_COLUMNS = ("level", "density", *Evaluation._fields)
 PROBE_COLUMNS = ("level", "density")
 """First columns of every probe's table."""
 TIMING_COLUMNS = ("seconds", "cached")
-"""Columns that differ between two runs of the same experiment; all others do not."""
+"""Columns that may differ between two runs of the same experiment; all others are equal."""
 
 
 def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> Row:
@@ -78,13 +78,13 @@ def probe_rows(level: int, density: float, measured: Sequence[Row]) -> list[Row]
 
 
 def sealed(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of run.json with a checksum of it, which shows damage and edits."""
+    """Return the content of run.json with its checksum, by which damage and edits are detected."""
     rest = {name: value for name, value in status.items() if name != "checksum"}
     content: dict[str, Any] = json.loads(json.dumps(rest))  # as it will be read
     return content | {"checksum": checksum(json.dumps(content, sort_keys=True).encode())}
 
 
 def is_whole(status: Mapping[str, Any]) -> bool:
-    """Return whether the content of run.json is as it was written. One without a checksum was
-    written by hand."""
+    """Return whether the content of run.json is as it was written. A run.json without a checksum
+    was written by hand, and counts as whole."""
     return "checksum" not in status or sealed(status)["checksum"] == status["checksum"]

@@ -39,8 +39,8 @@ class Needs:
 
 
 def find_runs(root: Path) -> Iterator[Path]:
-    """Yield the run folders at or below `root`, and folders that cannot be opened, which may be
-    some. Published runs are found only if `root` is at or below their folder."""
+    """Yield the run folders at or below `root`, and folders that cannot be opened, because they may
+    contain runs. Published runs are found only if `root` is at or below their folder."""
     closed: list[OSError] = []
     for path, names, files in os.walk(root, onerror=closed.append):
         if "run.json" in files:
@@ -131,8 +131,8 @@ def _reported(run: Path, status: Status) -> list[str]:
 
 
 def _described(run: Path, status: Status) -> set[str]:
-    """Return the digests of all nodes that a run makes; none for a finished run of another
-    version, whose table is all that is known."""
+    """Return the digests of all nodes that a run makes; none for a finished run of another version,
+    whose settings cannot be read."""
     if "spec" not in status:
         return set()
     try:

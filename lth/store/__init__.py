@@ -1,1 +1,1 @@
-"""Keep finished trainings: published folders, whole files, locks, cleanup, provenance. No torch."""
+"""Storage of finished nodes: folders, atomic files, locks, cleanup, provenance. No torch."""

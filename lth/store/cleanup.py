@@ -1,6 +1,6 @@
 """Inspect and clean up a store: its content, its faults, the files that can be removed. No torch.
 
-Experiments do not depend on this module. A run makes again whatever it needs and was removed.
+Experiments do not depend on this module: a run that needs what was removed makes it again.
 """
 
 import json

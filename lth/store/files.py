@@ -1,4 +1,4 @@
-"""Write files that exist whole or not at all."""
+"""Write files atomically: a file has its complete content or does not exist."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Locks: at most one process makes a thing at a time, on one host or on several.
+"""Locks: at most one process makes a node or writes a run at a time, on one host or on several.
 
 A lock is a file, created exclusively. It names its holder, which touches it every `TOUCH_EVERY`
 seconds. It is stale when its holder is known to be dead (same host), or when it has not been

@@ -1,4 +1,4 @@
-"""The store: finished trainings and snapshots, each a folder named by its digest.
+"""The store: finished trainings, snapshots and measurements, each a folder named by its digest.
 
     <store>/<first 2>/<digest>/   node.json, the artefacts, and last `done` with their checksums
     <store>/checkpoints/<digest>  the state of a training in progress
@@ -42,7 +42,7 @@ class Damaged(Exception):
 
 
 class Store:
-    """A folder of stored nodes. No other module joins its paths.
+    """A folder of stored nodes, with the locks and the checkpoints of nodes in progress.
 
     Methods that write raise LotteryError if the disk is full or the folder cannot be written.
     """
@@ -226,7 +226,7 @@ class Store:
 
 
 def read_done(folder: Path) -> dict[str, str] | None:
-    """Return the checksum of each file of a published folder; None without a valid `done`."""
+    """Return the checksum of each file of a published folder; None if it has no valid `done`."""
     try:
         done = json.loads((folder / "done").read_bytes())
     except (OSError, ValueError):

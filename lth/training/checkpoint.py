@@ -18,9 +18,10 @@ class Checkpoint:
     """Everything from which a training continues to the same end.
 
     Args:
-        iteration: the step that comes next.
-        layout: how many weights each tensor of the optimiser holds; a network whose weights are
-            laid out otherwise cannot continue from here.
+        iteration: the next step.
+        seconds: duration of the training so far.
+        layout: number of weights in each tensor of the optimiser; a network with another layout
+            cannot continue from here.
         early: state of the network at the early stop so far.
         optimizer: `state` of the optimiser's `state_dict()`.
     """
@@ -73,6 +74,6 @@ class Checkpoint:
 
 
 def position(saved: Checkpoint | None) -> tuple[int, list[int]] | None:
-    """Return the iteration and the layout of a checkpoint; networks for which they are equal can
-    continue together."""
+    """Return the iteration and the layout of a checkpoint, None for None; networks for which they
+    are equal can continue together."""
     return (saved.iteration, saved.layout) if saved else None

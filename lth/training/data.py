@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples on a device. They stay as the loader returned them (bytes take a quarter of the
+    """Some examples on a device, stored as the loader returned them (bytes take a quarter of the
     memory of floats); `scale` preprocesses them to float32, batch by batch."""
 
     stored: Examples

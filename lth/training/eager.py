@@ -13,7 +13,7 @@ from lth.training.masks import Mask
 from lth.training.pruned import PrunedWeights, start_state
 
 EVALUATION_BATCH = 500
-"""Part of what a result is: other sizes sum in another order."""
+"""Examples per block. It affects the last bits of a loss: other sizes sum in another order."""
 
 
 class Eager:

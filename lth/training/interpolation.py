@@ -1,5 +1,5 @@
-"""Networks on the straight line between two: where error rises on the way, the two ends lie in
-different basins (Frankle et al. 2020)."""
+"""Evaluate networks on the straight line between two networks. If the error rises along the line,
+the two lie in different basins (Frankle et al. 2020)."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -26,8 +26,8 @@ def along(
     points: int,
     part: Part,
 ) -> Iterator[InterpolationPoint]:
-    """Evaluate `model` on `part` with the weights and buffers of `points` >= 2 places, evenly
-    spread from `one` to `other`, both included. Counters (int64 buffers) stay those of `one`."""
+    """Evaluate `model` on `part` at `points` >= 2 places, evenly spread from the state `one` to the
+    state `other`, both included. Counters (int64 buffers) stay those of `one`."""
     for number in range(points):
         fraction = number / (points - 1)
         model.load_state_dict({name: between(one[name], other[name], fraction) for name in one})

@@ -1,4 +1,4 @@
-"""The training loop: one network, or several at once, from given weights to a budget's end."""
+"""The training loop: one network, or several at once, from given weights to the end of a budget."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,13 +50,13 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A training, and everything that it needs, materialised.
+    """A training, and the objects that it needs.
 
     Args:
-        training: recipe, seed, first iteration, data order, and what pruned weights are.
+        training: its recipe, seed, first iteration, data order, and value of pruned weights.
         model: on the device; its weights are replaced.
         weights, mask: on the CPU.
-        on_snapshot: for each iteration at which the state is needed, a function that gets it.
+        on_snapshot: iteration at which the state is needed -> function to call with it.
         checkpoint: where an interrupted attempt stopped.
     """
 
@@ -102,8 +102,8 @@ class Progress:
         )
 
     def restore(self, saved: Checkpoint) -> bool:
-        """Continue from a checkpoint. Return False, and change nothing, if its weights are laid out
-        otherwise: it was made on another device, or by another backend."""
+        """Continue from a checkpoint. Return False, and change nothing, if its weights have another
+        layout: it was made on another device, or by another backend."""
         if saved.layout != self.network.layout():
             return False
         self.network.load(saved.model)
@@ -147,8 +147,9 @@ def train(
 ) -> list[Progress]:
     """Train networks with one recipe, at the same iteration, to the end of the budget.
 
-    `on_step` is called before every step and may raise to stop. `until` ends earlier, for the sake
-    of a snapshot; nothing else does: the early stop is recorded, never acted on.
+    `on_step` is called before every step and may raise to stop. `until`: iteration at which to end
+    earlier, for a snapshot. Nothing else ends a training earlier: the early stop is recorded, never
+    acted on.
     """
     set_precision(tasks[0].training.recipe)
     networks, step = build_networks(tasks, only_eager=only_eager)
@@ -159,7 +160,7 @@ def train(
         if task.checkpoint is not None and not progress.restore(task.checkpoint):
             log.warning(
                 "the checkpoint of %s was made on another device or by another backend and cannot "
-                "be used: it starts again from its beginning",
+                "be used: the training starts from its beginning",
                 task.training,
             )
     assert len({progress.iteration for progress in running}) == 1
@@ -169,7 +170,7 @@ def train(
 
 
 def set_precision(recipe: Recipe) -> None:
-    """Set the precision of matrix products and convolutions in this process from now on."""
+    """Set the precision of matrix products and convolutions in this process."""
     tf32 = recipe.training.precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
@@ -178,8 +179,9 @@ def set_precision(recipe: Recipe) -> None:
 def build_networks(
     tasks: Sequence[Task], *, only_eager: bool = False
 ) -> tuple[Sequence[Trainable], Step]:
-    """Return the networks of some tasks, each at its starting weights, and one step of all of them:
-    one network by the fastest implementation that can train it, several in a pack."""
+    """Return the networks of some tasks, at their starting weights, and a function that takes one
+    step of all of them. One network is trained by the fastest implementation that can (autograd if
+    `only_eager`), several are trained as a pack."""
     first, *others = tasks
     optimizer, pruned = first.training.recipe.optimizer, first.training.pruned
     if others:
@@ -204,8 +206,8 @@ def _loop(
 ) -> None:
     """Take steps until iteration `end`.
 
-    torch's global generator, from which dropout and the like draw, is seeded anew for every step: a
-    step depends on its number alone.
+    torch's global generator, from which modules such as dropout draw, is seeded anew for every
+    step, so that its draws depend only on the seed and the iteration.
     """
     data, recipe = tasks[0].data, tasks[0].training.recipe
     device, examples = data.train.labels.device, len(data.train)
@@ -237,7 +239,7 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, iterati
 
 
 def _before_step(progress: Progress, task: Task, end: int) -> None:
-    """Hand out the snapshot and add the evaluation that are due at this iteration."""
+    """Take the snapshot and the evaluation that are due at this iteration."""
     iteration, budget = progress.iteration, task.training.recipe.training
     if iteration in task.on_snapshot:
         task.on_snapshot[iteration](progress.network.state())
@@ -247,7 +249,7 @@ def _before_step(progress: Progress, task: Task, end: int) -> None:
 
 
 def _batch(train: Part, order: BatchOrder, recipe: Recipe, seed: int, iteration: int) -> Batch:
-    """Return the batch of an iteration, augmented as the recipe says."""
+    """Return the batch of an iteration, augmented according to the recipe."""
     flip, crop = recipe.dataset.flip, recipe.dataset.crop
     if not (flip or crop):
         return Batch(train, order.batch(iteration))

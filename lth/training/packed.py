@@ -1,5 +1,5 @@
-"""Several networks with the same recipe, trained as one: their weights lie side by side in stacks,
-and each operation applies to all of them. For GPUs, which one small network leaves idle.
+"""Several networks with the same recipe, trained together: their weights are stacked, and each
+operation applies to all of them. For GPUs, of which one small network uses only a fraction.
 
 Each member takes the steps that `lth.training.eager` would take with it alone, up to rounding. It
 has its own weights, mask, batches and optimiser state, and can continue alone from its checkpoint.
@@ -23,8 +23,8 @@ from lth.training.pruned import PrunedWeights, start_state
 
 
 def fits(model: nn.Module, optimizer: Optimizer) -> bool:
-    """Return whether such networks can be packed: modules that draw nothing and share nothing, and
-    an elementwise optimiser."""
+    """Return whether such networks can be packed: their modules draw no random numbers and share no
+    tensors, and their optimiser is elementwise."""
     own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
     return (
         optimizer.name in ELEMENTWISE
@@ -43,7 +43,8 @@ class Pack:
 
     Args:
         model: any one of the networks, on the device; its weights are not used.
-        weights, under: the state and the mask of each member.
+        weights: starting state of each member, on the CPU.
+        under: mask of each member, on the CPU.
     """
 
     def __init__(
@@ -121,12 +122,12 @@ class Pack:
             yield name, stack.detach()[member]
 
     def changed(self) -> None:
-        """Forget evaluations, after the stacks were written to."""
+        """Forget cached evaluations; call it after writing to the stacks."""
         self._scores.clear()
 
 
 class Member:
-    """One network of a pack, in the form of a network of its own."""
+    """One network of a pack, with the interface of a single network."""
 
     def __init__(self, pack: Pack, index: int) -> None:
         self._pack, self._index = pack, index
@@ -149,7 +150,7 @@ class Member:
 
 
 class MemberOptimizer:
-    """The optimiser state of one member, in the form of an optimiser of its own."""
+    """The optimiser state of one member, with the interface of an optimiser."""
 
     def __init__(self, whole: torch.optim.Optimizer, index: int) -> None:
         self._whole, self._index = whole, index

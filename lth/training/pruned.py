@@ -1,4 +1,4 @@
-"""Keep pruned weights where they belong during training, for single and packed networks alike."""
+"""Keep pruned weights at 0, or frozen, during training; for single and for packed networks."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,8 @@ from lth.training import masks
 def start_state(
     weights: Mapping[str, Tensor], mask: masks.Mask, *, pruned: str
 ) -> Mapping[str, Tensor]:
-    """Return the state that a training starts from: pruned weights 0, or as they are (`frozen`)."""
+    """Return the state that a training starts from: pruned weights are 0 or, with
+    `pruned="frozen"`, unchanged."""
     return weights if pruned == "frozen" else masks.apply(weights, mask)
 
 
@@ -19,9 +20,9 @@ class PrunedWeights:
     """The pruned weights of a network, or of several networks in stacks.
 
     Pruned weights start at 0 and their gradients are multiplied by the mask, so that no
-    elementwise optimiser moves them. A mask decides, never a value: a live weight may be 0. With
-    `pruned="frozen"` they keep their starting values, which are restored after every step because
-    weight decay would move them.
+    elementwise optimiser moves them. Weights are pruned by mask, never by value: a surviving weight
+    may be 0. With `pruned="frozen"` pruned weights keep their starting values, which are restored
+    after every step because weight decay would move them.
 
     Args:
         parameters: by name; one network's tensors, or stacks (networks, ...) of several.
@@ -50,6 +51,6 @@ class PrunedWeights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put frozen weights back; call it after `step`."""
+        """Reset frozen weights to their starting values; call it after `step`."""
         for parameter, pruned, value in self._frozen:
             parameter.copy_(torch.where(pruned, value, parameter))

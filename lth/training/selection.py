@@ -54,7 +54,7 @@ def keep(scores: Scores, previous: Mask, counts: Mapping[Pool, int]) -> Mask:
 
     Exactly that many are kept. Among equal scores the lowest index is pruned first, and the first
     tensor of a pool before the others. A threshold on scores would prune all equal scores at once,
-    and could not tell surviving weights of value 0 from pruned ones.
+    and would treat surviving weights of value 0 as pruned ones.
     """
     mask = {name: kept.clone() for name, kept in previous.items()}
     for pool, count in counts.items():

@@ -1,4 +1,4 @@
-"""Steps and evaluations of fully connected networks that compute with surviving weights only. CPU.
+"""Steps and evaluations of fully connected networks, with surviving weights only, on a CPU.
 
 Surviving weights and biases lie in one vector, the only parameter of the optimiser. The results are
 those of `lth.training.eager` up to the order of sums; the time falls with density.
@@ -87,7 +87,7 @@ class Sparse:
         self._of_values, self._of_biases = gradient[:split], gradient[split:]
 
     def step(self, batch: Batch) -> Tensor:
-        """Do one step of the optimiser. Return the loss before it, a float64 scalar in nats."""
+        """Take one step of the optimiser; return the loss before it, a float64 scalar in nats."""
         labels = self._forward(batch, self._inputs, self._outputs)
         loss = self._kernels.cross_entropy(
             self._outputs[self._hidden :], labels, self._gradients[self._hidden :]
