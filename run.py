@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.config import from_config
+from lth.experiment.config import from_config, whole_from_config
 from lth.experiment.names import arm_name, rate_name
 from lth.experiment.nodes import Stored, Training
 from lth.experiment.recipe import identity
@@ -41,7 +41,7 @@ def main(config: DictConfig) -> float:
         if not stored:  # a run whose results are all stored was checked when they were made
             from lth.engine.checks import check  # imports torch, which takes a second
 
-            check(spec)
+            check(whole_from_config(config))
     with (
         stop_on_signal() as stopping,
         ExitStack() as after_the_end,

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from lth.engine.checks import check
 from lth.errors import LotteryError
-from lth.experiment import lottery
-from tests.conftest import ROOT, SIZED, Composer
+from lth.experiment.names import rate_name
+from lth.experiment.recipe import identity
+from lth.experiment.results import rows_from_csv
+from tests.conftest import ROOT, SIZED, Composer, run_spec
 
 REFUSED: list[tuple[list[str], str]] = [
     (["pruning.rates=[50,90]", "pruning.final_density=0.1"],
@@ -132,10 +135,17 @@ def test_refusals_import_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_a_smoke_run_without_levels_has_a_final_density(composed: Composer) -> None:
-    spec = composed("smoke=true", "pruning.levels=0", "pruning.final_density=0.5")
+def test_a_smoke_run_without_levels_may_have_a_final_density(
+    composed: Composer, tmp_path: Path
+) -> None:
+    sizes = ("model.widths=[6,5]", "pruning.levels=0", "pruning.final_density=0.5")
+    spec = composed("smoke=true", *sizes, f"store={tmp_path / 'store'}")
     check(spec)
-    assert [level for level, _ in lottery.nodes(spec)] == [0]
+    assert identity(spec)["pruning.rate"] == 50
+    assert rate_name(spec.pruning) == "50 %, output 50 %"
+    run_spec(spec, tmp_path / "run")
+    (row,) = rows_from_csv((tmp_path / "run" / "levels.csv").read_bytes())
+    assert (row["level"], row["density"]) == ("0", "1.0")
 
 
 def test_a_smoke_run_is_refused_for_the_settings_that_were_typed(composed: Composer) -> None:

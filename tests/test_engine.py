@@ -30,7 +30,8 @@ def trainings(spec: Spec) -> list[Training]:
 
 
 def made(engine: Engine, spec: Spec) -> dict[Training, Outcome]:
-    return dict(engine.ensure(trainings(spec)))
+    results = dict(engine.ensure(trainings(spec)))
+    return {training: results[training] for training in trainings(spec)}
 
 
 def weights(engine: Engine, node: Weights, of: Training) -> dict[str, torch.Tensor]:
@@ -162,7 +163,9 @@ def test_every_arm_and_level_has_the_same_split(engine: Engine, tiny: Composer) 
 def test_an_engine_serves_networks_of_several_shapes(engine: Engine, tiny: Composer) -> None:
     shapes = ("[6,5]", "[7]", "[9,8,7]")
     requested = [t for shape in shapes for t in trainings(tiny(f"model.widths={shape}"))]
-    for training, outcome in engine.ensure(requested):
+    outcomes = dict(engine.ensure(requested))
+    for training in requested:
+        outcome = outcomes[training]
         widths = (64, *training.recipe.model.options["widths"], 10)
         assert [total for _, total in outcome.weights.values()] == [
             inside * outside for inside, outside in pairwise(widths)
@@ -556,3 +559,19 @@ def test_a_stored_measurement_is_not_computed_again(
     second = again(engine)
     assert repr(dict(second.ensure(requested))) == repr(first)
     assert second.made == set()
+
+
+def test_a_node_published_between_the_look_and_the_lock_is_not_made_again(
+    engine: Engine, tiny: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dense,) = trainings(tiny("pruning.levels=0"))
+    lock = Store.lock
+
+    def publish_first(store: Store, node: Training) -> object:
+        monkeypatch.setattr(Store, "lock", lock)
+        dict(again(engine).ensure([node]))
+        return lock(store, node)
+
+    monkeypatch.setattr(Store, "lock", publish_first)
+    assert list(dict(engine.ensure([dense]))) == [dense]
+    assert engine.made == set()

@@ -211,6 +211,7 @@ def test_the_table_counts_the_files() -> None:
     assert counted == {section: (len(files), files) for section, files in touched.items()}
 
 
+@pytest.mark.slow
 def test_parts_of_the_project_are_options(project: Path) -> None:
     chosen = {Path(option).parent.name: Path(option).stem for option in OPTIONS}
     assert len(chosen) == len(OPTIONS) == 6

@@ -28,7 +28,7 @@ from lth.experiment.nodes import (
     digest_of,
     with_ancestors,
 )
-from lth.experiment.recipe import recipe, rules
+from lth.experiment.recipe import identity, recipe, rules
 from lth.experiment.settings import Budget, Spec
 from lth.experiment.targets import Settings, Target, canonical, without_neutral
 from lth.runs.status import spec_of
@@ -325,3 +325,15 @@ def test_ancestors_are_all_stored_nodes_that_come_first(tiny: Composer) -> None:
     copies = {child for child in probe.children() if isinstance(child, Training)}
     expected = {probe, *copies, Snapshot(ticket, 5), ticket, dense}
     assert with_ancestors([probe]) == expected
+
+
+def test_whole_floats_are_integers_in_run_json_too_but_not_in_options_of_user_code(
+    composed: Composer,
+) -> None:
+    """Two runs with one identity have one digest."""
+    spec = composed("model.init_scale=2.0")
+    own = dataclasses.replace(spec, model=Target("mine.Net", {"depth": 2.0}, "version:1"))
+    other = dataclasses.replace(spec, model=Target("mine.Net", {"depth": 2}, "version:1"))
+    assert repr(identity(spec)["model.options.init_scale"]) == "2"
+    assert repr(identity(own)["model.options.depth"]) == "2.0"
+    assert [repr(identity(s)) == repr(identity(own)) for s in (own, other)] == [True, False]

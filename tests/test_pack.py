@@ -166,6 +166,7 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
     assert engine.trained == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_packed_sweep_makes_what_any_other_makes(tmp_path: Path, size: int) -> None:
     words = ("-m", "hydra/launcher=packed", f"hydra.launcher.pack={size}", "seed=0,1")
@@ -190,6 +191,7 @@ def test_runs_that_fail_in_a_packed_sweep_leave_the_others(tmp_path: Path) -> No
     assert "dataset.shape=[1, 4, 16]" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_packed_sweep_that_is_stopped_saves_and_resumes(tmp_path: Path) -> None:
     launcher = ("hydra/launcher=packed", "hydra.launcher.pack=2", "pruning.levels=0")
     length = ("training.iterations=3000", "training.evaluate_every=1000")

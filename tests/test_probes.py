@@ -154,6 +154,7 @@ def table(folder: Path, name: str) -> list[dict[str, str]]:
     return rows_from_csv((folder / name).read_bytes())
 
 
+@pytest.mark.slow
 def test_a_run_records_its_lines_once_and_keeps_the_snapshots_they_need(tmp_path: Path) -> None:
     probed = ("probe=connectivity", "probe.iteration=5", "probe.points=4", "pruning.levels=1")
     first = run(tmp_path, *probed, "hydra.run.dir=multirun/a/b")

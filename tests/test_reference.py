@@ -25,6 +25,7 @@ def test_all_of_it_can_be_used(runs: Runs) -> None:
     assert set(runs.levels["state"]) == {"finished"}
 
 
+@pytest.mark.slow
 def test_the_published_figures_are_drawn_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def column(browser: webdriver.Chrome, table: str, place: int) -> list[str]:
     return [str(cell.get_attribute("textContent")) for cell in cells]
 
 
+@pytest.mark.slow
 def test_a_browser_shows_its_figures_and_sorts_its_tables(
     page: Path, browser: webdriver.Chrome
 ) -> None:

@@ -90,6 +90,7 @@ def test_each_training_is_made_once_and_all_finish(tmp_path: Path, specs: Specs)
     check_store(tmp_path, specs)
 
 
+@pytest.mark.slow
 def test_locks_of_killed_processes_are_taken_over(tmp_path: Path, specs: Specs) -> None:
     long = dataclasses.replace(specs[0].training, iterations=100_000)
     victims = [
@@ -110,6 +111,7 @@ def test_locks_of_killed_processes_are_taken_over(tmp_path: Path, specs: Specs) 
     test_each_training_is_made_once_and_all_finish(tmp_path, specs)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="apt-get install faketime")
 def test_a_clock_that_is_two_hours_fast_steals_nothing(tmp_path: Path, specs: Specs) -> None:
     shifted = start_with_a_clock_two_hours_fast(specs[0], tmp_path / "run7")

@@ -85,6 +85,7 @@ def test_a_failing_tracker_does_not_affect_the_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_hanging_tracker_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,10 +103,11 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         LotteryError, match=r"mlflow is not installed\. Install it \(pip install -e '.\[mlflow\]'\)"
     ):
-        trackers.check_tracker(Target("lth.trackers.MLflow", {}, None))
+        trackers.check_tracker(Target("mlflow", {}, None))
     trackers.check_tracker(None)
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_what_the_csvs_hold(tmp_path: Path) -> None:
     assert run(tmp_path, "tracker=tensorboard").returncode == 0
     read = """if True:
@@ -120,6 +122,7 @@ def test_tensorboard_holds_what_the_csvs_hold(tmp_path: Path) -> None:
     assert {int(step): value for step, value in recorded[LEVEL].items()} == accuracies(tmp_path)
 
 
+@pytest.mark.slow
 def test_mlflow_holds_what_the_csvs_hold(tmp_path: Path) -> None:
     assert run(tmp_path, "tracker=mlflow").returncode == 0
     read = """if True:
@@ -139,6 +142,7 @@ def test_mlflow_holds_what_the_csvs_hold(tmp_path: Path) -> None:
     assert {int(step): value for step, value in recorded[LEVEL].items()} == accuracies(tmp_path)
 
 
+@pytest.mark.slow
 def test_wandb_holds_the_names_and_works_without_network(tmp_path: Path) -> None:
     assert run(tmp_path, "tracker=wandb").returncode == 0
     (file,) = tmp_path.glob("multirun/wandb/offline-run-*/*.wandb")

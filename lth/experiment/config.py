@@ -29,7 +29,14 @@ TARGETS = ("model", "dataset.loader", "optimizer", "pruning.criterion", "probe",
 
 
 def from_config(config: DictConfig) -> Spec:
-    """Return the Spec of a composed configuration, shrunk if `smoke=true`.
+    """Return the Spec of a composed configuration, shrunk if `smoke=true`. Raises the errors of
+    `whole_from_config`."""
+    spec = whole_from_config(config)
+    return for_smoke(spec) if spec.smoke else spec
+
+
+def whole_from_config(config: DictConfig) -> Spec:
+    """Return the Spec of a composed configuration, at its full size.
 
     Raises LotteryError naming each invalid setting, what must hold, and the value given; or each
     invalid combination of settings.
@@ -48,7 +55,7 @@ def from_config(config: DictConfig) -> Spec:
         _name_target(plain, place.split("."))
     spec = validated(_in_iterations(plain))
     check_consistency(spec)
-    return for_smoke(spec) if spec.smoke else spec
+    return spec
 
 
 def composed(*overrides: str) -> Spec:
@@ -114,6 +121,11 @@ def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
         lengths = {"it": 1, "ep": kept // training["batch_size"]}
     except (TypeError, KeyError, ZeroDivisionError):
         return plain
+    if kept < 1:
+        raise LotteryError(
+            f"dataset.validation + dataset.test must be < dataset.examples={dataset['examples']}, "
+            f"got {dataset['validation']} + {dataset['test']}: nothing would be left to train on"
+        )
     if lengths["ep"] < 1 and training["batch_size"] > 0:
         raise LotteryError(
             f"training.batch_size must be at most the number of training examples, {kept} "

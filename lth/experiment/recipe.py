@@ -112,13 +112,23 @@ def paper_rates(scope: str, rate: float) -> dict[str, float]:
 def identity(spec: Spec) -> dict[str, Any]:
     """Return the settings that decide the results of a run, by dotted name, defaults resolved.
 
-    Two runs with equal identities have equal results.
+    Two runs with equal identities have equal results. As in digests, 1.0 is 1 except in options of
+    user code.
     """
     settings = dict(flat(dataclasses.asdict(spec)))
     rate = level_rate(spec.pruning)
     rates = {f"pruning.{kind}_rate": r for kind, r in type_rates(spec.pruning, rate).items()}
     settings |= {"pruning.rate": rate, "pruning.final_density": None, **rates}
-    return {name: whole(value) for name, value in settings.items() if not _is_excluded(name)}
+    user_code = tuple(
+        name.removesuffix("code") + "options."
+        for name, value in settings.items()
+        if name.endswith(".code") and value is not None
+    )
+    return {
+        name: value if name.startswith(user_code) else whole(value)
+        for name, value in settings.items()
+        if not _is_excluded(name)
+    }
 
 
 def _is_excluded(name: str) -> bool:
