@@ -25,30 +25,26 @@ from lth.runs.signals import stop_on_signal
 from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
 
-Requested = Mapping[Stored, int]
-"""Training or measurement that a run reports -> its level."""
+Requested = Mapping[Stored, list[int]]
+"""Everything that a run reports -> its levels."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
     """Run one Hydra job; return the test accuracy at the early stop of its last level."""
     output = Path(HydraConfig.get().runtime.output_dir)
-    with _no_folder_if_refused(output):
-        spec = from_config(config)
-        check_tracker(spec.tracker)
-        requested = {node: level for level, node in lottery.nodes(spec)}
-        stored = all(map(Store(Path(spec.store)).exists, requested))
-        if not stored:  # a run whose results are all stored was checked when they were made
-            from lth.engine.checks import check  # imports torch, which takes a second
+    with stop_on_signal() as stopping, ExitStack() as after_the_end:
+        with _no_folder_if_refused(output):
+            spec = from_config(config)
+            check_tracker(spec.tracker)
+            requested = lottery.requested(spec)
+            if not all(map(Store(Path(spec.store)).exists, requested)):
+                from lth.engine.checks import check  # imports torch, which takes a second
 
-            check(whole_from_config(config))
-    with (
-        stop_on_signal() as stopping,
-        ExitStack() as after_the_end,
-        RunFolder(output, describe(spec, requested)) as folder,
-    ):
-        after_the_end.enter_context(tracked(spec.tracker, output))
-        return run(spec, requested, folder, stopping)
+                check(whole_from_config(config))
+        with RunFolder(output, describe(spec, requested)) as folder:
+            after_the_end.enter_context(tracked(spec.tracker, output))
+            return run(spec, requested, folder, stopping)
 
 
 @contextmanager
@@ -57,13 +53,19 @@ def _no_folder_if_refused(output: Path) -> Iterator[None]:
     try:
         yield
     except LotteryError as error:
-        if not (output / "run.json").exists():
-            shutil.rmtree(output, ignore_errors=True)
-            with suppress(OSError):  # the folder of the day, if it is empty
-                output.parent.rmdir()
+        _remove_if_empty(output)
         if HydraConfig.get().mode == RunMode.RUN:
-            raise SystemExit(f"error: {error}") from None  # without Hydra's own message
+            raise SystemExit(f"error: {error}") from None  # Hydra would print lines of its own
         raise
+
+
+def _remove_if_empty(output: Path) -> None:
+    """Remove a folder that holds nothing but what Hydra writes before a run starts."""
+    names = {path.name for path in output.iterdir()}
+    if names <= {".hydra", "run.log"} and not (output / "run.log").stat().st_size:
+        shutil.rmtree(output)
+        with suppress(OSError):  # the folder of a day, if nothing else is in it
+            output.parent.rmdir()
 
 
 def describe(spec: Spec, requested: Requested) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def describe(spec: Spec, requested: Requested) -> dict[str, Any]:
         "groups": groups,
         "arm": arm_name(spec),
         "rate": rate_name(spec.pruning),
-        "levels": max(requested.values()),
+        "levels": max(map(max, requested.values())),
         "identity": identity(spec),
         "spec": dataclasses.asdict(spec),
     }
@@ -86,7 +88,8 @@ def run(spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[
     """Make everything that a run reports exist, and record each part as soon as it does."""
     store = Store(Path(spec.store))
     results = record_stored(requested, store, folder) or make(spec, requested, folder, stopping)
-    *_, last = (node for node in requested if isinstance(node, Training))
+    trainings = (node for node in requested if isinstance(node, Training))
+    last = max(trainings, key=lambda training: max(requested[training]))
     objective = early_stop(results[last].curve).test_accuracy
     folder.status["objective"] = objective
     return objective
@@ -101,7 +104,8 @@ def record_stored(requested: Requested, store: Store, folder: RunFolder) -> dict
     except Damaged:
         return {}
     for node, result in results.items():
-        folder.add(requested[node], node, result, cached=True)
+        for level in requested[node]:
+            folder.add(level, node, result, cached=True)
     return results
 
 
@@ -113,14 +117,15 @@ def make(
     from lth.engine.monitor import Watch
 
     def on_progress(training: Training, iteration: int, speed: float) -> None:
-        level = requested.get(training, training.mask.level)
+        level, *_ = requested.get(training, [training.mask.level])
         folder.update(level=level, iteration=iteration, speed=speed)
 
     engine = engine_for(spec, Watch(on_progress=on_progress, stopping=stopping))
     results = {}
     try:
         for node, results[node] in engine.ensure(requested):
-            folder.add(requested[node], node, results[node], cached=node not in engine.made)
+            for level in requested[node]:
+                folder.add(level, node, results[node], cached=node not in engine.made)
     finally:
         folder.status |= {"trained": engine.trained, "damaged": engine.damaged}
     return results

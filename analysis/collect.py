@@ -13,7 +13,8 @@ import pandas as pd
 
 from analysis.labels import REPLICATE, arm_labels, experiment_titles, rate_labels, shared_settings
 from lth.errors import LotteryError
-from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS
+from lth.probes import Connectivity, LevelConnectivity
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS
 from lth.runs.status import Status, find_runs, read_whole, state_of
 from lth.store.files import checksum
 
@@ -23,10 +24,9 @@ RESULT = ["setting", "arm", "rate", "level"]
 """Columns that name what is measured; repetitions differ in REPLICATE."""
 LEVELS, METRICS = "levels.csv", "metrics.csv"
 PROBES = {
-    "connectivity": ("level", "density", "iteration", "fraction", "test_loss", "test_accuracy"),
-    "level_connectivity": ("level", "density", "fraction", "test_loss", "test_accuracy"),
+    probe.table: (*PROBE_COLUMNS, *probe.columns) for probe in (Connectivity, LevelConnectivity)
 }
-"""Built-in probe -> columns that its table must have."""
+"""Table of a built-in probe -> columns that it must have."""
 
 
 @dataclass(frozen=True)

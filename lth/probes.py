@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Line(Measurement):
+class Interpolation(Measurement):
     """Base of measurements on the straight line between the final weights of two trainings, at
     `points` evenly spread networks, both ends included."""
 
@@ -43,7 +43,7 @@ class Line(Measurement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Connectivity(Line):
+class Connectivity(Interpolation):
     """Test loss and accuracy on the line between two copies of a network that see different orders
     of batches from an iteration on (Frankle et al. 2020, "instability")."""
 
@@ -73,7 +73,7 @@ class Connectivity(Line):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LevelConnectivity(Line):
+class LevelConnectivity(Interpolation):
     """Test loss and accuracy on the line between the trained networks of two successive levels
     (Paul et al. 2022, arXiv:2210.03044)."""
 

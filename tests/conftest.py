@@ -102,7 +102,7 @@ def run_spec(
     describe: Callable[..., dict[str, Any]] = lambda spec, _: {"spec": dataclasses.asdict(spec)},
 ) -> None:
     """Do what a Hydra job does in its run folder."""
-    requested = {node: level for level, node in lottery.nodes(spec)}
+    requested = lottery.requested(spec)
     with RunFolder(folder, describe(spec, requested)) as output:
         run(spec, requested, output, stopping)
 

@@ -11,7 +11,7 @@ import pytest
 
 from lth.engine.scheduler import missing
 from lth.experiment import lottery
-from lth.experiment.nodes import Final, Snapshot, describe, with_ancestors
+from lth.experiment.nodes import Dense, Final, Measurement, Node, Snapshot, describe, with_ancestors
 from lth.experiment.settings import NOT_IDENTITY, Spec
 from lth.experiment.targets import Target, canonical
 from tests.conftest import ROOT, Composer
@@ -104,7 +104,9 @@ def test_the_list_of_fields_is_complete(composed: Composer) -> None:
 @pytest.mark.parametrize("path", ALL)
 def test_a_field_is_in_the_digests_unless_it_is_listed(composed: Composer, path: str) -> None:
     arm = "late" if path == "rewind.iteration" else "reinit"
-    spec = composed(f"rewind={arm}", "pruning.levels=2")
+    steps = ["optimizer.schedule.kind=multistep", "optimizer.schedule.milestones=[3]"]
+    used = steps if path == "optimizer.schedule.gamma" else []  # it has no effect elsewhere
+    spec = composed(f"rewind={arm}", "pruning.levels=2", *used)
     if path.endswith(".code"):  # built-ins have none
         spec = changed(spec, path.replace(".code", ".name"), "mine.own")
     after = digests(changed(spec, path, other(path, get(spec, path))))
@@ -190,3 +192,36 @@ def test_a_ticket_needs_its_parent_and_a_snapshot_its_training(composed: Compose
     assert missing([rewound], lambda _: False) == [tickets[0], late, rewound]
     tuned = dataclasses.replace(tickets[2], weights=Final(tickets[1]))
     assert tuned.parents() == {tickets[1]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Several(Measurement):
+    """Measures some nodes, which stand in a list."""
+
+    tag = "several"
+    table = "several"
+    columns = ("value",)
+    of: tuple[Node, ...]
+
+    def content(self) -> dict[str, Any]:
+        return {"of": self.of}
+
+
+def test_nodes_in_lists_stand_by_their_digests_and_are_needed(composed: Composer) -> None:
+    dense, ticket = (t for _, t in lottery.levels(composed("pruning.levels=1")))
+    measured = Several((ticket, Final(dense)))
+    assert measured.identity()["of"] == [ticket.digest, Final(dense).digest]
+    assert measured.parents() == {ticket, dense}
+    of_it = Several((measured,))
+    assert of_it.parents() == {measured}
+    assert missing([of_it], {ticket, dense}.__contains__) == [measured, of_it]
+
+
+@pytest.mark.parametrize("key", ["node", "format", "code"])
+def test_content_cannot_replace_the_tag(key: str) -> None:
+    class Colliding(Dense):
+        def content(self) -> dict[str, Any]:
+            return {key: "training"}
+
+    with pytest.raises(TypeError, match=f"must not use.*{key}"):
+        Colliding()

@@ -395,3 +395,23 @@ def test_a_smoke_run_is_refused_where_the_whole_run_would_be(tmp_path: Path) -> 
     done = run(tmp_path, "smoke=true", "pruning.levels=80")
     assert (done.returncode, left_behind(tmp_path)) == (1, [])
     assert "pruning.levels=80 with" in done.stderr
+
+
+def test_no_file_of_a_user_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    own = {folder / "notes.txt": "mine", folder / "table.csv": "a,b"}
+    for file, text in own.items():
+        file.write_text(text)
+    for rate in (200, 20):  # refused, and run twice
+        for _ in range(2):
+            run(tmp_path, "hydra.run.dir=folder", f"pruning.rate={rate}")
+            assert {file: file.read_text() for file in own} == own
+
+
+def test_a_training_that_stands_for_two_levels_is_reported_at_both(tmp_path: Path) -> None:
+    words = ("pruning=one_shot", "pruning.rates=[80,50,80]", "hydra.run.dir=run")
+    assert run(tmp_path, *words).returncode == 0
+    rows = table(tmp_path / "run" / "levels.csv")
+    assert [row["level"] for row in rows] == ["0", "1", "2", "3"]
+    assert rows[1]["training"] == rows[3]["training"]

@@ -104,7 +104,9 @@ def open_run(path: Path) -> Run:
     """Return the run in a folder. Raises LotteryError if it cannot be read by this version."""
     written = status.read_whole(path)
     try:
-        return Run(path, written, status.spec_of(written), Store(_find_store(path, written)))
+        run = Run(path, written, status.spec_of(written), Store(_find_store(path, written)))
+        assert run.nodes  # raises LotteryError if they cannot be described
+        return run
     except (ValidationError, KeyError) as error:
         why = str(error).partition("\n")[0]
         raise LotteryError(

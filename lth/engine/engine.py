@@ -94,7 +94,7 @@ class Engine:
     def _make_next(self, waiting: Sequence[Stored]) -> None:
         """Make the first node that is ready and that no other process is making, with trainings
         that can be packed with it; if there is none, wait for POLL_SECONDS."""
-        candidates = ready(waiting, self.store.exists, self.store.has_weights)
+        candidates = ready(waiting, self.store.exists, self.store.is_made)
         for node in candidates:
             if self.maker.watch.stopping():
                 raise Interrupted
@@ -129,7 +129,7 @@ class Engine:
             self.made.add(node)
             return
         group = self._group(node, candidates, locks)
-        pending = missing(waiting, self.store.exists, self.store.has_weights)
+        pending = missing(waiting, self.store.exists, self.store.is_made)
         try:
             self.maker.train(group, [other for other in pending if isinstance(other, Snapshot)])
         except torch.OutOfMemoryError:

@@ -98,7 +98,7 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
     for overrides, compose in jobs.items():
         described.add(overrides, compose)
     reported = [node for node in described.nodes if isinstance(node, Training)]
-    unmade = missing(dict.fromkeys(described.nodes), store.exists, store.has_weights)
+    unmade = missing(dict.fromkeys(described.nodes), store.exists, store.is_made)
     trainings = [node for node in unmade if isinstance(node, Training)]
     timings = list(_timings(store))
     times = [_seconds(t, described.densities.get(t.mask, 1.0), timings) for t in trainings]

@@ -5,9 +5,11 @@ survives, the weights that ended smallest; (4) reset the rest to their initial v
 ticket. Each level repeats (2) to (4). Controls have the ticket's mask and other weights.
 """
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 
+from lth.errors import LotteryError
 from lth.experiment.nodes import (
     Constant,
     Dense,
@@ -35,6 +37,15 @@ def nodes(spec: Spec) -> Iterator[tuple[int, Stored]]:
     trainings = dict(levels(spec))
     yield from trainings.items()
     yield from measurements(spec, trainings)
+
+
+def requested(spec: Spec) -> dict[Stored, list[int]]:
+    """Return everything that a run reports, in order -> the levels at which it does: several if
+    they have one training."""
+    found: dict[Stored, list[int]] = {}
+    for level, node in nodes(spec):
+        found.setdefault(node, []).append(level)
+    return found
 
 
 def levels(spec: Spec) -> Iterator[tuple[int, Training]]:
@@ -108,8 +119,17 @@ def arm(spec: Spec, ticket: Training, level: int) -> Training:
 
 
 def measurements(spec: Spec, trainings: dict[int, Training]) -> Iterator[tuple[int, Measurement]]:
-    """Yield (level, measurement) of the run's probe, if it has one."""
-    if spec.probe is not None:
-        probe: type[Measurement] = load(spec.probe.name)
-        for level, measured in probe.plan(trainings, **spec.probe.options):
-            yield level, replace(measured, code=spec.probe.code)
+    """Yield (level, measurement) of the run's probe, if it has one. Raises LotteryError if it does
+    not accept its options."""
+    if spec.probe is None:
+        return
+    probe: type[Measurement] = load(spec.probe.name)
+    try:
+        inspect.signature(probe.plan).bind(trainings, **spec.probe.options)
+    except TypeError as error:
+        raise LotteryError(
+            f"probe: {spec.probe.name} cannot be called with these options ({error}). conf/probe/ "
+            "has the options of the built-in ones."
+        ) from error
+    for level, measured in probe.plan(trainings, **spec.probe.options):
+        yield level, replace(measured, code=spec.probe.code)

@@ -19,6 +19,8 @@ from lth.experiment.targets import canonical, without_neutral
 
 FORMAT = 4
 """Increased whenever the same description leads to other numbers, or is stored in another form."""
+RESERVED = {"node", "format", "code"}
+"""Keys of a canonical form that no content() may use."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,12 +40,14 @@ class Node:
 
     def identity(self) -> dict[str, Any]:
         """Return the canonical form, whose hash is the digest."""
-        content = {key: _by_digest(value) for key, value in self.content().items()}
-        return {"node": self.tag, "format": FORMAT, **canonical(content)}
+        form: dict[str, Any] = canonical(self.content())
+        if RESERVED & form.keys():
+            raise TypeError(f"content() of {type(self).__name__} must not use {sorted(RESERVED)}")
+        return {"node": self.tag, "format": FORMAT, **form}
 
     def children(self) -> Iterator["Node"]:
-        """Yield the nodes in the content of this one."""
-        return (value for value in self.content().values() if isinstance(value, Node))
+        """Yield the nodes that this one is described with, also those in lists and mappings."""
+        return _nodes_in(self.content())
 
     def needs(self) -> set["Stored"]:
         """Return the stored nodes that are read to build this one."""
@@ -59,8 +63,15 @@ class Node:
         return f"{type(self).__name__}({self.digest[:12]})"
 
 
-def _by_digest(value: object) -> object:
-    return value.digest if isinstance(value, Node) else value
+def _nodes_in(value: object) -> Iterator[Node]:
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _nodes_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _nodes_in(item)
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
@@ -283,7 +294,7 @@ class Measurement(Stored):
         return super().identity() | ({"code": self.code} if self.code else {})
 
     def parents(self) -> set[Stored]:
-        return {child for child in self.children() if isinstance(child, Stored)}
+        return set[Stored]().union(*(child.needs() for child in self.children()))
 
     def compute(self, build: Any) -> Iterable[Row]:  # noqa: ANN401 - lth.engine.build.Builder
         """Yield the rows, given a Builder of networks, weights, data. Import torch only here."""

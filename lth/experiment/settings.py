@@ -54,9 +54,9 @@ class Schedule(Settings):
     """Iterations over which the rate rises linearly from 0; milestones do not move. 0: none."""
 
     def deciding(self) -> dict[str, Any]:
+        used = self.gamma if self.kind == "multistep" else self.NEUTRAL["gamma"]
         return {
-            "kind": self.kind, "milestones": self.milestones, "gamma": self.gamma,
-            "warmup": self.warmup,
+            "kind": self.kind, "milestones": self.milestones, "gamma": used, "warmup": self.warmup,
         }  # fmt: skip
 
 

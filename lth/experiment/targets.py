@@ -27,8 +27,17 @@ class Identified(Protocol):
         """Return everything that decides results, by keys that do not change with field names."""
 
 
+@runtime_checkable
+class Digested(Protocol):
+    """A value that stands in digests by its own digest."""
+
+    digest: str
+
+
 def canonical(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Return the canonical form of `value` (see above)."""
+    if isinstance(value, Digested):
+        return value.digest
     if isinstance(value, Identified):
         return canonical(value.content())
     if isinstance(value, Raw):
@@ -89,7 +98,7 @@ def load(name: str) -> Any:  # noqa: ANN401 - whatever it names
     module, _, attribute = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a user's module may raise anything
         raise LotteryError(
             f"{name} must be the id of a built-in or the dotted path of a class or function that "
             f"can be imported, e.g. lth.models.LeNet ({error}). Check its spelling, and that its "

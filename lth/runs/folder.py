@@ -19,6 +19,7 @@ from lth.runs.records import (
     probe_rows,
     sealed,
 )
+from lth.runs.status import read_status
 from lth.store.files import checksum, write_atomically, writing
 from lth.store.locks import STALE_AFTER, TOUCH_EVERY, Lock, Locks, holder_of, is_held_here
 from lth.store.provenance import provenance
@@ -42,14 +43,14 @@ class RunFolder:
         self.status = {"format": FORMAT, **status}
         self._levels: dict[int, Row] = {}
         self._metrics: dict[int, list[Row]] = {}
-        self._measured: dict[int, list[Row]] = {}
+        self._measured: dict[tuple[int, Stored], list[Row]] = {}
         self._probe: Measurement | None = None
 
     def __enter__(self) -> "RunFolder":
         self._lock = self._acquire()
         self._lock.__enter__()
-        for table in self.path.glob("*.csv"):  # of an earlier run in the same folder
-            table.unlink()
+        for table in read_status(self.path).get("tables", ()):  # of an earlier run in this folder
+            (self.path / table).unlink(missing_ok=True)
         self.update(state="running", started=time.time(), **NOTHING_YET, **provenance())
         return self
 
@@ -114,7 +115,7 @@ class RunFolder:
         are written at once, or at the end of the run if the results were `cached` in the store."""
         if isinstance(node, Measurement):
             self._probe = node
-            self._measured[level] = results
+            self._measured[level, node] = results
         else:
             self._levels[level] = level_row(level, node.digest, results, cached=cached)
             self._metrics[level] = metric_rows(level, results)
@@ -131,15 +132,20 @@ class RunFolder:
         }
         if self._probe is not None:
             columns = (*PROBE_COLUMNS, *self._probe.columns)
-            measured = {
-                level: probe_rows(level, self._levels[level]["density"], rows)
-                for level, rows in self._measured.items()
-                if level in self._levels
-            }
-            tables[f"{self._probe.table}.csv"] = to_csv(_in_order(measured), columns)
+            tables[f"{self._probe.table}.csv"] = to_csv(self._probe_rows(), columns)
         for name, content in tables.items():
             self._write(name, content)
         self.status["tables"] = {name: checksum(content) for name, content in tables.items()}
+
+    def _probe_rows(self) -> list[Row]:
+        """Return the rows of all measurements on levels that are there, in order of level."""
+        measured = sorted(self._measured.items(), key=lambda item: item[0][0])
+        return [
+            row
+            for (level, _), rows in measured
+            if level in self._levels
+            for row in probe_rows(level, self._levels[level]["density"], rows)
+        ]
 
     def _write(self, name: str, content: bytes) -> None:
         with writing(str(self.path)):

@@ -35,7 +35,7 @@ class PrunedWeights:
         self._masked = [
             (parameters[name], kept.to(parameters[name].device, parameters[name].dtype))
             for name, kept in mask.items()
-            if not kept.all()
+            if name in parameters and not kept.all()  # tied weights have one name there
         ]
         self._frozen = [
             (parameter, ~kept.bool(), parameter.detach().clone())
