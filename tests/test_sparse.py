@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lth.experiment.recipe import Recipe
 from lth.models import LeNet, fresh, state
-from lth.training import eager, sparse
+from lth.training import eager, packed, sparse
 from lth.training.data import Batch, Examples, Part
 from lth.training.eager import Eager
 from lth.training.loop import Progress, Task
@@ -195,3 +195,54 @@ def _masked(network: nn.Module) -> nn.Module:
     under = mask(network)
     copy.load_state_dict({n: v * under[n] if n in under else v for n, v in state(copy).items()})
     return copy
+
+
+def frozen_layer() -> nn.Module:
+    network = model()
+    network[1].requires_grad_(False)
+    return network
+
+
+def shared_layer() -> nn.Module:
+    inside, outside = nn.Linear(24, 24), nn.Linear(24, 4)
+    return nn.Sequential(nn.Flatten(), inside, nn.ReLU(), inside, nn.ReLU(), outside)
+
+
+def shared_weights() -> nn.Module:
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 4)
+    )
+    network[3].weight = network[1].weight
+    return network
+
+
+def hooked_parameter() -> nn.Module:
+    network = model()
+    network.get_parameter("1.weight").register_hook(lambda gradient: 2 * gradient)
+    return network
+
+
+def hooked_module() -> nn.Module:
+    network = model()
+    network[1].register_full_backward_hook(lambda *_: None)
+    return network
+
+
+def replaced_forward() -> nn.Module:
+    network = model()
+    network[1].forward = lambda inputs: inputs[:, :5]
+    return network
+
+
+SURPRISES = [
+    frozen_layer, shared_layer, shared_weights, hooked_parameter, hooked_module, replaced_forward
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("surprise", SURPRISES)
+def test_networks_that_are_more_than_their_modules_use_autograd(
+    surprise: Callable[[], nn.Module],
+) -> None:
+    network = surprise()
+    assert not sparse.fits(network, mask(network), recipe().optimizer, pruned="zero")
+    assert not packed.fits(network, recipe().optimizer)

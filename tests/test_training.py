@@ -26,6 +26,7 @@ from tests.trainings import (
     STEPS,
     assert_equal,
     full_mask,
+    mixing_recipe,
     model,
     random_mask,
     recipe,
@@ -351,3 +352,30 @@ def test_frozen_weights_stay_at_their_start_and_survivors_move(optimizer: str) -
         assert torch.equal(end[name][~kept], start[name][~kept])
         assert start[name][~kept].all()
         assert (end[name] != start[name])[kept].float().mean() > 0.5
+
+
+@pytest.mark.parametrize("pruned", ["zero", "frozen"])
+def test_an_optimiser_that_mixes_entries_does_not_move_pruned_weights(pruned: str) -> None:
+    network = model()
+    mask, start = random_mask(network, 0.5), state(network)
+
+    def unmoved(progress: Progress) -> None:
+        for name, kept in mask.items():
+            value = progress.network.state()[name][~kept]
+            assert torch.equal(value, start[name][~kept] if pruned == "frozen" else 0 * value)
+
+    task = task_of(mixing_recipe(), mask=mask, pruned=pruned)
+    end = trained(task, on_step=unmoved)
+    unmoved(end)
+    network.load_state_dict(end.network.state())
+    assert evaluate(network, DATA.validation) == end.curve[-1][3:5]
+
+
+def test_a_frozen_layer_does_not_move_at_any_density() -> None:
+    network = model()
+    network[1].requires_grad_(False)
+    start = state(network)
+    task = task_of(recipe(), network=network, mask=random_mask(network, 0.2))
+    end = trained(task).network.state()
+    assert torch.equal(end["1.bias"], start["1.bias"])
+    assert not torch.equal(end["3.bias"], start["3.bias"])

@@ -1,5 +1,6 @@
 """Small trainings on random numbers, below the engine: recipes, data, networks, masks and tasks."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -125,3 +126,21 @@ def trained(
 def assert_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Mixing(torch.optim.SGD):
+    """Moves every entry of a tensor by the mean of its gradient, as optimisers do that mix entries
+    (Muon, Shampoo); and adds noise."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ANN401, ARG002
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter -= group["lr"] * (parameter.grad + parameter.grad.mean())
+                parameter += 1e-3 * torch.randn_like(parameter)
+
+
+def mixing_recipe() -> Recipe:
+    constant = Schedule("constant", (), 0.1, 0)
+    optimizer = Optimizer("tests.trainings.Mixing", {"lr": 0.1}, None, constant)
+    return dataclasses.replace(recipe(), optimizer=optimizer)

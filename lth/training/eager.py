@@ -32,7 +32,7 @@ class Eager:
         self.load(start_state(weights, mask, pruned=pruned))
         self.optimizer: torch.optim.Optimizer = optimizer(model.parameters())
         parameters = dict(model.named_parameters())
-        self._pruned = PrunedWeights(parameters, mask, pruned=pruned)
+        self._pruned = PrunedWeights(parameters, mask, optimizer, pruned=pruned)
 
     def step(self, batch: Batch) -> Tensor:
         """Take one step of the optimiser; return the loss before it."""

@@ -19,6 +19,7 @@ from lth.experiment.settings import Optimizer
 from lth.training.data import Batch, Part
 from lth.training.eager import EVALUATION_BATCH
 from lth.training.masks import Mask
+from lth.training.plain import is_plain
 from lth.training.pruned import PrunedWeights, start_state
 
 
@@ -29,6 +30,7 @@ def fits(model: nn.Module, optimizer: Optimizer) -> bool:
     return (
         optimizer.name in ELEMENTWISE
         and own == model.state_dict().keys()
+        and is_plain(model)
         and all(_is_deterministic(module) for module in model.modules())
     )
 
@@ -66,7 +68,7 @@ class Pack:
         self._buffers = {name: stacks[name] for name, _ in model.named_buffers()}
         self.optimizer: torch.optim.Optimizer = optimizer(list(self._parameters.values()))
         kept = {name: torch.stack([mask[name] for mask in under]) for name in under[0]}
-        self._pruned = PrunedWeights(self._parameters, kept, pruned=pruned)
+        self._pruned = PrunedWeights(self._parameters, kept, optimizer, pruned=pruned)
         self._scores: dict[int, list[tuple[float, float]]] = {}
         self.members = [Member(self, index) for index in range(len(starts))]
 

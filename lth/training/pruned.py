@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lth.experiment.builtins import ELEMENTWISE
+from lth.experiment.settings import Optimizer
 from lth.training import masks
 
 
@@ -21,26 +23,34 @@ class PrunedWeights:
 
     Pruned weights start at 0 and their gradients are multiplied by the mask, so that no
     elementwise optimiser moves them. Weights are pruned by mask, never by value: a surviving weight
-    may be 0. With `pruned="frozen"` pruned weights keep their starting values, which are restored
-    after every step because weight decay would move them.
+    may be 0. They are reset to their starting values after every step in two cases: with
+    `pruned="frozen"`, because weight decay would move them, and with any other optimiser, which may
+    mix entries (Muon, Shampoo) or add noise.
 
     Args:
         parameters: by name; one network's tensors, or stacks (networks, ...) of several.
         mask: bool tensors of the same shapes for prunable parameters, True = kept.
+        optimizer: the optimiser that will move them.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], mask: Mapping[str, Tensor], *, pruned: str
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        mask: Mapping[str, Tensor],
+        optimizer: Optimizer,
+        *,
+        pruned: str,
     ) -> None:
         self._masked = [
             (parameters[name], kept.to(parameters[name].device, parameters[name].dtype))
             for name, kept in mask.items()
             if name in parameters and not kept.all()  # tied weights have one name there
         ]
-        self._frozen = [
+        may_move = pruned == "frozen" or optimizer.name not in ELEMENTWISE
+        self._reset = [
             (parameter, ~kept.bool(), parameter.detach().clone())
             for parameter, kept in self._masked
-            if pruned == "frozen"
+            if may_move
         ]
 
     def mask_gradients(self) -> None:
@@ -51,6 +61,6 @@ class PrunedWeights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Reset frozen weights to their starting values; call it after `step`."""
-        for parameter, pruned, value in self._frozen:
+        """Reset what the step may have moved; call it after `step`."""
+        for parameter, pruned, value in self._reset:
             parameter.copy_(torch.where(pruned, value, parameter))

@@ -15,6 +15,7 @@ from lth.experiment.builtins import ELEMENTWISE
 from lth.experiment.settings import Optimizer
 from lth.training.data import Batch, Part
 from lth.training.masks import Mask
+from lth.training.plain import is_plain
 
 DENSEST = 0.35
 """Highest density, in (0, 1], at which this backend is used; above it dense products are faster."""
@@ -44,8 +45,7 @@ def _is_fully_connected(model: nn.Module) -> bool:
     linear = types[1::2]
     expected = [nn.Flatten, *([nn.Linear, nn.ReLU] * len(linear))][: len(types)]
     biased = all(layer.bias is not None for layer in model if isinstance(layer, nn.Linear))
-    hooked = any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
-    return types == expected and types[-1] is nn.Linear and biased and not hooked
+    return types == expected and types[-1] is nn.Linear and biased and is_plain(model)
 
 
 class Sparse:
