@@ -575,3 +575,17 @@ def test_a_node_published_between_the_look_and_the_lock_is_not_made_again(
     monkeypatch.setattr(Store, "lock", publish_first)
     assert list(dict(engine.ensure([dense]))) == [dense]
     assert engine.made == set()
+
+
+def test_a_run_whose_state_cannot_be_saved_says_so_once_and_starts_again(
+    engine: Engine, tiny: Composer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = ("optimizer=own", "optimizer._target_=tests.trainings.Counting", "optimizer.lr=0.1")
+    (dense,) = trainings(tiny(*own, "+optimizer.keeps=a set", "pruning.levels=0"))
+    watch = Watch(checkpoint_seconds=1e-9, stopping=stopping_every(10))
+    with pytest.raises(Interrupted):
+        dict(again(engine, watch).ensure([dense]))
+    assert caplog.text.count("holds a value of type set") == 1
+    assert engine.store.read_checkpoint(dense) is None
+    dict(engine.ensure([dense]))
+    assert engine.trained == 1

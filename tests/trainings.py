@@ -144,3 +144,33 @@ def mixing_recipe() -> Recipe:
     constant = Schedule("constant", (), 0.1, 0)
     optimizer = Optimizer("tests.trainings.Mixing", {"lr": 0.1}, None, constant)
     return dataclasses.replace(recipe(), optimizer=optimizer)
+
+
+class Counting(torch.optim.SGD):
+    """Keeps Python values in its state and in its groups, and rates of its own for biases."""
+
+    def __init__(self, parameters: Any, lr: float, keeps: str = "numbers") -> None:  # noqa: ANN401
+        named = list(parameters)
+        weights, biases = named[::2], named[1::2]
+        groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "lr": 10 * lr}]
+        super().__init__(groups, lr=lr)
+        for group in self.param_groups:
+            group["steps"], group["kept"] = 0, {1, 2} if keeps == "a set" else (1, 2.5)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ANN401, ARG002
+        for group in self.param_groups:
+            group["steps"] += 1
+            for parameter in group["params"]:
+                own = self.state[parameter]
+                own["seen"] = own.get("seen", 0) + 1
+                own["history"] = (*own.get("history", ())[-2:], float(parameter.grad.mean()))
+                scale = 1 / (own["seen"] + group["steps"]) + sum(own["history"])
+                parameter -= group["lr"] * scale * parameter.grad
+
+
+def counting_recipe(**options: object) -> Recipe:
+    """A cosine schedule from 0.1, for `Counting`."""
+    cosine = Schedule("cosine", (), 0.1, 0)
+    optimizer = Optimizer("tests.trainings.Counting", {"lr": 0.1, **options}, None, cosine)
+    return dataclasses.replace(recipe(), optimizer=optimizer)

@@ -54,7 +54,11 @@ class Maker:
     def checkpoint(self, training: Training) -> Checkpoint | None:
         """Return the saved state of an interrupted training, if there is one."""
         content = self.build.store.read_checkpoint(training)
-        return Checkpoint.from_bytes(content) if content else None
+        try:
+            return Checkpoint.from_bytes(content) if content else None
+        except (KeyError, ValueError, TypeError):
+            log.warning("the checkpoint of %s is of another version: it starts again", training)
+            return None
 
     def _run(
         self,

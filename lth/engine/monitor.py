@@ -1,5 +1,6 @@
 """Between the steps of a training: measure time, report progress, save checkpoints, and stop."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +9,10 @@ from dataclasses import dataclass, field
 from lth.errors import Interrupted
 from lth.experiment.nodes import Training
 from lth.store.store import Store
+from lth.training.checkpoint import Unrepresentable
 from lth.training.loop import Progress
+
+log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5
 
@@ -30,7 +34,8 @@ class Watch:
 @dataclass
 class Monitor:
     """Watches some trainings that run together. Call it before every step; it raises Interrupted
-    when they have to stop, with their checkpoints saved unless `saving` is False."""
+    when they have to stop, with their checkpoints saved unless `saving` is False, or their state
+    cannot be saved exactly: then an interrupted training starts again."""
 
     watch: Watch
     store: Store
@@ -61,7 +66,11 @@ class Monitor:
         self._reported, self._iteration = now, iteration
 
     def _save(self, running: Sequence[Progress], now: float) -> None:
-        if self.saving:
-            for training, progress in zip(self.trainings, running, strict=True):
-                self.store.write_checkpoint(training, progress.checkpoint().to_bytes())
+        try:
+            if self.saving:
+                for training, progress in zip(self.trainings, running, strict=True):
+                    self.store.write_checkpoint(training, progress.checkpoint().to_bytes())
+        except Unrepresentable as error:
+            self.saving = False
+            log.warning("no checkpoints of this training: its optimiser's state holds %s", error)
         self._saved = now

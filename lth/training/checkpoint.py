@@ -1,10 +1,15 @@
-"""The saved state of a training in progress, as bytes."""
+"""The saved state of a training in progress, as bytes.
 
+Tensors are saved as safetensors; everything else, and the places of the tensors, as JSON in the
+metadata of the same file. A value that neither can hold exactly is refused.
+"""
+
+import json
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -13,17 +18,22 @@ from lth.experiment.results import Evaluation
 Tensors = dict[str, Tensor]
 
 
+class Unrepresentable(Exception):
+    """The state of an optimiser holds a value that a checkpoint cannot hold exactly."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Everything from which a training continues to the same end.
 
     Args:
         iteration: the next step.
-        seconds: duration of the training so far.
-        layout: number of weights in each tensor of the optimiser; a network with another layout
-            cannot continue from here.
+        layout: number of weights that each tensor of the optimiser holds. A network with another
+            layout cannot continue from here.
+        loss_sum: sum of the losses since the last evaluation, float64 ().
+        model: state of the network.
         early: state of the network at the early stop so far.
-        optimizer: `state` of the optimiser's `state_dict()`.
+        optimizer: the optimiser's `state_dict()`.
     """
 
     iteration: int
@@ -33,47 +43,51 @@ class Checkpoint:
     layout: list[int]
     model: Tensors
     early: Tensors
-    optimizer: Mapping[int, Mapping[str, Any]]
+    optimizer: Mapping[str, Any]
 
     def to_bytes(self) -> bytes:
-        groups: dict[str, Mapping[str, Any]] = {
-            "model": self.model,
-            "early": self.early,
-            "own": {
-                "iteration": torch.tensor(self.iteration),
-                "seconds": torch.tensor(self.seconds, dtype=torch.float64),
-                "curve": torch.tensor(self.curve, dtype=torch.float64),
-                "loss_sum": self.loss_sum,
-                "layout": torch.tensor(self.layout),
-            },
-        } | {f"optimizer {index}": state for index, state in self.optimizer.items()}
-        return save({
-            f"{group}/{name}": value
-            for group, part in groups.items()
-            for name, value in part.items()
-            if isinstance(value, Tensor)
-        })  # fmt: skip
+        """Raises Unrepresentable."""
+        tensors: Tensors = {}
+        form = _to_json(vars(self), tensors)
+        return save(tensors, {"checkpoint": json.dumps(form)})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Checkpoint":
-        groups: dict[str, Tensors] = {"model": {}, "early": {}}
-        for key, value in load(content).items():
-            group, _, name = key.partition("/")
-            groups.setdefault(group, {})[name] = value
-        own = groups.pop("own")
-        return cls(
-            iteration=int(own["iteration"]),
-            seconds=float(own["seconds"]),
-            curve=[Evaluation(int(i), *rest) for i, *rest in own["curve"].tolist()],
-            loss_sum=own["loss_sum"],
-            layout=own["layout"].tolist(),
-            model=groups.pop("model"),
-            early=groups.pop("early"),
-            optimizer={int(name.split()[1]): state for name, state in groups.items()},
-        )
+        length = int.from_bytes(content[:8], "little")  # safetensors: length, JSON header, tensors
+        header = json.loads(content[8 : 8 + length])["__metadata__"]
+        values = _from_json(json.loads(header["checkpoint"]), load(content))
+        return cls(**{**values, "curve": [Evaluation(*point) for point in values["curve"]]})
+
+
+def _to_json(value: Any, tensors: Tensors) -> Any:  # noqa: ANN401 - see the module
+    """Return a JSON value; tensors go into `tensors`, and their places hold their names."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().clone().contiguous()
+        return {"tensor": name}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) in (dict, defaultdict, OrderedDict):
+        return {"items": [[_to_json(k, tensors), _to_json(v, tensors)] for k, v in value.items()]}
+    if type(value) in (list, tuple, Evaluation):
+        kind = "list" if type(value) is list else "tuple"
+        return {kind: [_to_json(item, tensors) for item in value]}
+    raise Unrepresentable(f"a value of type {type(value).__name__}")
+
+
+def _from_json(form: Any, tensors: Tensors) -> Any:  # noqa: ANN401
+    if not isinstance(form, dict):
+        return form
+    ((kind, content),) = form.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "items":
+        return {_from_json(k, tensors): _from_json(v, tensors) for k, v in content}
+    items = [_from_json(item, tensors) for item in content]
+    return items if kind == "list" else tuple(items)
 
 
 def position(saved: Checkpoint | None) -> tuple[int, list[int]] | None:
-    """Return the iteration and the layout of a checkpoint, None for None; networks for which they
-    are equal can continue together."""
+    """Return the iteration and the layout of a checkpoint. Networks that agree in both can continue
+    in one pack."""
     return (saved.iteration, saved.layout) if saved else None

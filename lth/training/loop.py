@@ -87,6 +87,8 @@ class Progress:
         """State of the network at the early stop so far."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         """Sum of the losses of the batches since the last evaluation."""
+        self.rates = [group["lr"] for group in network.optimizer.param_groups]
+        """Learning rates of the optimiser's parameter groups before the schedule."""
 
     def checkpoint(self) -> Checkpoint:
         """Return everything from which the training continues to the same end."""
@@ -98,7 +100,7 @@ class Progress:
             layout=self.network.layout(),
             model=self.network.state(),
             early=self.early,
-            optimizer=self.network.optimizer.state_dict()["state"],
+            optimizer=self.network.optimizer.state_dict(),
         )
 
     def restore(self, saved: Checkpoint) -> bool:
@@ -111,7 +113,7 @@ class Progress:
         self.iteration, self.seconds = saved.iteration, saved.seconds
         self.loss_sum.copy_(saved.loss_sum)
         optimizer = self.network.optimizer
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": saved.optimizer})
+        optimizer.load_state_dict({**optimizer.state_dict(), **saved.optimizer})
         return True
 
     def is_due(self, budget: Budget, *, first: int, last: int) -> bool:
@@ -216,7 +218,7 @@ def _loop(
     ]
     generator = seeds.global_generator(device)
     for iteration in count(running[0].iteration):
-        _set_learning_rate(running[0].network.optimizer, recipe, iteration)
+        _set_learning_rates(running[0], recipe, iteration)
         for progress, task in zip(running, tasks, strict=True):
             _before_step(progress, task, end)
         if iteration == end:
@@ -232,10 +234,11 @@ def _loop(
             progress.iteration = iteration + 1
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, iteration: int) -> None:
-    schedule, total = recipe.optimizer.schedule, recipe.training.iterations
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.optimizer.options["lr"] * factor(schedule, iteration, total)
+def _set_learning_rates(progress: Progress, recipe: Recipe, iteration: int) -> None:
+    """Scale the rate of each parameter group; an optimiser may give them different ones."""
+    scale = factor(recipe.optimizer.schedule, iteration, recipe.training.iterations)
+    for group, rate in zip(progress.network.optimizer.param_groups, progress.rates, strict=True):
+        group["lr"] = rate * scale
 
 
 def _before_step(progress: Progress, task: Task, end: int) -> None:
