@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from lth.errors import LotteryError
-from lth.experiment.builtins import TRACKERS
 from lth.experiment.results import Evaluation
 from lth.experiment.targets import Target
 from lth.runs.records import LEVEL_COLUMNS
@@ -36,7 +35,7 @@ POLL_SECONDS = 1.0
 WAIT_SECONDS = 30.0
 """How long a run that has ended waits for its tracker to finish."""
 ROOT = Path(__file__).parents[1]
-PACKAGES = tuple(TRACKERS)
+PACKAGES = ("tensorboard", "mlflow", "wandb")
 """Packages that the built-in trackers need; each tracker has the id of its package."""
 OF_LEVELS = tuple(c for c in LEVEL_COLUMNS if c not in ("level", "cached", "training"))
 OF_CURVES = Evaluation._fields[1:]
