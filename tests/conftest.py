@@ -59,7 +59,7 @@ class NormNet(torch.nn.Sequential):
 
 
 class Headless(torch.nn.Flatten):
-    """As many outputs as inputs, whatever the classes."""
+    """A model with as many outputs as inputs, whatever the classes."""
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
         super().__init__()

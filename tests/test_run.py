@@ -200,7 +200,7 @@ SLOW = (*TINY, "training.iterations=600", "training.evaluate_every=50", "checkpo
 
 
 def work(spec: Spec, output: Path) -> None:
-    """What a Hydra job does, in a process of its own."""
+    """Do what a Hydra job does, in a process of its own."""
     with stop_on_signal() as stopping:
         run_spec(spec, output, stopping)
 
