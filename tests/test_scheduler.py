@@ -1,4 +1,4 @@
-"""Nodes that have to be made, and nodes that can be made now, against an oracle on random graphs."""
+"""Nodes that have to be made, and nodes that can be made now, against an oracle."""
 
 import random
 from dataclasses import dataclass
