@@ -21,8 +21,8 @@ from lth.training.masks import Mask
 from lth.training.packed import Pack
 from lth.training.seeds import generator
 from tests.conftest import TINY, Composer, NormNet, engine_on
-from tests.test_run import command, run, table
 from tests.trainings import OPTIMIZERS, assert_equal, model, recipe, task_of, trained
+from tests.typed import command, run, table
 
 SEEDS = (3, 4, 5)
 

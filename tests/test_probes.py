@@ -17,7 +17,7 @@ from lth.probes import Connectivity
 from lth.training import interpolation
 from lth.training.data import Examples, Part
 from tests.conftest import Composer, engine_on
-from tests.test_run import run, run_folders
+from tests.typed import run, run_folders
 
 
 def measured(spec: Spec) -> dict[int, Measurement]:

@@ -1,57 +1,16 @@
-"""run.py as users type it: real Hydra, real processes, real kills."""
+"""run.py as users type it: real Hydra, real processes."""
 
-import csv
-import dataclasses
-import io
 import json
-import multiprocessing
-import os
-import random
 import re
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from lth.experiment import lottery
-from lth.experiment.settings import Spec
-from lth.runs.records import TIMING_COLUMNS
-from lth.runs.signals import stop_on_signal
-from lth.runs.status import read_statuses
-from lth.store.store import Store
-from tests.conftest import ROOT, TINY, Composer, run_spec
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "run.py"), *arguments]
-
-
-def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A tiny run or, with -m first, sweep typed in `folder`, on a store there."""
-    flags = [word for word in arguments if word == "-m"]
-    overrides = {word.partition("=")[0]: word for word in (*TINY, *arguments) if word not in flags}
-    words = command(*flags, *overrides.values())
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def run_folders(folder: Path) -> list[Path]:
-    return sorted(file.parent for file in folder.glob("multirun/*/**/run.json"))
-
-
-def table(file: Path) -> list[dict[str, str]]:
-    rows = list(csv.DictReader(io.StringIO(file.read_text())))
-    return [{k: v for k, v in row.items() if k not in TIMING_COLUMNS} for row in rows]
-
-
-def statuses(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads((run / "run.json").read_bytes()) for run in run_folders(folder)]
+from tests.conftest import TINY
+from tests.typed import command, importing, left_behind, run, run_folders, statuses, table
 
 
 def test_a_sweep_trains_each_network_once_then_none_then_only_new_levels(tmp_path: Path) -> None:
@@ -123,18 +82,7 @@ def test_one_failed_run_does_not_stop_or_hide_the_others(tmp_path: Path) -> None
     assert [row["level"] for row in table(failed / "levels.csv")] == ["0"]
 
 
-def importing(folder: Path) -> dict[str, str]:
-    """The environment of a process that can import the modules in a folder."""
-    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path}
-
-
 RATE = "pruning.rate must be in (0, 100), got {}"
-
-
-def left_behind(folder: Path) -> list[Path]:
-    """Everything in a folder apart from an empty `multirun`."""
-    return [path for path in folder.rglob("*") if path != folder / "multirun"]
 
 
 @pytest.mark.parametrize(("override", "message"), [
@@ -150,14 +98,6 @@ def test_a_refused_run_prints_its_message_and_leaves_nothing_behind(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert left_behind(tmp_path) == []
-
-
-@pytest.mark.xfail(strict=True, reason="Hydra writes .hydra/ before the run is refused")
-def test_a_refused_run_leaves_an_earlier_run_in_its_folder_as_it_was(tmp_path: Path) -> None:
-    assert run(tmp_path, "hydra.run.dir=run").returncode == 0
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    assert run(tmp_path, "hydra.run.dir=run", "pruning.rate=0").returncode == 1
-    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize("launcher", ["local", "packed"])
@@ -193,174 +133,6 @@ def test_optuna_searches_for_the_best_objective(tmp_path: Path) -> None:
     found = OmegaConf.load(tmp_path / "search" / "optimization_results.yaml")
     assert found.best_value == max(objectives)
     assert 10 <= found.best_params["pruning.rate"] <= 40
-
-
-SLOW = (*TINY, "training.iterations=600", "training.evaluate_every=50", "checkpoint_seconds=0.02")
-"""Long enough to be killed in the middle of each training, with checkpoints all along."""
-
-
-def work(spec: Spec, output: Path) -> None:
-    """Do what a Hydra job does, in a process of its own."""
-    with stop_on_signal() as stopping:
-        run_spec(spec, output, stopping)
-
-
-def attempt(spec: Spec, output: Path, seconds: float, number: int) -> int:
-    """The exit code of the work, which gets a signal after `seconds` unless it ends before."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["lth.engine.engine", "lth.engine.checks", "torch._dynamo", "sklearn.datasets"]
-    )
-    process = context.Process(target=work, args=(spec, output))
-    process.start()
-    process.join(seconds)
-    if process.pid is not None and process.is_alive():
-        os.kill(process.pid, number)
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_stopped_at_random_moments_ends_with_the_same_bytes(
-    tmp_path: Path, composed: Composer, number: int
-) -> None:
-    spec = composed(*SLOW, f"store={tmp_path / 'store'}")
-    undisturbed = dataclasses.replace(spec, store=str(tmp_path / "other store"))
-    assert attempt(undisturbed, tmp_path / "undisturbed", 300, number) == 0
-    moment = random.Random(number)
-    patience, stopped = 0.3, 0
-    while attempt(spec, tmp_path / "run", moment.uniform(0, patience), number) != 0:
-        stopped += 1
-        patience *= 1.1  # on any machine it gets to the end
-    assert stopped >= 3
-    for name in ("levels.csv", "metrics.csv"):
-        assert table(tmp_path / "run" / name) == table(tmp_path / "undisturbed" / name)
-    store, other = Store(Path(spec.store)), Store(Path(undisturbed.store))
-    for _, training in lottery.levels(spec):
-        for name in ("final.safetensors", "mask.safetensors", "curve.csv"):
-            assert store.read(training, name) == other.read(training, name)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130)])
-def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: int, code: int) -> None:
-    long = "training.iterations=3000"
-    words = command(*TINY, long, "checkpoint_seconds=0.02", "hydra.run.dir=run")
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    store = tmp_path / "multirun/store"
-    while not any(store.glob("checkpoints/*")):
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.05)
-    process.send_signal(number)
-    assert process.wait() == code
-    assert any(store.glob("checkpoints/*"))
-    state = json.loads((tmp_path / "run/run.json").read_bytes())["state"]
-    assert state == ("interrupted" if number == signal.SIGTERM else "running")
-    ((_, seen),) = read_statuses(tmp_path / "run")
-    assert seen["state"] == ("interrupted" if number == signal.SIGTERM else "killed")
-    done = run(tmp_path, long, "hydra.run.dir=run")
-    assert done.returncode == 0, done.stderr
-    assert not any(store.glob("checkpoints/*"))
-    assert not any(store.glob("locks/*"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("to_all", [True, False])
-def test_a_sweep_told_to_stop_lets_its_runs_save(tmp_path: Path, to_all: bool) -> None:
-    words = command("-m", "seed=0,1,2", "training.iterations=20000", "hydra.sweep.dir=sweep")
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, start_new_session=True)
-    while not any(status.get("iteration", 0) > 0 for status in sweep_statuses(tmp_path / "sweep")):
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.05)
-    if to_all:
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    else:
-        process.terminate()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"run the same command again" in output
-    assert {status["state"] for status in sweep_statuses(tmp_path / "sweep")} == {"interrupted"}
-    store = tmp_path / "multirun/store"
-    assert any(store.glob("checkpoints/*"))
-    assert not any(store.glob("locks/*"))
-
-
-@pytest.mark.slow
-def test_a_killed_run_takes_nobody_with_it_and_a_killed_launcher_loses_nothing(
-    tmp_path: Path,
-) -> None:
-    words = command("-m", "seed=0,1,2", "training.iterations=20000", "hydra.sweep.dir=sweep")
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    sweep = tmp_path / "sweep"
-
-    def wait_for(state: str, runs: set[str]) -> None:
-        while not runs <= {path.name for path, s in read_statuses(sweep) if s["state"] == state}:
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.05)
-
-    wait_for("running", {"0"})
-    os.kill(json.loads((sweep / "0" / "lock").read_bytes())["pid"], signal.SIGKILL)
-    wait_for("killed", {"0"})
-    wait_for("running", {"1", "2"} if os.cpu_count() != 1 else {"1"})
-    jobs = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    _, alive = psutil.wait_procs(jobs, timeout=60)
-    assert not alive
-    assert {status["state"] for _, status in read_statuses(sweep)} == {"killed", "interrupted"}
-    assert any((tmp_path / "multirun/store").glob("checkpoints/*"))
-
-
-def sweep_statuses(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_bytes()) for file in folder.glob("*/run.json")]
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A tmpfs there, of that size."""
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if subprocess.run(words, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small disk needs root, and a machine that lets it")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
-
-
-@pytest.mark.slow
-def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    with small_disk(disk, "96k"):
-        full = run(tmp_path, f"store={disk}/store")
-        assert full.returncode == 1
-        assert "No space left on device" in full.stdout + full.stderr
-        assert "Traceback" not in full.stdout + full.stderr
-        remount(disk, "size=10m")
-        again = run(tmp_path, f"store={disk}/store")
-        assert again.returncode == 0
-        trained = [status.get("trained", 0) for status in statuses(tmp_path)]
-        assert trained[-1] < 4  # some were there already
-
-
-@pytest.mark.slow
-def test_a_store_that_is_read_only_serves_what_it_has(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    with small_disk(disk, "10m"):
-        assert run(tmp_path, f"store={disk}/store").returncode == 0
-        remount(disk, "ro")
-        assert run(tmp_path, f"store={disk}/store").returncode == 0
-        more = run(tmp_path, f"store={disk}/store", "pruning.levels=4")
-        remount(disk, "rw")
-    assert more.returncode == 1
-    assert f"store={disk}/store: cannot write there (Read-only file system)" in more.stdout
-    first, cached, _ = run_folders(tmp_path)
-    assert table(first / "levels.csv") == table(cached / "levels.csv")
 
 
 @pytest.mark.slow
