@@ -1,7 +1,6 @@
 """Run one experiment, or with -m a sweep: python run.py [-m] [KEY=VALUE ...]. See README.md."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lth.errors import LotteryError
 from lth.experiment import lottery
@@ -22,6 +21,7 @@ from lth.experiment.results import early_stop
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 from lth.runs.signals import stop_on_signal
+from lth.store.files import writing
 from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
 
@@ -33,7 +33,7 @@ Requested = Mapping[Stored, list[int]]
 def main(config: DictConfig) -> float:
     """Run one Hydra job; return the test accuracy at the early stop of its last level."""
     output = Path(HydraConfig.get().runtime.output_dir)
-    with stop_on_signal() as stopping, ExitStack() as after_the_end:
+    with stop_on_signal() as stopping, ExitStack() as after_the_end, ExitStack() as opened:
         with _no_folder_if_refused(output):
             spec = from_config(config)
             check_tracker(spec.tracker)
@@ -42,9 +42,10 @@ def main(config: DictConfig) -> float:
                 from lth.engine.checks import check  # imports torch, which takes a second
 
                 check(whole_from_config(config))
-        with RunFolder(output, describe(spec, requested)) as folder:
-            after_the_end.enter_context(tracked(spec.tracker, output))
-            return run(spec, requested, folder, stopping)
+            folder = opened.enter_context(RunFolder(output, describe(spec, requested)))
+        write_hydra_files(config, output / ".hydra")
+        after_the_end.enter_context(tracked(spec.tracker, output))
+        return run(spec, requested, folder, stopping)
 
 
 @contextmanager
@@ -60,12 +61,24 @@ def _no_folder_if_refused(output: Path) -> Iterator[None]:
 
 
 def _remove_if_empty(output: Path) -> None:
-    """Remove a folder that holds nothing but what Hydra writes before a run starts."""
-    names = {path.name for path in output.iterdir()}
-    if names <= {".hydra", "run.log"} and not (output / "run.log").stat().st_size:
-        shutil.rmtree(output)
+    """Remove a folder that holds nothing but the empty log that Hydra opens before a run starts."""
+    log = output / "run.log"
+    if {*output.iterdir()} <= {log} and not log.stat().st_size:
+        log.unlink()
         with suppress(OSError):  # the folder of a day, if nothing else is in it
+            output.rmdir()
             output.parent.rmdir()
+
+
+def write_hydra_files(config: DictConfig, folder: Path) -> None:
+    """Write what Hydra itself would write too early: before the folder is known to be this run's
+    own."""
+    whole, overrides = HydraConfig.instance().cfg, HydraConfig.get().overrides.task
+    files = {"config.yaml": config, "hydra.yaml": whole, "overrides.yaml": overrides}
+    with writing(str(folder)):
+        folder.mkdir(exist_ok=True)
+        for name, content in files.items():
+            OmegaConf.save(content, folder / name)
 
 
 def describe(spec: Spec, requested: Requested) -> dict[str, Any]:

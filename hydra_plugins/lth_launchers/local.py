@@ -104,19 +104,25 @@ def _collect(number: int, answer: Connection, process: ForkServerProcess) -> Job
 
 
 def raise_refused(returned: Iterable[JobReturn]) -> None:
-    """Raise one LotteryError with the reasons of all jobs that were refused before they had a run
-    folder. The reason of a job that failed later is in its run.json."""
+    """Raise one LotteryError with the reasons of all jobs that were refused before they started.
+    The reason of a job that failed later is in its run.json."""
     from lth.errors import LotteryError
 
     reasons = {
         str(job._return_value): None
         for job in returned
         if isinstance(job._return_value, LotteryError)
-        and job.working_dir
-        and not Path(job.working_dir, "run.json").exists()
+        and job.hydra_cfg is not None
+        and str(job._return_value) != _recorded_error(Path(job.hydra_cfg.hydra.runtime.output_dir))
     }
     if reasons:
         raise LotteryError("\n".join(reasons))
+
+
+def _recorded_error(run: Path) -> object:
+    from lth.runs.status import read_status
+
+    return read_status(run).get("error")
 
 
 def _work(pickled: bytes, answer: Connection) -> None:

@@ -48,8 +48,13 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         self._lock = self._acquire()
+        try:
+            earlier = check_overwriting(self.path, self.status)
+        except LotteryError:
+            self._lock.__exit__()
+            raise
         self._lock.__enter__()
-        for table in read_status(self.path).get("tables", ()):  # of an earlier run in this folder
+        for table in earlier.get("tables", ()):
             (self.path / table).unlink(missing_ok=True)
         self.update(state="running", started=time.time(), **NOTHING_YET, **provenance())
         return self
@@ -150,6 +155,25 @@ class RunFolder:
     def _write(self, name: str, content: bytes) -> None:
         with writing(str(self.path)):
             write_atomically(self.path / name, content, durable=False)  # the store is durable
+
+
+def check_overwriting(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of run.json of an earlier run in a folder. Raises LotteryError if it has
+    finished and its settings are not those of the run that `status` describes."""
+    earlier = read_status(path)
+    there, here = (dict(s.get("identity") or {}) for s in (earlier, _as_json(status)))
+    if earlier["state"] == "finished" and there != here:
+        name = min(name for name in {**there, **here} if there.get(name) != here.get(name))
+        raise LotteryError(
+            f"{path} holds a finished run with other settings ({name} is {there.get(name)} there, "
+            f"{here.get(name)} here), which would be overwritten. Name another folder "
+            "(hydra.run.dir=FOLDER or hydra.sweep.dir=FOLDER), or delete this one."
+        )
+    return earlier
+
+
+def _as_json(status: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON value
+    return json.loads(json.dumps(status))
 
 
 def _in_order(rows: Mapping[int, list[Row]]) -> list[Row]:
