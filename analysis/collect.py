@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.labels import REPLICATE, arm_labels, experiment_titles, rate_labels, shared_settings
 from lth.errors import LotteryError
+from lth.experiment.recipe import with_neutral_options
 from lth.probes import Connectivity, LevelConnectivity
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS
 from lth.runs.status import Status, find_runs, read_whole, state_of
@@ -105,9 +106,9 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"run.json has no {', '.join(missing)}; another version wrote it")
     levels = _table(folder / LEVELS, LEVEL_COLUMNS)
     _table(folder / METRICS, METRIC_COLUMNS, nrows=0)  # only the header is checked here
-    identity = status["identity"]
+    identity = with_neutral_options(status["identity"])
     settings = {name: _scalar(value) for name, value in identity.items()}
-    settings |= _derived(folder, status, state)
+    settings |= _derived(folder, status | {"identity": identity}, state)
     names = [Path(name).stem for name in status.get("tables", {}) if name not in (LEVELS, METRICS)]
     probes = {name: _table(folder / f"{name}.csv", PROBES.get(name, ("level",))) for name in names}
     probes = {name: table.assign(run=str(folder)) for name, table in probes.items()}

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -287,8 +288,24 @@ def test_helper_modules_do_not_count(composed: Composer, module: Path) -> None:
     assert digests(composed(*own(module))) == before
 
 
+def test_a_part_that_is_only_re_exported_counts_with_the_module_that_defines_it(
+    composed: Composer, module: Path
+) -> None:
+    helper = module.with_name(module.name.replace("own", "helper"))
+    shutil.copy(module, helper)
+    module.write_text(f"from {helper.stem} import Net")
+    before = digests(composed(*own(module)))
+    edit(helper)
+    assert not set(digests(composed(*own(module)))) & set(before)
+
+
+def test_an_option_called_version_is_an_option(composed: Composer, module: Path) -> None:
+    spec = composed(*own(module), "+model.version=3")
+    assert spec.model.options == {"width": 7, "version": 3}
+
+
 def test_a_version_replaces_the_hash_of_the_source(composed: Composer, module: Path) -> None:
-    third, fourth = ((*own(module), f"+model.version={version}") for version in (3, 4))
+    third, fourth = ((*own(module), f"+model._version_={version}") for version in (3, 4))
     before = digests(composed(*third))
     edit(module)
     assert digests(composed(*third)) == before
@@ -296,7 +313,16 @@ def test_a_version_replaces_the_hash_of_the_source(composed: Composer, module: P
     assert not set(digests(composed(*own(module)))) & set(before)
     spec = composed(*third)
     assert spec.model.options == {"width": 7}
-    check(spec)  # `version` is not passed to the class
+    check(spec)  # `_version_` is not passed to the class
+
+
+def test_an_option_at_its_neutral_value_is_in_the_identity_whether_it_is_given_or_not(
+    composed: Composer,
+) -> None:
+    given = identity(composed("+optimizer.foreach=null"))
+    assert given == identity(composed())
+    assert given["optimizer.options.foreach"] is None
+    assert identity(composed("+optimizer.foreach=true")) != given
 
 
 def test_options_of_user_code_keep_their_types(composed: Composer, module: Path) -> None:

@@ -19,7 +19,7 @@ from lth.experiment.builtins import BUILTINS, IDS
 from lth.experiment.consistency import check_consistency
 from lth.experiment.settings import Spec
 from lth.experiment.smoke import for_smoke
-from lth.experiment.targets import flat
+from lth.experiment.targets import flat, load
 
 CONF = Path(__file__).parents[2] / "conf"
 TIMED = ("training", "optimizer", "rewind", "probe")
@@ -93,23 +93,41 @@ def _name_target(plain: Any, place: list[str]) -> None:  # noqa: ANN401
 
 
 def _fingerprint(name: str, options: dict[str, Any]) -> str | None:
-    """Return the fingerprint of a user's function, which is part of digests: the `version` beside
-    its `_target_`, or a hash of its module's source. None if there is no such module."""
-    if "version" in options:
-        return f"version:{options.pop('version')}"
-    return _source_hash(name.rpartition(".")[0])
+    """Return the fingerprint of a user's function, which is part of digests: the `_version_` beside
+    its `_target_`, or a hash of its source. None if there is no such module."""
+    if "_version_" in options:
+        return f"version:{options.pop('_version_')}"
+    return _source_hash(name)
 
 
 @functools.cache
-def _source_hash(module: str) -> str | None:
-    """Return a hash of a module's source file; None if it cannot be found or read. Cached, because
-    a process imports a module only once."""
+def _source_hash(name: str) -> str | None:
+    """Return a hash of the module in which a dotted path finds an object and, if it only re-exports
+    the object, of the one that defines it; None if there is no such module. Cached, because a
+    process imports a module only once."""
+    module = name.rpartition(".")[0]
+    sources = [_source(found) for found in dict.fromkeys((module, _definer(name, module)))]
+    if not any(sources):
+        return None
+    return f"sha256:{hashlib.sha256(b''.join(sources)).hexdigest()[:16]}"
+
+
+def _definer(name: str, module: str) -> str:
+    """Return the module that defines an object; `module` if it cannot be imported, which is
+    reported when the run is checked."""
+    try:
+        return str(getattr(load(name), "__module__", module))
+    except LotteryError:
+        return module
+
+
+def _source(module: str) -> bytes:
+    """Return the source of a module; nothing if it cannot be found or read."""
     try:
         found = importlib.util.find_spec(module)
-        source = Path(str(found.origin)).read_bytes() if found else b""
+        return Path(str(found.origin)).read_bytes() if found else b""
     except (ImportError, ValueError, OSError):
-        return None
-    return f"sha256:{hashlib.sha256(source).hexdigest()[:16]}" if source else None
+        return b""
 
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed

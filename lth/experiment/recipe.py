@@ -1,8 +1,10 @@
 """Derive the recipe of a run's trainings, and the pruning rule of each level, from its settings."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from lth.experiment.builtins import BUILTINS
 from lth.experiment.settings import (
     NOT_IDENTITY,
     TYPES,
@@ -124,11 +126,24 @@ def identity(spec: Spec) -> dict[str, Any]:
         for name, value in settings.items()
         if name.endswith(".code") and value is not None
     )
-    return {
+    decided = {
         name: value if name.startswith(user_code) else whole(value)
         for name, value in settings.items()
         if not _is_excluded(name)
     }
+    return with_neutral_options(decided)
+
+
+def with_neutral_options(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity with all options of built-ins: an option that is not given has its neutral
+    value."""
+    filled = {
+        f"{name.removesuffix('name')}options.{option}": whole(neutral)
+        for name, value in identity.items()
+        if name.endswith(".name") and value in BUILTINS
+        for option, neutral in BUILTINS[value].neutral.items()
+    }
+    return {**identity, **{name: v for name, v in filled.items() if name not in identity}}
 
 
 def _is_excluded(name: str) -> bool:

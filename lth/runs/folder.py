@@ -10,6 +10,7 @@ from typing import Any
 
 from lth.errors import Interrupted, LotteryError
 from lth.experiment.nodes import FORMAT, Measurement, Stored
+from lth.experiment.recipe import with_neutral_options
 from lth.experiment.results import Row, to_csv
 from lth.runs.records import (
     METRIC_COLUMNS,
@@ -161,7 +162,7 @@ def check_overwriting(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of run.json of an earlier run in a folder. Raises LotteryError if it has
     finished and its settings are not those of the run that `status` describes."""
     earlier = read_status(path)
-    there, here = (dict(s.get("identity") or {}) for s in (earlier, _as_json(status)))
+    there, here = (with_neutral_options(s.get("identity", {})) for s in (earlier, _as_json(status)))
     if earlier["state"] == "finished" and there != here:
         name = min(name for name in {**there, **here} if there.get(name) != here.get(name))
         raise LotteryError(
