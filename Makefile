@@ -4,7 +4,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 APT = test $$(id -u) = 0 && apt-get -qq update > /dev/null && apt-get -qq install -y > /dev/null
 
-.PHONY: demo test test-all browser slurm-test check bench kills clean
+.PHONY: demo test test-all browser slurm-test check bench kills faults clean
 
 demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 	$(BIN)/python run.py -m seed=0,1,2 rewind=init,reinit
@@ -34,6 +34,9 @@ bench: .venv/demo  ## the cost of an iteration, against a baseline loop
 
 kills: .venv/demo  ## a sweep killed 100 times at random moments, against an undisturbed one
 	$(BIN)/python -m benchmarks.kills
+
+faults: .venv/demo  ## a run with each of its file operations failing in turn, and run again
+	$(BIN)/python -m benchmarks.faults
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'

@@ -1,6 +1,7 @@
 """Show runs on the console: progress, errors, a summary, the exit code."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -67,6 +68,7 @@ def count_runs(config: DictConfig) -> int | None:
 def show(main: Callable[[], object]) -> None:
     """Run a Hydra application: print errors without a traceback and a summary at the end; exit
     with 0, 1 (a run failed or was refused) or 130 (a signal)."""
+    logging.raiseExceptions = False  # a log that cannot be written does not fill the console
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a traceback and exits itself
     failure: BaseException | None = None
