@@ -25,7 +25,7 @@ from benchmarks.kills import ROOT, differences
 
 SHIM = "LTH_FAULT_SHIM"
 OPEN, READ, WRITE, NAME, LOOK = 1, 2, 4, 8, 16
-"""Kinds of operation, as in faults.c: opening, reading, writing, changing names, looking at them."""
+"""Kinds of operation, as in faults.c: on content, on names, and looking a name up."""
 ANY = OPEN | READ | WRITE | NAME | LOOK
 RUN = (
     "model.widths=[6,5]", "training.iterations=6", "training.evaluate_every=3",
@@ -33,8 +33,10 @@ RUN = (
     "checkpoint_seconds=0.001", "store=store", "hydra.run.dir=sweep/0",
 )  # fmt: skip
 """Two trainings and a snapshot, with a checkpoint before every step."""
-PRELOADED = ("torch", "torch._dynamo", "sklearn.datasets", "pandas", "hydra.main", "lth.engine.engine",
-             "lth.engine.checks", "lth.probes")  # fmt: skip
+PRELOADED = (
+    "torch", "torch._dynamo", "sklearn.datasets", "pandas", "hydra.main", "lth.engine.engine",
+    "lth.engine.checks", "lth.probes",
+)  # fmt: skip
 
 
 class Fault(NamedTuple):

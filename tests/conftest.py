@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from omegaconf import DictConfig
 
 from lth.engine.build import Builder
@@ -23,6 +24,9 @@ from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 from lth.store.store import Store
 from run import run
+
+settings.register_profile("default", max_examples=150)
+settings.register_profile("long", max_examples=1000)
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))

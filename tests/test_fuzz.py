@@ -22,9 +22,6 @@ from lth.errors import LotteryError
 from lth.experiment.config import from_config, whole_from_config
 from tests.conftest import ROOT, run_spec
 
-settings.register_profile("default", max_examples=150)
-settings.register_profile("long", max_examples=1000)
-
 
 def options(group: str, *but: str) -> list[str]:
     return sorted({file.stem for file in (ROOT / "conf" / group).glob("*.yaml")} - {*but})
