@@ -1,13 +1,55 @@
-"""Write files atomically: a file has its complete content or does not exist."""
+"""Read files in spite of passing faults, and write them atomically: a file has its complete content
+or does not exist."""
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lth.errors import LotteryError
+
+PAUSES = (0.1, 0.3, 0.6, 1.0, 1.5)
+"""Seconds between the attempts to read a file."""
+
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""Errors which say that there is no such file. All others may pass."""
+
+
+def read(path: Path) -> bytes | None:
+    """Return the content of a file, or None if there is no such file.
+
+    Any other error says nothing about the content: too many files are open, or a file server does
+    not answer. Reading is tried again after each of PAUSES; then LotteryError is raised.
+    """
+    try:
+        return _read_patiently(path)
+    except ABSENT:
+        return None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def _read_patiently(path: Path) -> bytes:
+    for pause in PAUSES:
+        try:
+            return path.read_bytes()
+        except ABSENT:
+            raise
+        except OSError:
+            time.sleep(pause)
+    return path.read_bytes()
+
+
+def cannot_read(path: Path, error: OSError) -> LotteryError:
+    """Return the error for a file or folder that may be sound, but cannot be read now."""
+    return LotteryError(
+        f"{path}: cannot be read ({error.strerror}). It may be sound, so it is left as it is. "
+        "Check the file system, its permissions, and the number of open files (ulimit -n); then "
+        "run the same command again."
+    )
 
 
 def checksum(content: bytes) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lth.experiment.nodes import Stored, describe
-from lth.store.files import checksum, sync_folder, write, write_atomically, writing
+from lth.store.files import checksum, read, sync_folder, write, write_atomically, writing
 from lth.store.locks import Lock, Locks, holder_of
 
 WEIGHTS = {"final.safetensors", "state.safetensors"}
@@ -84,13 +84,13 @@ class Store:
         return self.has_weights(node) if node.keeps_weights else self.exists(node)
 
     def read(self, node: Stored, name: str) -> bytes:
-        """Return the content of a published file. Raises Damaged if it is missing or changed."""
+        """Return the content of a published file. Raises Damaged if it is missing or changed, and
+        LotteryError if it cannot be read now."""
         if not self.exists(node):
             raise Damaged(node, "it has no valid done file")
-        try:
-            content = (self.path(node) / name).read_bytes()
-        except OSError as error:
-            raise Damaged(node, str(error)) from error
+        content = read(self.path(node) / name)
+        if content is None:
+            raise Damaged(node, f"{name} is missing")
         if checksum(content) != self._done[node].get(name):
             raise Damaged(node, f"the checksum of {name} is wrong")
         return content
@@ -204,10 +204,7 @@ class Store:
 
     def read_checkpoint(self, node: Stored) -> bytes | None:
         """Return the saved state; None if there is none or it is damaged."""
-        try:
-            stored = self._checkpoint(node).read_bytes()
-        except OSError:
-            return None
+        stored = read(self._checkpoint(node)) or b""
         return stored[64:] if checksum(stored[64:]).encode() == stored[:64] else None
 
     def _drop_checkpoint(self, node: Stored) -> None:
@@ -228,7 +225,7 @@ class Store:
 def read_done(folder: Path) -> dict[str, str] | None:
     """Return the checksum of each file of a published folder; None if it has no valid `done`."""
     try:
-        done = json.loads((folder / "done").read_bytes())
-    except (OSError, ValueError):
+        done = json.loads(read(folder / "done") or b"")
+    except ValueError:
         return None
     return done if isinstance(done, dict) and "node.json" in done else None
