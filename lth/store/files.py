@@ -77,9 +77,12 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     """Write to a temporary file, then rename it. A reader sees the old or the new content, also
     after a kill at any moment. Raises OSError.
 
-    `durable`: the content also survives a power failure; this waits for the disk.
+    `durable`: the content and the name also survive a power failure; this waits for the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if durable:
+        make_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         write(aside, content, durable=durable)
@@ -87,6 +90,8 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+    if durable:
+        sync_folder(path.parent)
 
 
 def write(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -96,6 +101,14 @@ def write(path: Path, content: bytes, *, durable: bool = True) -> None:
         if durable:
             file.flush()
             os.fsync(file.fileno())
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, and make their names durable. Raises OSError."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

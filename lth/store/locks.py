@@ -26,6 +26,7 @@ from typing import TypeVar
 
 import psutil
 
+from lth.store.files import make_folder
 from lth.store.processes import start_of
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class Locks:
         folder cannot be written."""
         path, holder = self.folder / name, _this_process()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             taken = _create(path, holder) or (self._remove_stale(path) and _create(path, holder))
         except OSError as error:
             if error.errno != errno.ESTALE:
@@ -187,7 +188,7 @@ def _is_alive(holder: str) -> bool | None:
         content = json.loads(holder)
         if content["host"] != socket.gethostname():
             return None
-        return start_of(content["pid"]) == content["started"]
+        return bool(start_of(content["pid"]) == content["started"])
     except (ValueError, TypeError, KeyError):  # half-written
         return None
     except (OSError, psutil.Error):  # the process cannot be examined

@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from lth.experiment.nodes import Stored, describe
-from lth.store.files import checksum, read, sync_folder, write, write_atomically, writing
+from lth.store.files import (
+    checksum,
+    make_folder,
+    read,
+    sync_folder,
+    write,
+    write_atomically,
+    writing,
+)
 from lth.store.locks import Lock, Locks, holder_of
 
 WEIGHTS = {"final.safetensors", "state.safetensors"}
@@ -107,7 +115,7 @@ class Store:
         aside = self._aside(node.digest)
         with self._writing():
             try:
-                aside.mkdir(parents=True)
+                make_folder(aside)
                 for name, content in {**files, "done": done.encode()}.items():
                     write(aside / name, content)
                 self._put_in_place(aside, node)
@@ -121,7 +129,7 @@ class Store:
             self.set_aside(node)
         elif self.exists(node) and not self.is_made(node):
             self._replace(node, aside)  # curve and weights must come from one training
-        self.path(node).parent.mkdir(exist_ok=True)
+        make_folder(self.path(node).parent)
         try:
             sync_folder(aside)
             aside.rename(self.path(node))
