@@ -147,8 +147,8 @@ def faults_of_description(entry: Entry) -> Iterator[str]:
 
 
 def leftovers(store: Store, unfinished: Collection[str]) -> list[Path]:
-    """Return what killed processes and repairs left behind: half-written and damaged folders, and
-    checkpoints that no run resumes from.
+    """Return what killed processes and repairs left behind: half-written and damaged folders,
+    temporary files, and checkpoints that no run resumes from.
 
     `unfinished`: digests of the trainings of all runs that have not finished.
     """
@@ -157,8 +157,9 @@ def leftovers(store: Store, unfinished: Collection[str]) -> list[Path]:
         done = read_done(store.root / checkpoint.name[:2] / checkpoint.name) or {}
         return checkpoint.name not in unfinished or bool(WEIGHTS & done.keys())
 
-    checkpoints = filter(is_left, store.checkpoints.glob("*"))
-    return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *checkpoints]
+    checkpoints = filter(is_left, store.checkpoints.glob("*"))  # hidden temporary files as well
+    temporary = [*store.root.glob("??/*/.*"), *store.locks.glob("*.*")]
+    return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *checkpoints, *temporary]
 
 
 def unused(found: Iterable[Entry], reported: Iterable[str]) -> list[Path]:

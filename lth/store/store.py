@@ -216,9 +216,10 @@ class Store:
         return stored[64:] if checksum(stored[64:]).encode() == stored[:64] else None
 
     def _drop_checkpoint(self, node: Stored) -> None:
+        """Delete the checkpoint alone: a temporary file beside it may be of a process that is
+        writing it now."""
         with contextlib.suppress(OSError):
-            for file in self._checkpoint(node).parent.glob(f"*{node.digest}*"):
-                file.unlink(missing_ok=True)  # also a temporary file that a kill left
+            self._checkpoint(node).unlink()
 
     def _aside(self, name: str) -> Path:
         return self.unfinished / f"{name}.{uuid.uuid4().hex[:8]}"
