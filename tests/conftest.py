@@ -22,6 +22,7 @@ from lth.experiment import lottery
 from lth.experiment.config import from_config
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
+from lth.store import files
 from lth.store.store import Store
 from run import run
 
@@ -78,6 +79,11 @@ Composer = Callable[..., Spec]
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PAUSES", ())
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def damage_node(folder: Path) -> None:
 @pytest.mark.parametrize(("damage", "message"), [
     (lambda folder: flip(folder / "curve.csv"), "the checksum of curve.csv is wrong"),
     (lambda folder: flip(folder / "final.safetensors"), "the checksum of final.safetensors"),
-    (lambda folder: (folder / "mask.safetensors").unlink(), "mask.safetensors: No such file"),
+    (lambda folder: (folder / "mask.safetensors").unlink(), "mask.safetensors is missing"),
     (lambda folder: (folder / "done").write_text("{}"), "no valid done file"),
     (lambda folder: (folder / "more").touch(), "more was not published with it"),
     (lambda folder: (folder / "node.json").write_text("{"), "does not describe this node"),

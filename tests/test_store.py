@@ -8,13 +8,13 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lth.errors import LotteryError
 from lth.experiment.nodes import Stored
 from lth.store import locks
 from lth.store.locks import Locks, holder_of
+from lth.store.processes import start_of
 from lth.store.store import Damaged, Store
 
 
@@ -120,13 +120,12 @@ def test_a_lock_is_exclusive_and_released(tmp_path: Path) -> None:
 
 
 def write_lock(path: Path, **changes: object) -> None:
-    process = psutil.Process()
-    holder = {"host": "elsewhere", "pid": process.pid, "started": process.create_time()}
+    holder = {"host": "elsewhere", "pid": os.getpid(), "started": start_of(os.getpid())}
     path.write_text(json.dumps(holder | changes))
 
 
 def test_a_dead_holder_on_this_host_is_known_at_once(tmp_path: Path) -> None:
-    write_lock(tmp_path / "x", host=socket.gethostname(), started=1.0)
+    write_lock(tmp_path / "x", host=socket.gethostname(), started="1 0")
     assert Locks(tmp_path).acquire("x") is not None
     write_lock(tmp_path / "y", host=socket.gethostname())
     assert Locks(tmp_path).acquire("y") is None

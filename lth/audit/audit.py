@@ -122,5 +122,6 @@ class Audit:
     def _remember(self, case: Case) -> None:
         with suppress(OSError, ValueError):
             origin = json.loads(case.file("provenance.json"))
-            for name in MIXED:
-                self.made_with.setdefault(name, set()).add(json.dumps(origin.get(name)))
+            for part in (origin, *origin.get("parts", ())):
+                for name in MIXED:
+                    self.made_with.setdefault(name, set()).add(json.dumps(part.get(name)))

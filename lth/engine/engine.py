@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 
 N = TypeVar("N", bound=Stored)
 
-POLL_SECONDS = 0.05
+SHORTEST_PAUSE = 0.05
+LONGEST_PAUSE = 3.0
+"""Seconds between two looks at the locks of other processes; every look asks the file server."""
+LONGER = 1.5
+"""Factor from one pause to the next while nothing changes."""
 
 
 def find_device(name: str) -> torch.device:
@@ -58,6 +62,9 @@ class Engine:
     damaged: list[str] = field(default_factory=list)
     """A message for each node that was damaged in the store, moved aside, and made again."""
     _awaited: set[Stored] = field(default_factory=set)
+    _locked: Sequence[Stored] = ()
+    """Nodes that other processes were making at the last look."""
+    _pause: float = 0.0
 
     def __post_init__(self) -> None:
         self.store = self.maker.build.store
@@ -93,7 +100,7 @@ class Engine:
 
     def _make_next(self, waiting: Sequence[Stored]) -> None:
         """Make the first node that is ready and that no other process is making, with trainings
-        that can be packed with it; if there is none, wait for POLL_SECONDS."""
+        that can be packed with it; if there is none, wait."""
         candidates = ready(waiting, self.store.exists, self.store.is_made)
         for node in candidates:
             if self.maker.watch.stopping():
@@ -106,7 +113,14 @@ class Engine:
                 self._awaited.add(node)
                 log.info("waiting for %s, which %s is making", node, self.store.holder(node))
         if candidates:
-            time.sleep(POLL_SECONDS)
+            self._wait(candidates)
+
+    def _wait(self, locked: Sequence[Stored]) -> None:
+        """Wait before the next look, longer each time while the same nodes are locked."""
+        longer = min(LONGER * self._pause, LONGEST_PAUSE)
+        self._pause = longer if locked == self._locked else SHORTEST_PAUSE
+        self._locked = locked
+        time.sleep(self._pause)
 
     def _lock(self, node: Stored, locks: ExitStack) -> bool:
         """Hold the lock on a node until `locks` is closed, unless another process holds it."""

@@ -12,6 +12,7 @@ from lth.engine.build import Builder
 from lth.engine.monitor import Monitor, Watch
 from lth.experiment.nodes import Measurement, Snapshot, Stored, Training
 from lth.experiment.targets import canonical
+from lth.store.provenance import provenance
 from lth.training import packed
 from lth.training.checkpoint import Checkpoint
 from lth.training.loop import Progress, Task, set_precision, train
@@ -45,7 +46,7 @@ class Maker:
         """Train networks together, each from its checkpoint if it has one, and publish them, with
         those of `snapshots` that belong to them."""
         done = self._run(group, list(snapshots))
-        publisher.publish_trainings(self.build, list(group), done, self.threads)
+        publisher.publish_trainings(self.build, list(group), done)
 
     def can_pack(self, training: Training) -> bool:
         """Return whether networks with this recipe can be trained together."""
@@ -89,7 +90,12 @@ class Maker:
             self.build.data(training.recipe),
             {s.iteration: self._publish_snapshot(s) for s in snapshots if s.of == training},
             saved,
+            self._origin(),
         )
+
+    def _origin(self) -> dict[str, object]:
+        """Return what provenance.json says of this process."""
+        return provenance() | {"device": str(self.build.device), "threads": self.threads}
 
     def _publish_snapshot(self, snapshot: Snapshot) -> Callable[[dict[str, Tensor]], None]:
         return partial(publisher.publish_snapshot, self.build, snapshot)

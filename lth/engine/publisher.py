@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def publish_trainings(
-    build: Builder, trainings: Sequence[Training], done: Sequence[Progress], threads: int
+    build: Builder, trainings: Sequence[Training], done: Sequence[Progress]
 ) -> None:
     """Store trainings that ran together."""
     examples = build.data(trainings[0].recipe).train
@@ -30,7 +30,7 @@ def publish_trainings(
         trainings, done, final, early, strict=True
     ):
         accuracies = {"early_stop_train_accuracy": at_stop, "final_train_accuracy": at_end}
-        _publish_training(build, training, progress, state, accuracies, threads)
+        _publish_training(build, training, progress, state, accuracies)
 
 
 def _publish_training(
@@ -39,25 +39,24 @@ def _publish_training(
     progress: Progress,
     final: dict[str, Tensor],
     accuracies: dict[str, float],
-    threads: int,
 ) -> None:
     mask = build.mask(training.mask, training.recipe.network)
     data = build.data(training.recipe)
     final = final if training.pruned == "frozen" else masks.apply(final, mask)
     weights = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
     origin = {
-        "threads": threads,
-        "backend": type(progress.network).__name__.lower(),
+        **progress.origin,
         "seconds": progress.seconds,
         "input_mean": data.mean,
         "input_std": data.std,
+        "parts": progress.parts(),
     }
     artefacts = {
         "curve.csv": curve_to_csv(progress.curve),
         "mask.safetensors": save(masks.pack(mask)),
         "final.safetensors": save(final),
-        "summary.json": json.dumps({**accuracies, "weights": weights}, indent=1).encode(),
-        "provenance.json": _provenance(build, **origin),
+        "summary.json": _as_json({**accuracies, "weights": weights}),
+        "provenance.json": _as_json(origin),
     }
     build.store.publish(training, artefacts)
     collapsed = [name for name, (kept, _) in weights.items() if not kept]
@@ -73,8 +72,9 @@ def publish_snapshot(build: Builder, snapshot: Snapshot, state: dict[str, Tensor
 def publish_measurement(build: Builder, node: Measurement) -> None:
     """Compute the rows of a measurement, and store them."""
     rows = to_csv(node.compute(build), node.columns)
-    build.store.publish(node, {"rows.csv": rows, "provenance.json": _provenance(build)})
+    origin = provenance() | {"device": str(build.device)}
+    build.store.publish(node, {"rows.csv": rows, "provenance.json": _as_json(origin)})
 
 
-def _provenance(build: Builder, **more: object) -> bytes:
-    return json.dumps(provenance() | {"device": str(build.device), **more}, indent=1).encode()
+def _as_json(content: object) -> bytes:
+    return json.dumps(content, indent=1).encode()

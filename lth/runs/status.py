@@ -18,7 +18,7 @@ from lth.experiment.nodes import with_ancestors
 from lth.experiment.results import rows_from_csv
 from lth.experiment.settings import Spec
 from lth.runs.records import is_whole
-from lth.store.files import checksum
+from lth.store.files import ABSENT, cannot_read, checksum, read
 from lth.store.locks import is_abandoned
 
 Status = dict[str, Any]
@@ -39,17 +39,25 @@ class Needs:
 
 
 def find_runs(root: Path) -> Iterator[Path]:
-    """Yield the run folders at or below `root`, and folders that cannot be opened, because they may
-    contain runs. Published runs are found only if `root` is at or below their folder."""
-    closed: list[OSError] = []
-    for path, names, files in os.walk(root, onerror=closed.append):
+    """Yield the run folders at or below `root`, and folders that may not be opened, which may hold
+    runs. Published runs are found only if `root` is at or below their folder. Raises LotteryError
+    if a folder cannot be listed now: runs that are not found would seem to be deleted."""
+    closed: list[str] = []
+
+    def skip(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            closed.append(error.filename)
+        elif not isinstance(error, ABSENT):
+            raise cannot_read(Path(error.filename), error) from error
+
+    for path, names, files in os.walk(root, onerror=skip):
         if "run.json" in files:
             yield Path(path)
         if "run.json" in files or "locks" in names:  # a run or a store holds no other runs
             names.clear()
         elif PUBLISHED in names:
             names.remove(PUBLISHED)
-    yield from (Path(error.filename) for error in closed if isinstance(error, PermissionError))
+    yield from map(Path, closed)
 
 
 def read_statuses(folder: Path) -> list[tuple[Path, Status]]:
@@ -77,8 +85,8 @@ def read_status(run: Path) -> Status:
 
 def _read(run: Path) -> Status:
     try:
-        status = json.loads((run / "run.json").read_bytes())
-    except (OSError, ValueError):
+        status = json.loads(read(run / "run.json") or b"")
+    except (LotteryError, ValueError):
         status = None
     readable = isinstance(status, dict) and "state" in status
     return status if readable else {"state": "unreadable"}
@@ -86,11 +94,14 @@ def _read(run: Path) -> Status:
 
 def read_whole(run: Path) -> Status:
     """Return the content of run.json. Raises LotteryError if it cannot be read or was changed."""
+    content = read(run / "run.json")
+    if content is None:
+        raise _unreadable(run, "run.json is missing")
     try:
-        status: Status = json.loads((run / "run.json").read_bytes())
+        status: Status = json.loads(content)
         if not is_whole(status) or "state" not in status:
             raise ValueError("it was changed after it was written")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise _unreadable(run, f"run.json cannot be read ({error})") from error
     return status
 
@@ -117,16 +128,16 @@ def needs_of(runs: Iterable[Path]) -> Needs:
 def _reported(run: Path, status: Status) -> list[str]:
     """Return the digests in levels.csv; it must exist if run.json lists it."""
     written = status.get("tables", {}).get("levels.csv")
+    content = read(run / "levels.csv")
+    if content is None:
+        if written is None and status["state"] != "finished":
+            return []
+        raise _unreadable(run, "levels.csv is missing")
     try:
-        content = (run / "levels.csv").read_bytes()
         if status["state"] == "finished" and written not in (None, checksum(content)):
             raise ValueError("it was changed after it was written")
         return [row["training"] for row in rows_from_csv(content)]
-    except FileNotFoundError as error:
-        if written is None and status["state"] != "finished":
-            return []
-        raise _unreadable(run, "levels.csv is missing") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise _unreadable(run, f"levels.csv cannot be read ({error})") from error
 
 

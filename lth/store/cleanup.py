@@ -14,7 +14,7 @@ from typing import Any
 
 from lth.errors import LotteryError
 from lth.experiment import nodes
-from lth.store.files import checksum, writing
+from lth.store.files import checksum, read, writing
 from lth.store.locks import is_abandoned
 from lth.store.store import WEIGHTS, Store, read_done
 
@@ -64,8 +64,8 @@ def entry(path: Path) -> Entry:
 
 def _nodes(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        nodes: dict[str, dict[str, Any]] = json.loads((path / "node.json").read_bytes())["nodes"]
-    except (OSError, ValueError, KeyError):
+        nodes: dict[str, dict[str, Any]] = json.loads(read(path / "node.json") or b"")["nodes"]
+    except (ValueError, KeyError):
         return {}
     return nodes
 
@@ -101,9 +101,8 @@ def faults(store: Store) -> Iterator[str]:
     for found in entries(store):
         yield from (f"{found.path}: {fault}" for fault in faults_of(found))
     for file in sorted(store.checkpoints.glob("[!.]*")):
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError:  # its training has just ended
+        content = read(file)
+        if content is None:  # its training has just ended
             continue
         if checksum(content[64:]).encode() != content[:64]:
             yield f"{file}: the checksum is wrong"
@@ -123,10 +122,14 @@ def faults_of_files(entry: Entry) -> Iterator[str]:
         return
     for name, expected in done.items():
         try:
-            if checksum((entry.path / name).read_bytes()) != expected:
-                yield f"the checksum of {name} is wrong"
-        except OSError as error:
-            yield f"{name}: {error.strerror}"
+            content = read(entry.path / name)
+        except LotteryError as error:
+            yield str(error)
+            continue
+        if content is None:
+            yield f"{name} is missing"
+        elif checksum(content) != expected:
+            yield f"the checksum of {name} is wrong"
     others = {file.name for file in entry.path.iterdir()} - {*done, "done"}
     for name in sorted(others):
         yield f"{name} was not published with it"
@@ -144,8 +147,8 @@ def faults_of_description(entry: Entry) -> Iterator[str]:
 
 
 def leftovers(store: Store, unfinished: Collection[str]) -> list[Path]:
-    """Return what killed processes and repairs left behind: half-written and damaged folders, and
-    checkpoints that no run resumes from.
+    """Return what killed processes and repairs left behind: half-written and damaged folders,
+    temporary files, and checkpoints that no run resumes from.
 
     `unfinished`: digests of the trainings of all runs that have not finished.
     """
@@ -154,8 +157,9 @@ def leftovers(store: Store, unfinished: Collection[str]) -> list[Path]:
         done = read_done(store.root / checkpoint.name[:2] / checkpoint.name) or {}
         return checkpoint.name not in unfinished or bool(WEIGHTS & done.keys())
 
-    checkpoints = filter(is_left, store.checkpoints.glob("*"))
-    return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *checkpoints]
+    checkpoints = filter(is_left, store.checkpoints.glob("*"))  # hidden temporary files as well
+    temporary = [*store.root.glob("??/*/.*"), *store.locks.glob("*.*")]
+    return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *checkpoints, *temporary]
 
 
 def unused(found: Iterable[Entry], reported: Iterable[str]) -> list[Path]:

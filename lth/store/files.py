@@ -1,13 +1,55 @@
-"""Write files atomically: a file has its complete content or does not exist."""
+"""Read files in spite of passing faults, and write them atomically: a file has its complete content
+or does not exist."""
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lth.errors import LotteryError
+
+PAUSES = (0.1, 0.3, 0.6, 1.0, 1.5)
+"""Seconds between the attempts to read a file."""
+
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""Errors which say that there is no such file. All others may pass."""
+
+
+def read(path: Path) -> bytes | None:
+    """Return the content of a file, or None if there is no such file.
+
+    Any other error says nothing about the content: too many files are open, or a file server does
+    not answer. Reading is tried again after each of PAUSES; then LotteryError is raised.
+    """
+    try:
+        return _read_patiently(path)
+    except ABSENT:
+        return None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def _read_patiently(path: Path) -> bytes:
+    for pause in PAUSES:
+        try:
+            return path.read_bytes()
+        except ABSENT:
+            raise
+        except OSError:
+            time.sleep(pause)
+    return path.read_bytes()
+
+
+def cannot_read(path: Path, error: OSError) -> LotteryError:
+    """Return the error for a file or folder that may be sound, but cannot be read now."""
+    return LotteryError(
+        f"{path}: cannot be read ({error.strerror}). It may be sound, so it is left as it is. "
+        "Check the file system, its permissions, and the number of open files (ulimit -n); then "
+        "run the same command again."
+    )
 
 
 def checksum(content: bytes) -> str:
@@ -35,9 +77,12 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     """Write to a temporary file, then rename it. A reader sees the old or the new content, also
     after a kill at any moment. Raises OSError.
 
-    `durable`: the content also survives a power failure; this waits for the disk.
+    `durable`: the content and the name also survive a power failure; this waits for the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if durable:
+        make_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         write(aside, content, durable=durable)
@@ -45,6 +90,8 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+    if durable:
+        sync_folder(path.parent)
 
 
 def write(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -54,6 +101,14 @@ def write(path: Path, content: bytes, *, durable: bool = True) -> None:
         if durable:
             file.flush()
             os.fsync(file.fileno())
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, and make their names durable. Raises OSError."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -5,22 +5,36 @@ seconds. It is stale when its holder is known to be dead (same host), or when it
 touched for `STALE_AFTER` seconds of the observer's own clock: clocks of different hosts are never
 compared. Taking over the lock of a live process by mistake is harmless: both make the same content,
 and the first to publish wins.
+
+A network file system answers ESTALE for a file that another host has replaced or removed in the
+meantime. It is no fault: the lock has changed, and is looked at again.
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+from lth.store.files import make_folder
+from lth.store.processes import start_of
+
+T = TypeVar("T")
+
 TOUCH_EVERY = 15.0
 STALE_AFTER = 120.0
+LOOKS = 3
+"""Attempts to look at a file that is replaced all the time."""
 
 
 @dataclass
@@ -35,8 +49,13 @@ class Locks:
         """Return the lock `name`, or None while another process holds it. Raises OSError if the
         folder cannot be written."""
         path, holder = self.folder / name, _this_process()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        taken = _create(path, holder) or (self._remove_stale(path) and _create(path, holder))
+        try:
+            make_folder(path.parent)
+            taken = _create(path, holder) or (self._remove_stale(path) and _create(path, holder))
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            return None
         return Lock(path, holder) if taken else None
 
     def _remove_stale(self, path: Path) -> bool:
@@ -48,13 +67,12 @@ class Locks:
         return True
 
     def _is_stale(self, path: Path, holder: str) -> bool:
-        try:
-            touched = path.stat().st_mtime_ns
-        except FileNotFoundError:
+        about = _unless_gone(path.stat)
+        if about is None:
             return False
-        if _is_dead(holder):
+        if _is_alive(holder) is False:
             return True
-        now = time.monotonic()
+        touched, now = about.st_mtime_ns, time.monotonic()
         seen, since = self._seen.setdefault(path, (touched, now))
         if seen != touched:
             self._seen[path] = (touched, now)
@@ -86,17 +104,19 @@ class Lock:
 
 def is_abandoned(path: Path, now: float | None = None) -> bool:
     """Return whether a lock is free, as far as one look can tell: its file is gone, its holder on
-    this host is dead, or it has not been touched for long.
+    this host is dead, or a holder elsewhere has not touched it for long.
 
     `now`: the time in seconds by the clock of the file server; by default by the clock of this
     host, which is accurate enough for a message to a person.
     """
-    holder = _read(path)
-    try:
-        untouched = (time.time() if now is None else now) - path.stat().st_mtime
-    except FileNotFoundError:
+    holder, about = _read(path), _unless_gone(path.stat)
+    if holder is None or about is None:
         return True
-    return holder is None or _is_dead(holder) or untouched > STALE_AFTER + TOUCH_EVERY
+    alive = _is_alive(holder)
+    if alive is not None:
+        return not alive
+    untouched = (time.time() if now is None else now) - about.st_mtime
+    return untouched > STALE_AFTER + TOUCH_EVERY
 
 
 def is_held_here(path: Path) -> bool:
@@ -112,11 +132,10 @@ def holder_of(path: Path) -> str:
 
 def _this_process() -> str:
     """Return the content of a new lock file; the token makes each one unique."""
-    process = psutil.Process()
     holder = {
         "host": socket.gethostname(),
-        "pid": process.pid,
-        "started": process.create_time(),
+        "pid": os.getpid(),
+        "started": start_of(os.getpid()),
         "token": uuid.uuid4().hex,
     }
     return json.dumps(holder)
@@ -132,7 +151,8 @@ def _create(path: Path, holder: str) -> bool:
         with file:
             file.write(holder)
     except OSError:
-        path.unlink(missing_ok=True)  # an empty lock would have no holder and never be removed
+        with contextlib.suppress(OSError):
+            path.unlink()  # an empty lock has no holder, and is stale only after STALE_AFTER
         raise
     return True
 
@@ -146,34 +166,41 @@ def _holder(path: Path) -> dict[str, object]:
 
 
 def _read(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return None
+    return _unless_gone(path.read_text)
 
 
-def _is_dead(holder: str) -> bool:
-    """Return whether a holder on this host has ended. Its process number may have been reused, so
-    the start times are compared."""
+def _unless_gone(look: Callable[[], T]) -> T | None:
+    """Return what `look` returns, or None if its file is gone."""
+    for _ in range(LOOKS):
+        try:
+            return look()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return None
+
+
+def _is_alive(holder: str) -> bool | None:
+    """Return whether a holder on this host still runs; None if it is elsewhere or unknown."""
     try:
         content = json.loads(holder)
         if content["host"] != socket.gethostname():
-            return False
-        return bool(psutil.Process(content["pid"]).create_time() != content["started"])
-    except psutil.NoSuchProcess:
-        return True
-    except (ValueError, KeyError, psutil.Error):  # half-written, or the process cannot be examined
-        return False
+            return None
+        return bool(start_of(content["pid"]) == content["started"])
+    except (ValueError, TypeError, KeyError):  # half-written
+        return None
+    except (OSError, psutil.Error):  # the process cannot be examined
+        return None
 
 
 def _remove(path: Path, holder: str) -> None:
     """Remove the lock of `holder` only: rename it first, then check its content."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        path.rename(aside)
+    with contextlib.suppress(OSError):
+        _unless_gone(partial(path.rename, aside))
         if aside.read_text() != holder:
             os.link(aside, path)  # another process created it a moment ago: restore it
-    except OSError:
-        pass
-    finally:
-        aside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        aside.unlink()

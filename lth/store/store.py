@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from lth.experiment.nodes import Stored, describe
-from lth.store.files import checksum, sync_folder, write, write_atomically, writing
+from lth.store.files import (
+    checksum,
+    make_folder,
+    read,
+    sync_folder,
+    write,
+    write_atomically,
+    writing,
+)
 from lth.store.locks import Lock, Locks, holder_of
 
 WEIGHTS = {"final.safetensors", "state.safetensors"}
@@ -84,13 +92,13 @@ class Store:
         return self.has_weights(node) if node.keeps_weights else self.exists(node)
 
     def read(self, node: Stored, name: str) -> bytes:
-        """Return the content of a published file. Raises Damaged if it is missing or changed."""
+        """Return the content of a published file. Raises Damaged if it is missing or changed, and
+        LotteryError if it cannot be read now."""
         if not self.exists(node):
             raise Damaged(node, "it has no valid done file")
-        try:
-            content = (self.path(node) / name).read_bytes()
-        except OSError as error:
-            raise Damaged(node, str(error)) from error
+        content = read(self.path(node) / name)
+        if content is None:
+            raise Damaged(node, f"{name} is missing")
         if checksum(content) != self._done[node].get(name):
             raise Damaged(node, f"the checksum of {name} is wrong")
         return content
@@ -107,7 +115,7 @@ class Store:
         aside = self._aside(node.digest)
         with self._writing():
             try:
-                aside.mkdir(parents=True)
+                make_folder(aside)
                 for name, content in {**files, "done": done.encode()}.items():
                     write(aside / name, content)
                 self._put_in_place(aside, node)
@@ -121,7 +129,7 @@ class Store:
             self.set_aside(node)
         elif self.exists(node) and not self.is_made(node):
             self._replace(node, aside)  # curve and weights must come from one training
-        self.path(node).parent.mkdir(exist_ok=True)
+        make_folder(self.path(node).parent)
         try:
             sync_folder(aside)
             aside.rename(self.path(node))
@@ -204,16 +212,14 @@ class Store:
 
     def read_checkpoint(self, node: Stored) -> bytes | None:
         """Return the saved state; None if there is none or it is damaged."""
-        try:
-            stored = self._checkpoint(node).read_bytes()
-        except OSError:
-            return None
+        stored = read(self._checkpoint(node)) or b""
         return stored[64:] if checksum(stored[64:]).encode() == stored[:64] else None
 
     def _drop_checkpoint(self, node: Stored) -> None:
+        """Delete the checkpoint alone: a temporary file beside it may be of a process that is
+        writing it now."""
         with contextlib.suppress(OSError):
-            for file in self._checkpoint(node).parent.glob(f"*{node.digest}*"):
-                file.unlink(missing_ok=True)  # also a temporary file that a kill left
+            self._checkpoint(node).unlink()
 
     def _aside(self, name: str) -> Path:
         return self.unfinished / f"{name}.{uuid.uuid4().hex[:8]}"
@@ -228,7 +234,7 @@ class Store:
 def read_done(folder: Path) -> dict[str, str] | None:
     """Return the checksum of each file of a published folder; None if it has no valid `done`."""
     try:
-        done = json.loads((folder / "done").read_bytes())
-    except (OSError, ValueError):
+        done = json.loads(read(folder / "done") or b"")
+    except ValueError:
         return None
     return done if isinstance(done, dict) and "node.json" in done else None

@@ -6,7 +6,7 @@ metadata of the same file. A value that neither can hold exactly is refused.
 
 import json
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ class Checkpoint:
         model: state of the network.
         early: state of the network at the early stop so far.
         optimizer: the optimiser's `state_dict()`.
+        parts: origin of the iterations so far, as in provenance.json.
     """
 
     iteration: int
@@ -44,6 +45,7 @@ class Checkpoint:
     model: Tensors
     early: Tensors
     optimizer: Mapping[str, Any]
+    parts: list[dict[str, Any]]
 
     def to_bytes(self) -> bytes:
         """Raises Unrepresentable."""
@@ -57,6 +59,21 @@ class Checkpoint:
         header = json.loads(content[8 : 8 + length])["__metadata__"]
         values = _from_json(json.loads(header["checkpoint"]), load(content))
         return cls(**{**values, "curve": [Evaluation(*point) for point in values["curve"]]})
+
+
+def with_part(parts: Sequence[dict[str, Any]], part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return `parts` and the `part` that follows them. Each has the iterations `from` and `to`, and
+    their origin; successive parts of one origin are one part."""
+    if part["from"] == part["to"]:
+        return [*parts]
+    *before, last = parts or [part]
+    if {**last, **_span(part)} == part:
+        return [*before, {**part, "from": last["from"]}]
+    return [*parts, part]
+
+
+def _span(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {"from": part["from"], "to": part["to"]}
 
 
 def _to_json(value: Any, tensors: Tensors) -> Any:  # noqa: ANN401 - see the module

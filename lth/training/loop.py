@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from math import nan
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from lth.experiment.results import Evaluation, early_stop
 from lth.experiment.schedule import factor
 from lth.experiment.settings import Budget
 from lth.training import seeds, sparse
-from lth.training.checkpoint import Checkpoint
+from lth.training.checkpoint import Checkpoint, with_part
 from lth.training.data import Batch, BatchOrder, Data, Part, augment
 from lth.training.eager import Eager
 from lth.training.masks import Mask
@@ -58,6 +58,7 @@ class Task:
         weights, mask: on the CPU.
         on_snapshot: iteration at which the state is needed -> function to call with it.
         checkpoint: where an interrupted attempt stopped.
+        origin: what provenance.json says of this process.
     """
 
     training: Training
@@ -67,6 +68,7 @@ class Task:
     data: Data
     on_snapshot: Mapping[int, Callable[[dict[str, Tensor]], None]] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def data_seed(self) -> int:
@@ -78,9 +80,18 @@ class Task:
 class Progress:
     """The state of a training in progress."""
 
-    def __init__(self, network: Trainable, device: torch.device, iteration: int) -> None:
+    def __init__(
+        self,
+        network: Trainable,
+        device: torch.device,
+        iteration: int,
+        origin: Mapping[str, Any],
+    ) -> None:
         self.network = network
-        self.iteration = iteration
+        self.iteration = self._since = iteration
+        self._earlier: list[dict[str, Any]] = []
+        """Parts of the training that earlier processes have made."""
+        self.origin = {**origin, "backend": type(network).__name__.lower()}
         self.seconds = 0.0
         self.curve: list[Evaluation] = []
         self.early: dict[str, Tensor] = {}
@@ -89,6 +100,11 @@ class Progress:
         """Sum of the losses of the batches since the last evaluation."""
         self.rates = [group["lr"] for group in network.optimizer.param_groups]
         """Learning rates of the optimiser's parameter groups before the schedule."""
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Return the origin of the iterations so far, as in provenance.json."""
+        own = {"from": self._since, "to": self.iteration, **self.origin}
+        return with_part(self._earlier, own)
 
     def checkpoint(self) -> Checkpoint:
         """Return everything from which the training continues to the same end."""
@@ -101,6 +117,7 @@ class Progress:
             model=self.network.state(),
             early=self.early,
             optimizer=self.network.optimizer.state_dict(),
+            parts=self.parts(),
         )
 
     def restore(self, saved: Checkpoint) -> bool:
@@ -111,6 +128,7 @@ class Progress:
         self.network.load(saved.model)
         self.early, self.curve = saved.early, saved.curve
         self.iteration, self.seconds = saved.iteration, saved.seconds
+        self._since, self._earlier = saved.iteration, saved.parts
         self.loss_sum.copy_(saved.loss_sum)
         optimizer = self.network.optimizer
         optimizer.load_state_dict({**optimizer.state_dict(), **saved.optimizer})
@@ -157,7 +175,10 @@ def train(
     networks, step = build_networks(tasks, only_eager=only_eager)
     start, recipe = tasks[0].training.start, tasks[0].training.recipe
     device = tasks[0].data.train.labels.device
-    running = [Progress(network, device, start) for network in networks]
+    running = [
+        Progress(network, device, start, task.origin)
+        for network, task in zip(networks, tasks, strict=True)
+    ]
     for progress, task in zip(running, tasks, strict=True):
         if task.checkpoint is not None and not progress.restore(task.checkpoint):
             log.warning(
