@@ -27,6 +27,7 @@ from lth.store.store import Store
 from lth.training import masks, selection
 from lth.training.data import Data, Part
 from lth.training.eager import evaluate
+from lth.training.loop import not_finite
 from lth.training.masks import Mask
 
 TOLERANCE = 2e-3
@@ -187,14 +188,9 @@ def frozen_parameters_do_not_move(case: Case) -> Iterator[str]:
 
 
 def losses_are_finite(case: Case) -> Iterator[str]:
-    """The loss on training batches is missing at the first evaluation, on the test set often."""
     for number, point in enumerate(case.curve):
-        losses = {"validation": point.val_loss}
-        losses |= {"training": point.train_loss} if number else {}
-        losses |= {} if math.isnan(point.test_accuracy) else {"test": point.test_loss}
-        for name, loss in losses.items():
-            if not math.isfinite(loss):
-                yield f"the {name} loss at iteration {point.iteration} is {loss}"
+        for name, loss in not_finite(point, first=number == 0).items():
+            yield f"the {name} loss at iteration {point.iteration} is {loss}"
 
 
 def starts_are_as_described(case: Case) -> Iterator[str]:
