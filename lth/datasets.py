@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from lth.errors import LotteryError
 from lth.store.files import write_atomically
 from lth.training.data import Examples, Source
 from lth.training.seeds import generator
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +49,7 @@ def mnist(root: Path, name: str) -> Source:
     folders += [root] if name == "MNIST" else []
     if any(_idx_file(folders, file) is None for file in IDX_FILES):
         _download(root, name, Path(name, "raw"))
-    images, labels, test_images, test_labels = (_read_idx(folders, file) for file in IDX_FILES)
-    return Source(
-        Examples(images.unsqueeze(1), labels.long()),
-        Examples(test_images.unsqueeze(1), test_labels.long()),
-        255,
-    )
+    return Source(_idx_part(folders, *IDX_FILES[:2]), _idx_part(folders, *IDX_FILES[2:]), 255)
 
 
 IDX_FILES = (
@@ -67,14 +65,27 @@ def _idx_file(folders: Sequence[Path], name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _read_idx(folders: Sequence[Path], name: str) -> Tensor:
-    """Read an idx file: two zero bytes, a type byte, the number of dimensions in one byte, each
-    dimension as a big-endian int32, then the values as bytes."""
+def _idx_part(folders: Sequence[Path], images_name: str, labels_name: str) -> Examples:
+    images, labels = _read_idx(folders, images_name, 3), _read_idx(folders, labels_name, 1)
+    if len(images) != len(labels):
+        raise LotteryError(
+            f"{_idx_file(folders, labels_name)} must have a label for each of the {len(images):,} "
+            f"images, got {len(labels):,}. Delete both files, so that they are downloaded again, "
+            "or replace them."
+        )
+    return Examples(images.unsqueeze(1), labels.long())
+
+
+def _read_idx(folders: Sequence[Path], name: str, dimensions: int) -> Tensor:
+    """Read an idx file: two zero bytes, a type byte (8: bytes), the number of dimensions in one
+    byte, each dimension as a big-endian int32, then the values."""
     path = _idx_file(folders, name)
     assert path is not None, name
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
+        if content[2] != 8 or content[3] != dimensions:
+            raise ValueError(f"it must hold bytes in {dimensions} dimensions, got {content[3]}")
         shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
@@ -131,12 +142,18 @@ def _download(root: Path, name: str, folder: Path) -> None:
         ) from error
 
 
+DECODED = "decoded-2"
+"""Prefix of files of decoded images. It changes when other images are accepted, or decoded in
+another way: files of earlier versions are then not used."""
+
+
 def image_folder(root: Path, folder: str, channels: int) -> Source:
     """Load images of one size from `root/folder/train/<class>/` and, if it exists, `test/<class>/`.
     Classes are numbered in alphabetical order. Decoded images are cached in a file beside them.
 
     `channels`: 3 (colour) or 1 (grey). Raises LotteryError if there are no images, if one cannot be
-    read, if sizes differ, or if a class of the test set has no training images.
+    read, has transparent pixels or more than 8 bits per channel, if sizes differ, or if a class of
+    the test set has no training images.
     """
     if channels not in (1, 3):
         raise LotteryError(
@@ -153,7 +170,7 @@ def image_folder(root: Path, folder: str, channels: int) -> Source:
         (str(f.relative_to(home)), *_size_and_time(f)) for part in files.values() for f in part
     ]
     key = hashlib.sha256(repr((channels, stamps)).encode()).hexdigest()
-    tensors = _cached(home / f"decoded-{key[:16]}.safetensors", lambda: _decode(files, channels))
+    tensors = _cached(home / f"{DECODED}-{key[:16]}.safetensors", lambda: _decode(files, channels))
 
     def part(name: str) -> Examples:
         return Examples(tensors[f"{name}.inputs"], tensors[f"{name}.labels"])
@@ -217,14 +234,33 @@ def _stacked(images: Sequence[Path], channels: int) -> Tensor:
 
 def _pixels(file: Path, channels: int) -> NDArray[np.uint8]:
     """Return the pixels of one image as uint8 (height, width, channels)."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    except (OSError, UnidentifiedImageError) as error:
+            pixels = np.asarray(_opaque(image, file).convert("RGB" if channels == 3 else "L"))
+    except (OSError, SyntaxError, ValueError) as error:  # pillow raises all of them
         raise LotteryError(f"{file} cannot be read ({error}). Delete or replace it.") from error
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _opaque(image: "Image.Image", file: Path) -> "Image.Image":
+    """Return the image without its alpha channel. Raise LotteryError if pillow would clip its
+    values to 8 bits, or drop transparency and show the colours behind it."""
+    if image.mode.startswith(("I", "F")):
+        raise LotteryError(
+            f"{file} must have 8 bits per channel, got mode {image.mode}. Convert it with the "
+            "scale of values that you need: 16 bits would be clipped to 255."
+        )
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image
+    whole = image.convert("RGBA")
+    if whole.getchannel("A").getextrema() != (255, 255):
+        raise LotteryError(
+            f"{file} must not have transparent pixels (mode {image.mode}): the colours behind "
+            "them would be shown. Put the image on a background, and save it without alpha."
+        )
+    return whole
 
 
 def noise(root: Path, shape: Sequence[int], classes: int, examples: int, test: int) -> Source:  # noqa: ARG001

@@ -21,6 +21,7 @@ from lth.experiment.targets import Target, canonical
 from lth.store.files import write_atomically, writing
 from lth.training import masks
 from lth.training.masks import Mask
+from lth.training.pruned import Hold
 
 PARTS = ("start", "mask", "final")
 
@@ -52,9 +53,11 @@ class Ticket:
     def put_into(self, model: nn.Module) -> nn.Module:
         """Load the starting weights into `model`, with pruned weights 0, and return it.
 
-        Hooks set the gradients of pruned weights to 0, so that no elementwise optimiser moves
-        them. A deep copy has no hooks: call this again for one. Pruned weights of a ticket with
-        frozen weights keep their values, unless weight decay moves them.
+        No step of any `torch.optim.Optimizer` moves the pruned weights, whatever it does with
+        gradients: their gradients are masked, and they are reset after every step, to 0 or, if the
+        ticket has frozen weights, to their starting values. This holds for these parameters, not
+        for copies of them: call this again for a deep copy. Another ticket that is put into the
+        same network replaces this one.
 
         Raises:
             RuntimeError: the tensors of `model` have other names or shapes.
@@ -62,8 +65,7 @@ class Ticket:
         frozen = self.about["pruned"] == "frozen"
         model.load_state_dict(self.start if frozen else masks.apply(self.start, self.mask))
         for name, kept in self.mask.items():
-            parameter = model.get_parameter(name)
-            parameter.register_hook(lambda gradient, kept=kept: gradient * kept.to(gradient.device))
+            Hold(model.get_parameter(name), kept)
         return model
 
 

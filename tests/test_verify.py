@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 
 from lth.audit.audit import Audit
 from lth.audit.run_rules import RUN_RULES
+from lth.audit.step_rules import STEP_RULES
 from lth.audit.training_rules import TRAINING_RULES
 from lth.runs.records import sealed
 from lth.store.files import checksum
@@ -170,6 +171,9 @@ PLANTED: dict[str, Callable[[Path], object]] = {
     "weights are finite": lambda f: forge(
         stored(f, 1), "final.safetensors", edited("1.bias", lambda flat: flat.fill_(torch.nan))
     ),
+    "losses are finite": lambda f: forge(
+        stored(f, 1), "curve.csv", lambda c: cell("train_loss", 2, "inf")(c.decode()).encode()
+    ),
     "starts are as described": lambda f: forge(
         stored(f, 1), "curve.csv", lambda c: cell("val_loss", 0, "2.9")(c.decode()).encode()
     ),
@@ -179,12 +183,17 @@ PLANTED: dict[str, Callable[[Path], object]] = {
     "splits are as described": lambda f: forge(
         stored(f, 1), "provenance.json", as_json(input_mean=[0.25])
     ),
+    "first steps are those of autograd": lambda f: forge(
+        stored(f, 3), "curve.csv", lambda c: cell("train_loss", 1, "2.5")(c.decode()).encode()
+    ),
 }  # fmt: skip
 
 
 def test_a_fault_is_planted_against_every_rule() -> None:
-    rules = {rule.__name__.replace("_", " ") for rule in (*RUN_RULES, *TRAINING_RULES)}
-    assert rules == PLANTED.keys()
+    every = (*RUN_RULES, *TRAINING_RULES, *STEP_RULES)
+    rules = {rule.__name__.replace("_", " ") for rule in every}
+    in_test_verify_steps = {"frozen parameters do not move"}
+    assert rules - in_test_verify_steps == PLANTED.keys()
     assert len(rules) >= 15
 
 

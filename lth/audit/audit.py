@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from lth.audit.run_rules import RUN_RULES, Run, open_run
+import torch
+
+from lth.audit.run_rules import RUN_RULES, Run, fastest_device, open_run
+from lth.audit.step_rules import STEP_RULES
 from lth.audit.training_rules import TRAINING_RULES, Case
 from lth.engine.build import Builder
 from lth.engine.scheduler import missing
@@ -15,6 +18,7 @@ from lth.errors import LotteryError
 from lth.experiment.nodes import Stored, Training
 from lth.runs import status
 from lth.store import cleanup
+from lth.store.store import Damaged
 from lth.training.data import Data
 
 S = TypeVar("S")
@@ -53,7 +57,8 @@ class Audit:
     made_with: dict[str, set[str]] = field(default_factory=dict)
     """Kind of provenance -> its values over all trainings."""
     _seen: set[Stored] = field(default_factory=set)
-    _builders: dict[tuple[Path, str], Builder] = field(default_factory=dict)
+    _repeated: set[Training] = field(default_factory=set)
+    _builders: dict[tuple[Path, str, torch.device], Builder] = field(default_factory=dict)
 
     @property
     def trainings(self) -> int:
@@ -85,6 +90,7 @@ class Audit:
             if node not in self._seen and (run.store.exists(node) or node.digest in reported):
                 self._seen.add(node)
                 yield from self._of_node(node, run)
+        yield from self._of_last_level(run)
 
     def _of_node(self, node: Stored, run: Run) -> Iterator[Violation]:
         where = run.store.path(node)
@@ -97,16 +103,32 @@ class Audit:
             yield from (Violation(where, "files are whole", fault) for fault in faults)
 
     def _of_training(self, training: Training, run: Run, where: Path) -> Iterator[Violation]:
-        build = self._builder(run)
+        build = self._builder(run, fastest_device())
         data = None if self.quick else self._data(build, training)
         case = Case(training, run.store, build, data)
         yield from violations(TRAINING_RULES, case, where)
         self._remember(case)
 
-    def _builder(self, run: Run) -> Builder:
-        key = run.store.root, run.spec.dataset.root
+    def _of_last_level(self, run: Run) -> Iterator[Violation]:
+        """Check the steps of the run's last stored level: its sparsest, where fast paths are used.
+        They are repeated on the kind of device that made them: dropout draws others elsewhere."""
+        stored = [training for training in run.trainings.values() if run.store.exists(training)]
+        if self.quick or not stored or stored[-1] in self._repeated:
+            return
+        self._repeated.add(last := stored[-1])
+        device = _device_of(last, run)
+        if device == "cuda" and not torch.cuda.is_available():
+            self._note("no steps of trainings on cuda were repeated: torch finds no such device")
+        elif device is not None:
+            build = self._builder(run, torch.device(device))
+            case = Case(last, run.store, build, self._data(build, last))
+            yield from violations(STEP_RULES, case, run.store.path(last))
+
+    def _builder(self, run: Run, device: torch.device) -> Builder:
+        root = run.spec.dataset.root
+        key = run.store.root, root, device
         if key not in self._builders:
-            self._builders[key] = run.builder()
+            self._builders[key] = Builder(run.store, Path(root), device)
         return self._builders[key]
 
     def _data(self, build: Builder, training: Training) -> Data | None:
@@ -125,3 +147,12 @@ class Audit:
             for part in (origin, *origin.get("parts", ())):
                 for name in MIXED:
                     self.made_with.setdefault(name, set()).add(json.dumps(part.get(name)))
+
+
+def _device_of(training: Training, run: Run) -> str | None:
+    """Return `cpu` or `cuda`; None if the record is damaged, which another rule reports."""
+    try:
+        name: str = json.loads(run.store.read(training, "provenance.json"))["device"]
+        return torch.device(name).type
+    except (Damaged, ValueError, KeyError, RuntimeError):
+        return None

@@ -35,6 +35,10 @@ from lth.store.files import checksum
 from lth.store.store import Store
 
 
+def fastest_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True)
 class Run:
     """A run's folder, the content of its run.json, its settings, and its store."""
@@ -46,8 +50,7 @@ class Run:
 
     def builder(self) -> Builder:
         """Return a Builder for the run's trainings, on the fastest device available."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return Builder(self.store, Path(self.spec.dataset.root), device)
+        return Builder(self.store, Path(self.spec.dataset.root), fastest_device())
 
     def tensors(self, level: int) -> dict[str, tuple[Any, Any, Any, Any]]:
         """Return, for each prunable tensor of a level, arrays of its values at the start and at the

@@ -27,6 +27,7 @@ from lth.store.store import Store
 from lth.training import masks, selection
 from lth.training.data import Data, Part
 from lth.training.eager import evaluate
+from lth.training.loop import not_finite
 from lth.training.masks import Mask
 
 TOLERANCE = 2e-3
@@ -176,6 +177,22 @@ def weights_are_finite(case: Case) -> Iterator[str]:
             yield f"{name} has weights that are not finite"
 
 
+def frozen_parameters_do_not_move(case: Case) -> Iterator[str]:
+    """Parameters that do not require gradients are at the end what they were at the start."""
+    if case.final is None or not case.can_make(case.training.weights):
+        return
+    for name, parameter in case.build.model(case.training).named_parameters():
+        moved = not parameter.requires_grad and int((case.final[name] != case.start[name]).sum())
+        if moved:
+            yield f"{moved} entries of {name} moved, which requires no gradient"
+
+
+def losses_are_finite(case: Case) -> Iterator[str]:
+    for number, point in enumerate(case.curve):
+        for name, loss in not_finite(point, first=number == 0).items():
+            yield f"the {name} loss at iteration {point.iteration} is {loss}"
+
+
 def starts_are_as_described(case: Case) -> Iterator[str]:
     """The starting weights under the mask give the first point of the curve."""
     can_start = case.can_make(case.training.weights)
@@ -193,11 +210,16 @@ def ends_are_as_recorded(case: Case) -> Iterator[str]:
         yield from _differences(case, "test", case.measured(case.final, case.data.test), end[5:7])
 
 
+def tolerance(case: Case) -> float:
+    """Return the relative tolerance of losses and accuracies."""
+    exact = case.training.recipe.training.precision == "float32"
+    return TOLERANCE if exact else 10 * TOLERANCE
+
+
 def _differences(
     case: Case, name: str, found: tuple[float, float], recorded: tuple[float, ...]
 ) -> Iterator[str]:
-    exact = case.training.recipe.training.precision == "float32"
-    near = TOLERANCE if exact else 10 * TOLERANCE
+    near = tolerance(case)
     for what, ours, theirs in zip(("loss", "accuracy"), found, recorded, strict=True):
         both_nan = math.isnan(ours) and math.isnan(theirs)
         if not both_nan and not math.isclose(ours, theirs, rel_tol=near, abs_tol=near / 10):
@@ -226,5 +248,6 @@ TRAINING_RULES = (
     files_are_whole, descriptions_have_their_digests, curves_are_complete, accuracies_are_there,
     masks_nest, counts_are_exact, masks_are_what_the_rule_selects,
     densities_are_those_of_the_mask, pruned_weights_are_zero, weights_are_finite,
+    frozen_parameters_do_not_move, losses_are_finite,
     starts_are_as_described, ends_are_as_recorded, splits_are_as_described,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from lth import models
-from lth.errors import LotteryError
+from lth.engine.source import check_source
 from lth.experiment import nodes
 from lth.experiment.nodes import (
     Constant,
@@ -23,12 +23,11 @@ from lth.experiment.nodes import (
     Training,
 )
 from lth.experiment.recipe import Network, Recipe
-from lth.experiment.settings import Dataset
 from lth.experiment.targets import canonical
 from lth.pruning import ScoringInputs
 from lth.store.store import Store
 from lth.training import data, masks, selection
-from lth.training.data import Data, Source
+from lth.training.data import Data
 from lth.training.masks import Mask
 from lth.training.seeds import generator, global_generator, stream_seed
 
@@ -170,19 +169,3 @@ class Builder:
 def _constant(weights: Tensor) -> Tensor:
     """Return a tensor filled with the root mean square of `weights`: their deviation around 0."""
     return torch.full_like(weights, float(weights.double().square().mean().sqrt()))
-
-
-def check_source(source: Source, dataset: Dataset) -> None:
-    """Raise LotteryError unless the loaded examples match the configuration."""
-    train, test = source.train, source.test or source.train
-    shapes = {tuple(part.inputs.shape[1:]) for part in (train, test)}
-    found = " and ".join(str(list(shape)) for shape in sorted(shapes))
-    classes = 1 + max(int(part.labels.max()) for part in (train, test))
-    count = len(train.labels)
-    if shapes != {dataset.shape} or count != dataset.examples or classes > dataset.classes:
-        raise LotteryError(
-            f"dataset.shape={list(dataset.shape)} dataset.classes={dataset.classes} "
-            f"dataset.examples={dataset.examples} must match what {dataset.loader.name} returns: "
-            f"{count} training examples in {classes} classes, of shape {found}. Set them to that; "
-            "training and test inputs must have one shape."
-        )

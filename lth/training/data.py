@@ -117,7 +117,8 @@ def prepare(
 
     `test`, `validation`: number of examples set aside; `test` is 0 if the source has a test set.
     The statistics of `standardize` come from the training part alone. Raises LotteryError if no
-    training examples would be left, if a test set is missing, or if there would be two.
+    training examples would be left, if a test set is missing, if there would be two, or if a
+    channel that is constant would be standardised.
     """
     _check_split(source, test, validation)
     order = _interleaved(source.train.labels, split, generator(split_seed, "split"))
@@ -125,6 +126,8 @@ def prepare(
     indices = {**parts, "train": order[test + validation :]}
     indices = {name: part.sort().values for name, part in indices.items()}
     mean, std = _statistics(source.train.inputs[indices["train"]], source.maximum)
+    if preprocessing == "standardize":
+        _check_spread(mean, std, source.maximum)
     scale = _scaling(source.maximum, mean, std, preprocessing, device)
 
     def part(stored: Examples) -> Part:
@@ -153,6 +156,16 @@ def _check_split(source: Source, test: int, validation: int) -> None:
             f"dataset.test + dataset.validation must be less than the {total:,} examples, got "
             f"{test} + {validation}: nothing would be left to train on. Set smaller ones."
         )
+
+
+def _check_spread(mean: list[float], std: list[float], maximum: int) -> None:
+    for channel, (value, spread) in enumerate(zip(mean, std, strict=True)):
+        if spread == 0:
+            raise LotteryError(
+                f"dataset.preprocessing=standardize needs channels that vary: channel {channel} "
+                f"is {value * maximum:g} in all training examples. Set "
+                "dataset.preprocessing=unit or raw, or remove the channel."
+            )
 
 
 def _interleaved(labels: Tensor, split: Split, random: torch.Generator) -> Tensor:

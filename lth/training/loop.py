@@ -1,16 +1,17 @@
 """The training loop: one network, or several at once, from given weights to the end of a budget."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from math import nan
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from lth.errors import LotteryError
 from lth.experiment.nodes import Training
 from lth.experiment.recipe import Recipe
 from lth.experiment.results import Evaluation, early_stop
@@ -145,10 +146,10 @@ class Progress:
         test set; elsewhere evaluate on it only if `test`."""
         since = self.iteration - self.curve[-1].iteration if self.curve else 0
         rate = float(self.network.optimizer.param_groups[0]["lr"])
-        train_loss = float(self.loss_sum) / since if since else nan
+        train_loss = float(self.loss_sum) / since if since else math.nan
         self.loss_sum.zero_()
         validated = self.network.evaluate(data.validation)
-        point = Evaluation(self.iteration, rate, train_loss, *validated, nan, nan)
+        point = Evaluation(self.iteration, rate, train_loss, *validated, math.nan, math.nan)
         improved = early_stop([*self.curve, point]) is point
         if improved:
             self.early = self.network.state()
@@ -168,8 +169,8 @@ def train(
     """Train networks with one recipe, at the same iteration, to the end of the budget.
 
     `on_step` is called before every step and may raise to stop. `until`: iteration at which to end
-    earlier, for a snapshot. Nothing else ends a training earlier: the early stop is recorded, never
-    acted on.
+    earlier, for a snapshot. The early stop is recorded, never acted on. Raises LotteryError at an
+    evaluation whose loss is not finite.
     """
     set_precision(tasks[0].training.recipe)
     networks, step = build_networks(tasks, only_eager=only_eager)
@@ -270,6 +271,34 @@ def _before_step(progress: Progress, task: Task, end: int) -> None:
     if progress.is_due(budget, first=task.training.start, last=end):
         regular = iteration // budget.evaluate_every % budget.test_every == 0
         progress.evaluate(task.data, test=regular or iteration == end)
+        _check_losses(progress.curve[-1], task.training)
+
+
+def _check_losses(point: Evaluation, training: Training) -> None:
+    """Raise LotteryError if a loss is not finite: further steps would not mend the weights. Only
+    evaluations are checked, because reading the loss of every step would stall a GPU."""
+    for name, loss in not_finite(point, first=point.iteration == training.start).items():
+        raise LotteryError(
+            f"{training}, level {training.mask.level}: the {name} loss is {loss} at iteration "
+            f"{point.iteration}. Losses must be finite. Lower optimizer.lr (now "
+            f"{training.recipe.optimizer.options['lr']:g}), set optimizer.schedule.warmup, or "
+            "choose another dataset.preprocessing."
+        )
+
+
+def not_finite(point: Evaluation, *, first: bool) -> dict[str, float]:
+    """Return the losses that were measured and are not finite. The first evaluation has no training
+    loss, and most have no test loss."""
+    losses = {"training": point.train_loss, "validation": point.val_loss, "test": point.test_loss}
+    unmeasured = {
+        "training": first and math.isnan(point.train_loss),
+        "test": math.isnan(point.test_accuracy),
+    }
+    return {
+        name: loss
+        for name, loss in losses.items()
+        if not math.isfinite(loss) and not unmeasured.get(name)
+    }
 
 
 def _batch(train: Part, order: BatchOrder, recipe: Recipe, seed: int, iteration: int) -> Batch:

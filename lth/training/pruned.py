@@ -1,9 +1,12 @@
 """Keep pruned weights at 0, or frozen, during training; for single and for packed networks."""
 
+import weakref
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 from lth.experiment.builtins import ELEMENTWISE
 from lth.experiment.settings import Optimizer
@@ -64,3 +67,43 @@ class PrunedWeights:
         """Reset what the step may have moved; call it after `step`."""
         for parameter, pruned, value in self._reset:
             parameter.copy_(torch.where(pruned, value, parameter))
+
+
+class Hold:
+    """Keeps the pruned weights of a parameter at their present values under any optimiser of torch,
+    in training loops of other people. It ends with the parameter, or with the next Hold on it.
+
+    A hook on all optimisers resets the pruned weights. Their gradients are masked as well, so that
+    survivors move as in `PrunedWeights` under optimisers that mix entries or clip gradients.
+    """
+
+    def __init__(self, parameter: nn.Parameter, kept: Tensor) -> None:
+        self._parameter = TensorWeakRef(parameter)  # else the hook would keep the network alive
+        self._kept, self._value = kept, parameter.detach().clone()
+        self._handles = [
+            parameter.register_hook(self._mask),
+            register_optimizer_step_post_hook(self._restore),
+        ]
+        if parameter in _HOLDS:
+            _HOLDS[parameter].release()
+        _HOLDS[parameter] = self
+        weakref.finalize(parameter, self.release)
+
+    def release(self) -> None:
+        """Let optimisers move the pruned weights."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _mask(self, gradient: Tensor) -> Tensor:
+        return gradient * self._kept.to(gradient.device)
+
+    @torch.no_grad()
+    def _restore(self, *_: object) -> None:
+        parameter = self._parameter()
+        if parameter is not None:
+            self._kept, self._value = self._kept.to(parameter.device), self._value.to(parameter)
+            parameter.copy_(torch.where(self._kept, parameter, self._value))
+
+
+_HOLDS = WeakTensorKeyDictionary()
+"""Parameter -> the Hold on it."""
