@@ -15,6 +15,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from rich.progress import track
 
 from benchmarks.kills import ROOT, differences
+from lth.store import files
 
 SHIM = "LTH_FAULT_SHIM"
 OPEN, READ, WRITE, NAME, LOOK = 1, 2, 4, 8, 16
@@ -156,6 +158,7 @@ def run(folder: Path, output: Path, fault: Fault, position: int, end: int) -> No
     os.dup2(descriptor, 2)
     os.environ.pop("LD_PRELOAD")  # git, asked for the commit, works
     sys.argv[1:] = RUN
+    files.PAUSES = (0.0,) * len(files.PAUSES)
     shim, where, code = ctypes.CDLL(os.environ[SHIM]), str(folder).encode(), 0
     shim.arm(where, fault.kinds, ctypes.c_long(position), fault.number, fault.lasting)
     try:
@@ -163,6 +166,9 @@ def run(folder: Path, output: Path, fault: Fault, position: int, end: int) -> No
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
         print("" if isinstance(ended.code, int) else ended.code)
+    except BaseException:
+        code = 1
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         os.write(end, str(shim.counted()).encode())

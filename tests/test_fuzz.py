@@ -1,7 +1,7 @@
 """Random settings of all groups, in smoke form: each set is refused in a sentence, or runs to the
 end, is found sound by the audit, and trains nothing when it is run again.
 
-More sets than here: python -m pytest tests/test_fuzz.py --hypothesis-profile long
+More sets than here: python -m pytest tests/test_fuzz.py --hypothesis-profile long --timeout 0
 """
 
 import json

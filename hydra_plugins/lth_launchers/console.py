@@ -25,6 +25,8 @@ SAVING_SECONDS = 20.0
 """How long the jobs of a sweep have to save when it is told to stop."""
 INTERRUPTED = 130
 """Exit code after a signal, by the convention of shells."""
+Runs = list[tuple[Path, Status]]
+"""Run folders with their status."""
 
 
 class ConsoleCallback(Callback):
@@ -98,18 +100,16 @@ def stop_jobs_on_signals() -> None:
 
 def conclude(failure: BaseException | None) -> int:
     """Print a summary of the runs, and an error that no run has recorded; return the exit code."""
-    runs = []
+    runs: Runs = []
     if ConsoleCallback.view is not None:
         ConsoleCallback.view.stop()
-        runs = read_statuses(ConsoleCallback.view.folder)
-        if runs:
-            from analysis.tables import tables_of  # imports pandas, which is slow
-
-            folder = ConsoleCallback.view.folder
-            text = summary(folder, runs, tables_of(folder))
-            Console(highlight=False, soft_wrap=True).print(text)
-        elif isinstance(failure, LotteryError):
-            _remove_empty(ConsoleCallback.view.folder)
+        folder = ConsoleCallback.view.folder
+        try:
+            runs = show_summary(folder)
+            if not runs and isinstance(failure, LotteryError):
+                _remove_empty(folder)
+        except (OSError, LotteryError) as error:
+            failure = failure or LotteryError(f"{folder} cannot be read: {error}")
     if isinstance(failure, Interrupted | KeyboardInterrupt):
         return INTERRUPTED
     recorded = {status.get("error") for _, status in runs}
@@ -117,6 +117,17 @@ def conclude(failure: BaseException | None) -> int:
         cause = f"\n{failure.__cause__}" if failure.__cause__ else ""
         print(f"error: {failure or type(failure).__name__}{cause}", file=sys.stderr)
     return 1 if failure is not None or "failed" in _states(runs) else 0
+
+
+def show_summary(folder: Path) -> Runs:
+    """Print the outcome of the runs in a folder, and return them with their status."""
+    runs = read_statuses(folder)
+    if runs:
+        from analysis.tables import tables_of  # imports pandas, which is slow
+
+        text = summary(folder, runs, tables_of(folder))
+        Console(highlight=False, soft_wrap=True).print(text)
+    return runs
 
 
 def _remove_empty(sweep: Path) -> None:
@@ -149,7 +160,7 @@ def _any_running() -> bool:
     return view is not None and "running" in _states(read_statuses(view.folder))
 
 
-def _states(runs: list[tuple[Path, Status]]) -> set[str]:
+def _states(runs: Runs) -> set[str]:
     return {status["state"] for _, status in runs}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lth.errors import LotteryError
 
-PAUSES = (0.1, 0.3, 0.6, 1.0, 1.5)
+PAUSES: tuple[float, ...] = (0.1, 0.3, 0.6, 1.0, 1.5)
 """Seconds between the attempts to read a file."""
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
