@@ -5,7 +5,7 @@ the (channels, height, width) of one input. It draws its initial weights from to
 generator, which `fresh` seeds and restores, so that any module works unchanged.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -185,18 +185,37 @@ def fresh(build: Callable[[], nn.Module], generator: torch.Generator) -> nn.Modu
 def prunable(model: nn.Module) -> dict[str, LayerType]:
     """Return the layer type of each prunable tensor by name. The weights of convolutions and linear
     layers are prunable; biases and normalisation are not. The output layer is the last linear layer
-    in order of definition; a `Projection` is a shortcut."""
+    in order of definition; a `Projection` is a shortcut. A shared tensor has its first name."""
+    other_names = aliases(model)
     kinds: dict[type, LayerType] = {nn.Conv2d: "conv", nn.Linear: "linear", Projection: "shortcut"}
     found: dict[str, LayerType] = {
         f"{name}.weight": kind
         for name, module in model.named_modules()
         for base, kind in kinds.items()
-        if isinstance(module, base)
+        if isinstance(module, base) and f"{name}.weight" not in other_names
     }
     linear = [name for name, kind in found.items() if kind == "linear"]
     return found | dict.fromkeys(linear[-1:], "output")
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy, on the CPU, of all parameters and buffers by name."""
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    """Return a copy, on the CPU, of all parameters and buffers by name; each tensor once."""
+    own, other_names = model.state_dict(), aliases(model)
+    return {name: v.detach().cpu().clone() for name, v in own.items() if name not in other_names}
+
+
+def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Replace all parameters and buffers. Raises RuntimeError if names or shapes differ.
+
+    A shared tensor is set under each of its names: torch copies all of them, and the last one wins.
+    """
+    shared = {name: state[of] for name, of in aliases(model).items() if of in state}
+    model.load_state_dict({**state, **shared})
+
+
+def aliases(model: nn.Module) -> dict[str, str]:
+    """Return the other names of each shared parameter or buffer -> its first name."""
+    first: dict[int, str] = {}
+    own = model.state_dict(keep_vars=True)
+    firsts = {name: first.setdefault(id(tensor), name) for name, tensor in own.items()}
+    return {name: of for name, of in firsts.items() if name != of}

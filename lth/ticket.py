@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from lth import models
 from lth.engine.build import Builder
 from lth.errors import LotteryError
 from lth.experiment.nodes import Final, Training
@@ -63,7 +64,7 @@ class Ticket:
             RuntimeError: the tensors of `model` have other names or shapes.
         """
         frozen = self.about["pruned"] == "frozen"
-        model.load_state_dict(self.start if frozen else masks.apply(self.start, self.mask))
+        models.load(model, self.start if frozen else masks.apply(self.start, self.mask))
         for name, kept in self.mask.items():
             Hold(model.get_parameter(name), kept)
         return model

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from lth import models
 from lth.engine.build import Builder
 from lth.experiment import nodes
 from lth.experiment.nodes import Final, Pruned, Shuffled, Training
@@ -87,7 +88,7 @@ class Case:
 
     def measured(self, state: dict[str, Tensor], part: Part) -> tuple[float, float]:
         model = self.build.model(self.training)
-        model.load_state_dict(state)
+        models.load(model, state)
         return evaluate(model, part)
 
 

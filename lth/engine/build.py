@@ -146,7 +146,7 @@ class Builder:
 
         def model() -> nn.Module:
             built = build_model(Fresh(network, node.seed))
-            built.load_state_dict(masks.apply(state, mask))
+            models.load(built, masks.apply(state, mask))
             return built.to(self.device)
 
         for number in range(1, rule.rounds + 1):

@@ -52,7 +52,7 @@ class Eager:
         return models.state(self._model)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        self._model.load_state_dict(state)
+        models.load(self._model, state)
 
     def layout(self) -> list[int]:
         return [parameter.numel() for parameter in self._model.parameters()]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from lth import models
 from lth.training.data import Part
 from lth.training.eager import evaluate
 
@@ -30,7 +31,7 @@ def along(
     state `other`, both included. Counters (int64 buffers) stay those of `one`."""
     for number in range(points):
         fraction = number / (points - 1)
-        model.load_state_dict({name: between(one[name], other[name], fraction) for name in one})
+        models.load(model, {name: between(one[name], other[name], fraction) for name in one})
         yield InterpolationPoint(fraction, *evaluate(model, part))
 
 

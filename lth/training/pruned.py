@@ -47,7 +47,7 @@ class PrunedWeights:
         self._masked = [
             (parameters[name], kept.to(parameters[name].device, parameters[name].dtype))
             for name, kept in mask.items()
-            if name in parameters and not kept.all()  # tied weights have one name there
+            if not kept.all()
         ]
         may_move = pruned == "frozen" or optimizer.name not in ELEMENTWISE
         self._reset = [
