@@ -9,6 +9,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,9 @@ def leftovers(store: Store, unfinished: Collection[str]) -> list[Path]:
         return checkpoint.name not in unfinished or bool(WEIGHTS & done.keys())
 
     checkpoints = filter(is_left, store.checkpoints.glob("*"))  # hidden temporary files as well
-    temporary = [*store.root.glob("??/*/.*"), *store.locks.glob("*.*")]
-    return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *checkpoints, *temporary]
+    temporary = (f for f in store.root.glob("??/*/.done.*") if DIGEST.fullmatch(f.parent.name))
+    whole = (store.unfinished.glob("*"), store.damaged.glob("*"), store.locks.glob("*.*"))
+    return [*chain(*whole), *checkpoints, *temporary]
 
 
 def unused(found: Iterable[Entry], reported: Iterable[str]) -> list[Path]:
