@@ -38,7 +38,7 @@ def main(config: DictConfig) -> float:
             spec = from_config(config)
             check_tracker(spec.tracker)
             requested = lottery.requested(spec)
-            if not all(map(Store(Path(spec.store)).exists, requested)):
+            if not all_stored(spec, requested):
                 from lth.engine.checks import check  # imports torch, which takes a second
 
                 check(whole_from_config(config))
@@ -99,8 +99,7 @@ def describe(spec: Spec, requested: Requested) -> dict[str, Any]:
 
 def run(spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[[], bool]) -> float:
     """Make everything that a run reports exist, and record each part as soon as it does."""
-    store = Store(Path(spec.store))
-    results = record_stored(requested, store, folder) or make(spec, requested, folder, stopping)
+    results = record_stored(spec, requested, folder) or make(spec, requested, folder, stopping)
     trainings = (node for node in requested if isinstance(node, Training))
     last = max(trainings, key=lambda training: max(requested[training]))
     objective = early_stop(results[last].curve).test_accuracy
@@ -108,9 +107,16 @@ def run(spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[
     return objective
 
 
-def record_stored(requested: Requested, store: Store, folder: RunFolder) -> dict[Stored, Any]:
+def all_stored(spec: Spec, requested: Requested) -> bool:
+    """Return whether a run has nothing to make."""
+    store = Store(Path(spec.store))
+    return all(map(store.is_made if spec.remake_weights else store.exists, requested))
+
+
+def record_stored(spec: Spec, requested: Requested, folder: RunFolder) -> dict[Stored, Any]:
     """Record results that are all stored; return nothing if some are missing or damaged."""
-    if not all(map(store.exists, requested)):
+    store = Store(Path(spec.store))
+    if not all_stored(spec, requested):
         return {}
     try:
         results = {node: store.results(node) for node in requested}

@@ -2,9 +2,14 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lth.errors import LotteryError
+from lth.errors import Interrupted, LotteryError
+
+if TYPE_CHECKING:
+    from lth.audit.run_rules import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write the ticket; return 1 if it cannot be read or written."""
+    """Write the ticket; return 1 if it cannot be read, made or written."""
     from lth.audit.run_rules import open_run  # imports torch, which is slow
     from lth.store.store import Damaged
     from lth.ticket import save_ticket
@@ -34,9 +39,37 @@ def export(arguments: argparse.Namespace) -> int:
             raise LotteryError(
                 f"--level must be in 0 to {max(run.trainings)} for this run, got {level}"
             )
+        _make_weights(run, level)
         save_ticket(arguments.out, level, run.trainings[level], run.builder())
     except (LotteryError, Damaged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Interrupted:
+        print("interrupted: the same command continues", file=sys.stderr)
+        return 1
     print(f"{arguments.out}: level {level} of {arguments.run}")
     return 0
+
+
+def _make_weights(run: "Run", level: int) -> None:
+    """Train a level again if its weights, or those from which it starts, were dropped from the
+    store, with all that they were made from and that was dropped as well."""
+    from lth.engine.engine import engine_for
+    from lth.engine.monitor import Watch
+    from lth.engine.scheduler import missing
+    from lth.runs.signals import stop_on_signal
+
+    training, store = run.trainings[level], run.store
+    needed = [training, *training.weights.needs()]
+    again = missing(needed, store.is_made)
+    if not again or not store.exists(training):
+        return
+    print(
+        f"{store.root}: the weights of level {level} were dropped; training again, in "
+        f"{len(again)} steps",
+        file=sys.stderr,
+    )
+    spec = replace(run.spec, store=str(store.root), remake_weights=True)
+    with stop_on_signal() as stopping:
+        for node, _ in engine_for(spec, Watch(stopping=stopping)).ensure(again):
+            print(f"made {node}", file=sys.stderr)

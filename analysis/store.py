@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--weights", choices=("all", "ends", "none"), default="all",
-        help="weights of finished runs to keep: all, of the first and last level (ends), or none; "
-        "curves and masks stay",
+        help="weights of finished runs to keep: all, of the first and last level and of what these "
+        "start from (ends), or none; curves and masks stay",
     )  # fmt: skip
     parser.add_argument(
         "--yes", action="store_true", help="remove; without it, only list what would be removed"

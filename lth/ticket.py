@@ -75,13 +75,13 @@ def save_ticket(file: Path, level: int, training: Training, build: Builder) -> N
 
     Raises:
         Damaged: a file of the store was changed.
-        LotteryError: its weights are no longer stored, or the file cannot be written.
+        LotteryError: it is not stored, its weights were dropped, or the file cannot be written.
     """
     network = training.recipe.network
-    if not build.store.has_weights(training):
+    if not build.store.exists(training):
         raise LotteryError(
-            f"{build.store.root} does not have the weights of {training}. Delete "
-            f"{build.store.path(training)}, if it exists, and repeat the run: it is trained again."
+            f"{build.store.root} does not have {training}, level {level}. Run the command of its "
+            "run (again), which trains it."
         )
     parts: dict[str, dict[str, Tensor]] = {
         "start": build.weights(training.weights, network),

@@ -78,7 +78,7 @@ def paths(spec: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
 
 ALL = [
     "seed", "split_seed", "device", "threads", "backend", "store", "checkpoint_seconds", "tracker",
-    "probe", "smoke",
+    "probe", "smoke", "remake_weights",
 ] + [
     f"{group}.{name}"
     for group, names in {

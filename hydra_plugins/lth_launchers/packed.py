@@ -78,7 +78,8 @@ class PackedLauncher(Launcher):
                 check(spec)
             except LotteryError:
                 continue
-            engine = (spec.store, spec.device, spec.dataset.root, spec.threads, spec.smoke)
+            engine = (spec.store, spec.device, spec.dataset.root, spec.threads, spec.smoke,
+                      spec.remake_weights)  # fmt: skip
             groups.setdefault(engine, {})[number] = spec
         return list(groups.values())
 

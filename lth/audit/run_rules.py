@@ -54,11 +54,11 @@ class Run:
 
     def tensors(self, level: int) -> dict[str, tuple[Any, Any, Any, Any]]:
         """Return, for each prunable tensor of a level, arrays of its values at the start and at the
-        end, of its mask, and of the mask of the next level (None at the last). Empty if the weights
-        are no longer stored."""
+        end, of its mask, and of the mask of the next level (None at the last). Empty if its weights
+        are not stored, or those from which it starts."""
         training, after = self.trainings[level], self.trainings.get(level + 1)
         network = training.recipe.network
-        if not self.store.has_weights(training):
+        if not all(map(self.store.has_weights, (training, *training.weights.needs()))):
             return {}
         build = self.builder()
         start = build.weights(training.weights, network)

@@ -47,7 +47,8 @@ def engine_for(spec: Spec, watch: Watch, *, pack: int = 1) -> "Engine":
     store = Store(Path(spec.store))
     builder = Builder(store, Path(spec.dataset.root), find_device(spec.device))
     watch = Watch(spec.checkpoint_seconds, watch.on_progress, watch.stopping)
-    return Engine(Maker(builder, spec.threads, spec.backend, watch), pack)
+    maker = Maker(builder, spec.threads, spec.backend, watch)
+    return Engine(maker, pack, remake_weights=spec.remake_weights)
 
 
 @dataclass
@@ -57,6 +58,8 @@ class Engine:
 
     maker: Maker
     pack: int = 1
+    remake_weights: bool = False
+    """Whether requested nodes are made again if their weights were dropped from the store."""
     made: set[Stored] = field(default_factory=set)
     """Nodes that this engine has made."""
     damaged: list[str] = field(default_factory=list)
@@ -68,6 +71,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.store = self.maker.build.store
+        self._is_there = self.store.is_made if self.remake_weights else self.store.exists
         torch.set_num_threads(self.maker.threads)
         torch.set_flush_denormal(True)
 
@@ -83,7 +87,7 @@ class Engine:
         waiting = list(dict.fromkeys(requested))
         while waiting:
             try:
-                for node in [node for node in waiting if self.store.exists(node)]:
+                for node in [node for node in waiting if self._is_there(node)]:
                     yield node, self.store.results(node)
                     waiting.remove(node)
                 if waiting:
@@ -101,7 +105,7 @@ class Engine:
     def _make_next(self, waiting: Sequence[Stored]) -> None:
         """Make the first node that is ready and that no other process is making, with trainings
         that can be packed with it; if there is none, wait."""
-        candidates = ready(waiting, self.store.exists, self.store.is_made)
+        candidates = ready(waiting, self._is_there, self.store.is_made)
         for node in candidates:
             if self.maker.watch.stopping():
                 raise Interrupted
@@ -143,7 +147,7 @@ class Engine:
             self.made.add(node)
             return
         group = self._group(node, candidates, locks)
-        pending = missing(waiting, self.store.exists, self.store.is_made)
+        pending = missing(waiting, self._is_there, self.store.is_made)
         try:
             self.maker.train(group, [other for other in pending if isinstance(other, Snapshot)])
         except torch.OutOfMemoryError:

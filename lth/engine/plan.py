@@ -64,6 +64,8 @@ class _Described:
     refused: dict[str, str] = field(default_factory=dict)
     nodes: list[Stored] = field(default_factory=list)
     densities: dict[Mask, float] = field(default_factory=dict)
+    remade: set[Stored] = field(default_factory=set)
+    """Nodes of runs with `remake_weights`."""
     _known: dict[str, Counts] = field(default_factory=dict)
 
     def add(self, overrides: str, compose: Callable[[], Spec]) -> None:
@@ -77,6 +79,8 @@ class _Described:
         self.counts.setdefault(counts, []).append(overrides)
         for level, node in nodes:
             self.nodes.append(node)
+            if spec.remake_weights:
+                self.remade.add(node)
             if isinstance(node, Training):
                 self.densities[node.mask] = counts[level] / counts[0]
 
@@ -97,8 +101,12 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
     described = _Described()
     for overrides, compose in jobs.items():
         described.add(overrides, compose)
+
+    def is_there(node: Stored) -> bool:
+        return store.is_made(node) if node in described.remade else store.exists(node)
+
     reported = [node for node in described.nodes if isinstance(node, Training)]
-    unmade = missing(dict.fromkeys(described.nodes), store.exists, store.is_made)
+    unmade = missing(dict.fromkeys(described.nodes), is_there, store.is_made)
     trainings = [node for node in unmade if isinstance(node, Training)]
     timings = list(_timings(store))
     times = [_seconds(t, described.densities.get(t.mask, 1.0), timings) for t in trainings]
@@ -107,7 +115,7 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
         refused=described.refused,
         reported=len(reported),
         distinct=len(set(reported)),
-        stored=sum(map(store.exists, set(reported))),
+        stored=sum(map(is_there, set(reported))),
         trainings=trainings,
         seconds=sum(time for time in times if time is not None),
         untimed=times.count(None),

@@ -193,6 +193,9 @@ class Snapshot(Stored, Weights):
     def parents(self) -> set[Stored]:
         return {self.of}
 
+    def results(self, read: Read) -> None:
+        """Return None: a snapshot has weights alone."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Signed(Weights):

@@ -226,6 +226,9 @@ class Spec:
     """Optional external tracker (`lth.trackers`)."""
     smoke: bool
     """Shrink the run to seconds on synthetic data (`lth.experiment.smoke`)."""
+    remake_weights: bool = False
+    """Train again what the run reports if its weights were dropped from the store. The default is
+    for a run.json that was written before there was this setting."""
 
 
 NOT_IDENTITY = {
@@ -239,5 +242,6 @@ NOT_IDENTITY = {
     "probe": "changes no training; measurements have digests of their own",
     "checkpoint_seconds": "the work that a killed process loses, not its result",
     "smoke": "is already applied to the settings that it shrinks",
+    "remake_weights": "makes the same weights again",
 }
 """Settings that are in no digest of a training, each with the reason."""

@@ -5,7 +5,7 @@ Nothing else parses run.json.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.nodes import with_ancestors
+from lth.experiment.nodes import Stored, Training, with_ancestors
 from lth.experiment.results import rows_from_csv
 from lth.experiment.settings import Spec
 from lth.runs.records import is_whole
@@ -33,7 +33,8 @@ class Needs:
     trainings: set[str]
     """Reported by a run, or to be reported when it is finished."""
     ends: set[str]
-    """The first and the last level of each finished run."""
+    """The first and the last level of each finished run, and the nodes from whose weights these
+    start."""
     unfinished: set[str]
     """Trainings of runs that have not finished, which resume from their weights and checkpoints."""
 
@@ -117,12 +118,20 @@ def needs_of(runs: Iterable[Path]) -> Needs:
     for run in runs:
         status = read_whole(run)
         reported, described = _reported(run, status), _described(run, status)
-        trainings |= {*reported, *described}
+        needed = {*reported, *(node.digest for node in described)}
+        trainings |= needed
         if status["state"] == "finished":
-            ends |= {*reported[:1], *reported[-1:]}
+            own = {*reported[:1], *reported[-1:]}
+            ends |= own | _starts(own, described)
         else:
-            unfinished |= {*reported, *described}
+            unfinished |= needed
     return Needs(trainings, ends, unfinished)
+
+
+def _starts(trainings: Container[str], described: Iterable[Stored]) -> set[str]:
+    """Return the digests of the nodes from whose weights some `trainings` start."""
+    found = (n for n in described if isinstance(n, Training) and n.digest in trainings)
+    return {node.digest for training in found for node in training.weights.needs()}
 
 
 def _reported(run: Path, status: Status) -> list[str]:
@@ -141,8 +150,8 @@ def _reported(run: Path, status: Status) -> list[str]:
         raise _unreadable(run, f"levels.csv cannot be read ({error})") from error
 
 
-def _described(run: Path, status: Status) -> set[str]:
-    """Return the digests of all nodes that a run makes; none for a finished run of another version,
+def _described(run: Path, status: Status) -> set[Stored]:
+    """Return all nodes that a run makes; none for a finished run of another version,
     whose settings cannot be read."""
     if "spec" not in status:
         return set()
@@ -154,7 +163,7 @@ def _described(run: Path, status: Status) -> set[str]:
         raise _unreadable(
             run, "it has not finished, and its settings are of another version"
         ) from error
-    return {node.digest for node in with_ancestors(node for _, node in lottery.nodes(spec))}
+    return with_ancestors(node for _, node in lottery.nodes(spec))
 
 
 def _unreadable(run: Path, why: str) -> LotteryError:

@@ -9,6 +9,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def faults_of_files(entry: Entry) -> Iterator[str]:
             yield f"{name} is missing"
         elif checksum(content) != expected:
             yield f"the checksum of {name} is wrong"
-    others = {file.name for file in entry.path.iterdir()} - {*done, "done"}
+    # a kill while weights are dropped leaves their file, which is no longer listed
+    others = {file.name for file in entry.path.iterdir()} - {*done, "done", *WEIGHTS}
     for name in sorted(others):
         yield f"{name} was not published with it"
 
@@ -158,8 +160,9 @@ def leftovers(store: Store, unfinished: Collection[str]) -> list[Path]:
         return checkpoint.name not in unfinished or bool(WEIGHTS & done.keys())
 
     checkpoints = filter(is_left, store.checkpoints.glob("*"))  # hidden temporary files as well
-    temporary = [*store.root.glob("??/*/.*"), *store.locks.glob("*.*")]
-    return [*store.unfinished.glob("*"), *store.damaged.glob("*"), *checkpoints, *temporary]
+    temporary = (f for f in store.root.glob("??/*/.done.*") if DIGEST.fullmatch(f.parent.name))
+    whole = (store.unfinished.glob("*"), store.damaged.glob("*"), store.locks.glob("*.*"))
+    return [*chain(*whole), *checkpoints, *temporary]
 
 
 def unused(found: Iterable[Entry], reported: Iterable[str]) -> list[Path]:

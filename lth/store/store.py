@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lth.errors import LotteryError
 from lth.experiment.nodes import Stored, describe
 from lth.store.files import (
     checksum,
@@ -93,15 +94,26 @@ class Store:
 
     def read(self, node: Stored, name: str) -> bytes:
         """Return the content of a published file. Raises Damaged if it is missing or changed, and
-        LotteryError if it cannot be read now."""
+        LotteryError if it was dropped or cannot be read now."""
         if not self.exists(node):
             raise Damaged(node, "it has no valid done file")
         content = read(self.path(node) / name)
-        if content is None:
-            raise Damaged(node, f"{name} is missing")
-        if checksum(content) != self._done[node].get(name):
-            raise Damaged(node, f"the checksum of {name} is wrong")
-        return content
+        if content is not None and checksum(content) == self._done[node].get(name):
+            return content
+        if self._has_changed(node):  # another process has dropped its weights, or made them again
+            return self.read(node, name)
+        if name in WEIGHTS and name not in self._done[node]:
+            raise LotteryError(
+                f"{self.root}: the weights of {node} were dropped. To train it again, run python "
+                "-m analysis export RUN, or repeat the run with remake_weights=true."
+            )
+        missing = content is None
+        raise Damaged(node, f"{name} is missing" if missing else f"the checksum of {name} is wrong")
+
+    def _has_changed(self, node: Stored) -> bool:
+        """Read `done` again. Return whether it is another one than before."""
+        before = self._done.pop(node)
+        return not self.exists(node) or self._done[node] != before
 
     def results(self, node: Stored) -> Any:  # noqa: ANN401 - each kind of node has its own
         """Return what is recorded of a stored node. Raises Damaged."""
@@ -185,7 +197,8 @@ class Store:
                 aside.unlink()
 
     def drop_weights(self, folder: Path) -> None:
-        """Delete the weights of a published folder; a run that needs them trains again."""
+        """Delete the weights of a published folder. They are made again by a run whose other
+        trainings start from them, or that is told to (`remake_weights`)."""
         done = read_done(folder)
         if done is None:
             return
