@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.config import from_config, whole_from_config
+from lth.experiment.config import VERSION_BASE, from_config, whole_from_config
 from lth.experiment.names import arm_name, rate_name
 from lth.experiment.nodes import Stored, Training
 from lth.experiment.recipe import identity
@@ -29,7 +29,7 @@ Requested = Mapping[Stored, list[int]]
 """Everything that a run reports -> its levels."""
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(**VERSION_BASE, config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
     """Run one Hydra job; return the test accuracy at the early stop of its last level."""
     output = Path(HydraConfig.get().runtime.output_dir)

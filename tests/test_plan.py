@@ -15,6 +15,7 @@ from hydra_plugins.lth_launchers.sweeper import Composer
 from lth.engine.engine import Engine
 from lth.engine.plan import plan
 from lth.experiment import lottery
+from lth.experiment.config import VERSION_BASE
 from lth.experiment.settings import Spec
 from tests.conftest import ROOT, TINY
 from tests.conftest import Composer as Compose
@@ -94,7 +95,7 @@ def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
     ["experiment=figure3", "hydra.sweep.dir=x"],
 ])  # fmt: skip
 def test_the_sweeper_composes_as_hydra_does(overrides: list[str]) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         config = hydra.compose_config("config", overrides, RunMode.MULTIRUN)
