@@ -137,7 +137,7 @@ class SlurmLauncher(Launcher):
 
     def _warn_of_cancelling(self) -> None:
         """Print one line if jobs that are pre-empted will not be queued again."""
-        partition = self._parameters.get("slurm_partition")
+        partition: Any = self._parameters.get("slurm_partition")
         if self._cluster == "slurm" and (
             names := cancelling(scontrol_show("partition"), partition)
         ):
