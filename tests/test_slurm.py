@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from hydra_plugins.lth_launchers import slurm
 from hydra_plugins.lth_launchers.scontrol import cancelling, largest_array
-from hydra_plugins.lth_launchers.slurm import Runs, batches, chunks
+from hydra_plugins.lth_launchers.slurm import Runs, SlurmLauncher, batches, chunks
 from lth.runs.status import read_statuses
 from tests.conftest import ROOT, TINY
 
@@ -28,6 +31,26 @@ def test_arrays_are_within_the_limit_and_keep_the_order(
     arrays = list(chunks(list(range(count)), size))
     assert [len(array) for array in arrays] == lengths
     assert [job for array in arrays for job in array] == list(range(count))
+
+
+def test_jobs_that_were_submitted_before_an_error_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cluster accepts the first array, and refuses the second one."""
+
+    def submit(*_: object) -> Iterator[list[SimpleNamespace]]:
+        yield [SimpleNamespace(job_id="7_0"), SimpleNamespace(job_id="7_1")]
+        raise OSError("too many jobs")
+
+    launcher = SlurmLauncher(
+        cluster="local", detach=True, runs_per_job=1, max_num_timeout=0, cpus_per_task=1
+    )
+    launcher._sweep = tmp_path
+    monkeypatch.setattr(slurm, "copy_code", Path)
+    monkeypatch.setattr(SlurmLauncher, "_submit", submit)
+    with pytest.raises(OSError, match="too many jobs"):
+        launcher.launch([["seed=0"]], 0)
+    assert "2 jobs submitted: 7_0 7_1" in capsys.readouterr().out
 
 
 def test_jobs_on_this_machine_run_a_copy_of_the_code(tmp_path: Path) -> None:
