@@ -25,11 +25,13 @@ from lth.runs.signals import stop_on_signal
 from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
 
+WHITELIST = {} if VERSION_BASE else {"execution_whitelist": "hydra_plugins.lth_launchers.*"}
+"""Code that Hydra itself may call because a configuration names it: an argument since 1.4."""
 Requested = Mapping[Stored, list[int]]
 """Everything that a run reports -> its levels."""
 
 
-@hydra.main(**VERSION_BASE, config_path="conf", config_name="config")
+@hydra.main(**VERSION_BASE, **WHITELIST, config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
     """Run one Hydra job; return the test accuracy at the early stop of its last level."""
     output = Path(HydraConfig.get().runtime.output_dir)
