@@ -85,6 +85,15 @@ def test_the_handler_of_a_launcher_is_not_called_again_by_a_run_in_its_process()
             signal.signal(number, handler)
 
 
+@pytest.mark.parametrize(("words", "swept"), [
+    ("experiment=figure3 seed=3", True), ("hydra/launcher=plan", True), ("seed=3", False),
+    ("-m experiment=figure3", False), ("experiment=figure3 --cfg job", False), ("", False),
+    ("experiment=figure3 seed=3 hydra.mode=RUN", False), ("experiment=null", False),
+])  # fmt: skip
+def test_commands_that_are_sweeps_without_a_flag(words: str, swept: bool) -> None:
+    assert console.is_sweep(words.split()) == swept
+
+
 def test_a_run_imports_nothing_of_the_console() -> None:
     """Launchers that pickle `main` would import it in every job."""
     code = "import run, sys; print({'rich', 'analysis'} & {m.split('.')[0] for m in sys.modules})"
