@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.config import from_config, whole_from_config
+from lth.experiment.config import VERSION_BASE, from_config, whole_from_config
 from lth.experiment.names import arm_name, rate_name
 from lth.experiment.nodes import Stored, Training
 from lth.experiment.recipe import identity
@@ -25,11 +25,13 @@ from lth.store.files import writing
 from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
 
+WHITELIST = {} if VERSION_BASE else {"execution_whitelist": "hydra_plugins.lth_launchers.*"}
+"""Code that Hydra itself may call because a configuration names it: an argument since 1.4."""
 Requested = Mapping[Stored, list[int]]
 """Everything that a run reports -> its levels."""
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(**VERSION_BASE, **WHITELIST, config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
     """Run one Hydra job; return the test accuracy at the early stop of its last level."""
     output = Path(HydraConfig.get().runtime.output_dir)

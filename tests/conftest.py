@@ -19,7 +19,7 @@ from lth.engine.engine import Engine
 from lth.engine.maker import Maker
 from lth.engine.monitor import Watch
 from lth.experiment import lottery
-from lth.experiment.config import from_config
+from lth.experiment.config import VERSION_BASE, from_config
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
 from lth.store import files
@@ -93,7 +93,7 @@ def composed() -> Composer:
 
     @cache
     def compose_once(overrides: tuple[str, ...]) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
             return compose("config", overrides=list(overrides))
 
     return lambda *overrides: from_config(compose_once(overrides))

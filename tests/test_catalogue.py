@@ -20,7 +20,7 @@ from analysis.figures import FIGURES
 from analysis.weights import WEIGHT_FIGURES
 from lth.engine.scheduler import missing
 from lth.experiment import lottery
-from lth.experiment.config import from_config
+from lth.experiment.config import VERSION_BASE, from_config
 from lth.experiment.nodes import Training
 from lth.experiment.settings import Spec
 from lth.experiment.smoke import for_smoke
@@ -51,7 +51,7 @@ def drawn(name: str) -> list[str]:
 def sweep(name: str) -> list[tuple[DictConfig, Spec]]:
     """The configuration and the Spec of each run of an experiment's sweep, at its first seed and
     draw, as Hydra's own sweeper would expand it."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         whole = compose("config", [f"experiment={name}"], return_hydra_config=True)
         params = whole.hydra.sweeper.params or {}
         parsed = OverridesParser.create().parse_overrides(

@@ -55,6 +55,23 @@ def test_a_handler_installed_before_is_called_once_all_is_saved() -> None:
     assert events == ["saved", "queue again"]
 
 
+def test_each_handler_installed_before_gets_its_own_signal_once_in_order_of_arrival() -> None:
+    calls: list[tuple[str, int]] = []
+    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGUSR1, lambda number, _: calls.append(("of USR1", number)))
+    signal.signal(signal.SIGUSR2, lambda number, _: calls.append(("of USR2", number)))
+    try:
+        with signals.stop_on_signal():
+            for number in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(os.getpid(), number)
+            assert calls == []
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert calls == [("of USR2", signal.SIGUSR2), ("of USR1", signal.SIGUSR1)]
+
+
 def test_the_handler_of_a_launcher_is_not_called_again_by_a_run_in_its_process() -> None:
     before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     try:
@@ -66,6 +83,15 @@ def test_the_handler_of_a_launcher_is_not_called_again_by_a_run_in_its_process()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("words", "swept"), [
+    ("experiment=figure3 seed=3", True), ("hydra/launcher=plan", True), ("seed=3", False),
+    ("-m experiment=figure3", False), ("experiment=figure3 --cfg job", False), ("", False),
+    ("experiment=figure3 seed=3 hydra.mode=RUN", False), ("experiment=null", False),
+])  # fmt: skip
+def test_commands_that_are_sweeps_without_a_flag(words: str, swept: bool) -> None:
+    assert console.is_sweep(words.split()) == swept
 
 
 def test_a_run_imports_nothing_of_the_console() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from lth.experiment import lottery
-from lth.experiment.config import from_config
+from lth.experiment.config import VERSION_BASE, from_config
 from lth.experiment.nodes import FORMAT
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +23,7 @@ Otherwise undo the change."""
 def digests() -> dict[str, tuple[str, str, str]]:
     """Return preset -> FORMAT, and the digests of the dense network and of the level-3 ticket."""
     found = {}
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         for file in sorted((ROOT / "conf" / "preset").glob("*.yaml")):
             config = compose("config", overrides=[f"preset={file.stem}", "seed=0"])
             levels = dict(lottery.levels(from_config(config)))

@@ -1,20 +1,26 @@
 """Plans against what then happens; the compositions of the grid sweeper against Hydra's own."""
 
+import inspect
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from hydra_plugins.lth_launchers.sweeper import Composer
 from lth.engine.engine import Engine
 from lth.engine.plan import plan
 from lth.experiment import lottery
+from lth.experiment.config import VERSION_BASE
 from lth.experiment.settings import Spec
 from tests.conftest import ROOT, TINY
 from tests.conftest import Composer as Compose
@@ -92,12 +98,49 @@ def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
     ["preset=conv2", "optimizer=sgd", "optimizer.lr=0.5", "model.widths=[8]"],
     ["+dataset.loader.extra=1", "~optimizer.fused"], ["pruning.criterion=mine.score"],
     ["experiment=figure3", "hydra.sweep.dir=x"],
+    ["++seed=4", "++model.depth=2", "+model.own.deep=[1,{a: null}]", "optimizer=sgd"],
+    ["seed=${split_seed}", "split_seed=7", "store='a, b=c'", "dataset.root=\"it's\""],
+    ["optimizer={lr: 0.5}", "~dataset.loader", "~seed=0", "+new=", "training={iterations: 3}"],
 ])  # fmt: skip
 def test_the_sweeper_composes_as_hydra_does(overrides: list[str]) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with composers(overrides) as (quick, hydra):
+        theirs = hydra(overrides)
+        assert [quick(overrides), quick(overrides)] == [theirs, theirs]
+
+
+@pytest.mark.parametrize("override", [
+    "typo=1", "model=nope", "model.depth=3", "~typo", "+seed=1", "seed@x=1", "seed.x=1", "a=[",
+    "~seed=3",
+])  # fmt: skip
+def test_the_sweeper_refuses_what_hydra_refuses(override: str) -> None:
+    with composers([]) as (quick, hydra):
+        with pytest.raises(HydraException) as theirs:
+            hydra([override])
+        with pytest.raises(HydraException) as ours:
+            quick([override])
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_hydras_sweeper_checks_a_batch_before_it_launches_it() -> None:
+    """GridSweeper replaces this method, which is not part of Hydra's public interface."""
+    assert [*inspect.signature(BasicSweeper.validate_batch_is_legal).parameters] == [
+        "self",
+        "batch",
+    ]
+    check, launch = "self.validate_batch_is_legal(batch)", "self.launcher.launch(batch"
+    before, found, after = inspect.getsource(BasicSweeper.sweep).partition(check)
+    assert found
+    assert launch in after
+    assert launch not in before
+
+
+@contextmanager
+def composers(
+    sweep: list[str],
+) -> Iterator[tuple[Composer, Callable[[list[str]], DictConfig]]]:
+    """Yield the sweeper's function that composes a run, and one that does it by Hydra alone."""
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        config = hydra.compose_config("config", overrides, RunMode.MULTIRUN)
-        quick = Composer(hydra.config_loader, config)
-        theirs = compose("config", overrides)
-        assert [quick(overrides), quick(overrides)] == [theirs, theirs]
+        config = hydra.compose_config("config", sweep, RunMode.MULTIRUN)
+        yield Composer(hydra.config_loader, config), lambda words: compose("config", words)

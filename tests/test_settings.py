@@ -8,6 +8,7 @@ from hydra.errors import HydraException
 
 from lth.engine.checks import check
 from lth.errors import LotteryError
+from lth.experiment.config import VERSION_BASE
 from lth.experiment.recipe import identity
 from tests.conftest import ROOT, Composer
 
@@ -116,7 +117,7 @@ def test_all_faults_are_reported_at_once(composed: Composer) -> None:
 @pytest.mark.parametrize("override", ["typo=1", "pruning.typo=1", "model.depth=3", "model=nope"])
 def test_unknown_keys_and_options_do_not_compose(override: str) -> None:
     with (
-        initialize_config_dir(str(ROOT / "conf"), version_base="1.3"),
+        initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE),
         pytest.raises(HydraException),
     ):
         compose("config", overrides=[override])

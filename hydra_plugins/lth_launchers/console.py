@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 
@@ -74,9 +74,7 @@ def show(main: Callable[[], object]) -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a traceback and exits itself
     failure: BaseException | None = None
-    if any(word.startswith("hydra/launcher=") for word in sys.argv[1:]):
-        single = not any(word.startswith("-") for word in sys.argv[1:])
-        sys.argv += ["-m"] * single  # Hydra uses launchers only with -m
+    sys.argv += ["-m"] * is_sweep(sys.argv[1:])
     stop_jobs_on_signals()
     try:
         main()
@@ -88,6 +86,14 @@ def show(main: Callable[[], object]) -> None:
             raise
         failure = error
     sys.exit(conclude(failure))
+
+
+def is_sweep(words: Sequence[str]) -> bool:
+    """Return whether a command means a sweep, though it has neither `-m` nor another flag. Hydra
+    uses launchers only with -m; since 1.4, an experiment's file cannot make itself a sweep."""
+    explicit = any(word.startswith(("-", "hydra.mode=")) for word in words)
+    swept = any(word.startswith(("hydra/launcher=", "experiment=")) for word in words)
+    return swept and not explicit and "experiment=null" not in words
 
 
 def stop_jobs_on_signals() -> None:

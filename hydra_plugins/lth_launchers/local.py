@@ -94,13 +94,17 @@ def _collect(number: int, answer: Connection, process: ForkServerProcess) -> Job
         returned = JobReturn(status=JobStatus.FAILED)
     process.join()
     if process.exitcode:
-        code = process.exitcode
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         returned.return_value = LotteryError(
-            f"run {number}: its process ended with {cause}{' (out of memory?)' * (code == -9)}. "
+            f"run {number}: {ending(process.exitcode)}. "
             "Run the same command again: it resumes from the last checkpoint."
         )
     return returned
+
+
+def ending(code: int) -> str:
+    """Return how a process ended, by its exit code, which is negative after a signal."""
+    cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"its process ended with {cause}{' (out of memory?)' * (code == -9)}"
 
 
 def raise_refused(returned: Iterable[JobReturn]) -> None:

@@ -8,22 +8,29 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.lth_launchers.local import ending, raise_refused
+from hydra_plugins.lth_launchers.scontrol import cancelling, largest_array, scontrol_show
 from hydra_plugins.lth_launchers.sweeper import Composer
 
+T = TypeVar("T")
+LOGGING = "hydra.job_logging.root.handlers=[file,console]"
+"""Log messages of a run, with the traceback of a failure, go to run.log and to the job's log."""
 CODE = ("run.py", "conf", "lth", "analysis", "hydra_plugins")
 """Files and folders that are copied at submission."""
 OF_ANY_CLUSTER = ("name", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
@@ -72,13 +79,21 @@ class SlurmLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Submit all runs. Return their results, or nothing if detached."""
+        self._warn_of_cancelling()
         runs = dict(enumerate(job_overrides, start=initial_job_idx))
         code = copy_code(self._sweep / "code")
         jobs = [
             Runs(code / "run.py", self._sweep, {n: list(runs[n]) for n in numbers}, self._cpus)
             for numbers in batches(runs, self._lineage, self._runs_per_job)
         ]
-        submitted = self._submit(jobs, code)
+        submitted: list[Any] = []
+        try:
+            for array in self._submit(jobs, code):
+                submitted += array
+        except Exception:
+            if submitted:
+                self._print_commands(submitted)
+            raise
         if self._detach:
             self._print_commands(submitted)
             return []
@@ -88,7 +103,9 @@ class SlurmLauncher(Launcher):
         except KeyboardInterrupt:
             self._print_commands(submitted)
             raise
-        return [_returned(self._sweep / str(number), number) for number in runs]
+        returned = _returned(self._sweep, runs, [str(job.exception()) for job in submitted])
+        raise_refused(returned)
+        return returned
 
     def _lineage(self, overrides: Sequence[str]) -> str:
         """Return the digest of a run's dense network: runs with the same one share work."""
@@ -98,7 +115,8 @@ class SlurmLauncher(Launcher):
         _, dense = next(levels(from_config(self._compose(overrides))))
         return dense.digest
 
-    def _submit(self, jobs: list["Runs"], code: Path) -> list[Any]:
+    def _submit(self, jobs: list["Runs"], code: Path) -> Iterator[list[Any]]:
+        """Submit the jobs in their order, as arrays that the cluster accepts. Yield each array."""
         import submitit
 
         logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns on clusters without sacct
@@ -108,8 +126,25 @@ class SlurmLauncher(Launcher):
         executor.update_parameters(**self._parameters)
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join([str(code), before] if before else [str(code)])
-        with executor.batch():
-            return [executor.submit(job) for job in jobs]
+        for part in chunks(jobs, self._largest_array() or len(jobs)):
+            with executor.batch():
+                array = [executor.submit(job) for job in part]
+            yield array
+
+    def _largest_array(self) -> int | None:
+        """Return how many jobs one array may have, None if unknown."""
+        return largest_array(scontrol_show("config")) if self._cluster == "slurm" else None
+
+    def _warn_of_cancelling(self) -> None:
+        """Print one line if jobs that are pre-empted will not be queued again."""
+        partition: Any = self._parameters.get("slurm_partition")
+        if self._cluster == "slurm" and (
+            names := cancelling(scontrol_show("partition"), partition)
+        ):
+            print(
+                f"partition {', '.join(names)}: SLURM cancels jobs that are pre-empted "
+                "(PreemptMode=CANCEL). Run the same command again to resume them."
+            )
 
     def _print_commands(self, submitted: list[Any]) -> None:
         """Print how to follow the jobs and how to cancel them."""
@@ -135,25 +170,33 @@ class Runs:
         self, script: Path, sweep: Path, runs: Mapping[int, list[str]], at_once: int
     ) -> None:
         self._work = (script, sweep, runs, at_once)
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[str]] = []
         self._stopping = False
 
     def __call__(self) -> None:
-        """Run them. Raises RuntimeError if a run fails, so that the job counts as failed."""
+        """Run them. Raises RuntimeError with the reasons if a run fails, so that the job fails."""
         _, sweep, runs, at_once = self._work
         with ThreadPoolExecutor(at_once) as pool:
-            codes = list(pool.map(self._run, runs))
-        if any(codes):
-            raise RuntimeError(f"runs {list(runs)} of {sweep} ended with exit codes {codes}")
+            reasons = dict(zip(runs, pool.map(self._run, runs), strict=True))
+        failed = [f"run {number}: {reason}" for number, reason in reasons.items() if reason]
+        if failed:
+            count = f"{len(failed)} of {len(runs)} runs of {sweep} failed:"
+            raise RuntimeError("\n".join([count, *failed]))
 
-    def _run(self, number: int) -> int:
+    def _run(self, number: int) -> str:
+        """Run one. Return the reason if it fails, on one line, else nothing."""
         script, sweep, runs, _ = self._work
         if self._stopping:
-            return 1
-        words = [*runs[number], f"hydra.run.dir={sweep}/{number}", "hydra.mode=RUN"]
-        process = subprocess.Popen([sys.executable, str(script), *words])
+            return "not started: the job was told to stop"
+        run = sweep / str(number)
+        words = [*runs[number], f"hydra.run.dir={run}", "hydra.mode=RUN", LOGGING]
+        process = subprocess.Popen(
+            [sys.executable, str(script), *words],
+            env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},  # submission's
+            stderr=subprocess.PIPE, text=True, errors="replace",
+        )  # fmt: skip
         self._processes.append(process)
-        return process.wait()
+        return _reason(run, _passed_on(process), process.wait())
 
     def checkpoint(self) -> Any:  # noqa: ANN401 - submitit's
         """Stop the runs and return the same job to be queued again. submitit calls this when time
@@ -169,12 +212,42 @@ class Runs:
         return submitit.helpers.DelayedSubmission(Runs(*self._work))
 
 
+def _passed_on(process: "subprocess.Popen[str]") -> str:
+    """Print what a process prints as errors, until it ends. Return the end of it."""
+    assert process.stderr is not None
+    last = deque[str](maxlen=100)
+    with process.stderr as lines:
+        for line in lines:
+            sys.stderr.write(line)
+            last.append(line)
+    return "".join(last)
+
+
+def _reason(run: Path, printed: str, code: int) -> str:
+    """Return why a run failed, on one line; nothing if it did not. `printed`: its last errors;
+    those that run.json does not record begin with `error: `."""
+    from hydra_plugins.lth_launchers.console import INTERRUPTED
+    from lth.runs.status import read_status
+
+    if code == INTERRUPTED:
+        return "interrupted, and its progress is saved"
+    _, unrecorded, message = f"\n{printed}".rpartition("\nerror: ")
+    if not unrecorded and code > 0:
+        message = read_status(run).get("error", "")
+    return " ".join(message.split()) or (ending(code) if code else "")
+
+
 def batches(
     runs: Mapping[int, Sequence[str]], lineage: Callable[[Sequence[str]], str], size: int
 ) -> Iterator[list[int]]:
     """Yield batches of `size` run numbers. If `size` > 1, runs of one lineage are neighbours."""
     numbers = sorted(runs, key=lambda n: (lineage(runs[n]), n)) if size > 1 else list(runs)
-    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+    return chunks(numbers, size)
+
+
+def chunks(items: list[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in their order, `size` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def copy_code(target: Path) -> Path:
@@ -196,17 +269,29 @@ def copy_code(target: Path) -> Path:
     return target
 
 
-def _returned(run: Path, number: int) -> JobReturn:
-    """Return the result of a run that has ended, from its folder."""
+def _returned(sweep: Path, runs: Iterable[int], errors: Iterable[str]) -> list[JobReturn]:
+    """Return the results of runs that have ended, from their folders. `errors`: those of the jobs,
+    with a line for each run that failed."""
+    reasons = dict(re.findall(r"^run (\d+): (.+)$", "\n".join(errors), re.MULTILINE))
+    return [_result(sweep / str(number), reasons.get(str(number))) for number in runs]
+
+
+def _result(run: Path, reason: str | None) -> JobReturn:
+    """Return the result of a run. `reason`: why it failed, if its job says so."""
     from lth.errors import LotteryError
     from lth.runs.status import read_statuses
 
     status = next((status for _, status in read_statuses(run)), {"state": "missing"})
-    if status["state"] == "finished":
-        returned = JobReturn(status=JobStatus.COMPLETED)
+    returned = JobReturn(working_dir=str(run))
+    if status["state"] == "finished" and reason is None:
+        returned.status = JobStatus.COMPLETED
         returned.return_value = status.get("objective")
     else:
-        returned = JobReturn(status=JobStatus.FAILED)
-        reason = status.get("error", f"run {number} is {status['state']}: see {run.parent}/jobs/")
-        returned.return_value = LotteryError(reason)
+        returned.status = JobStatus.FAILED
+        recorded = status.get("error", "")
+        known = reason in (None, " ".join(recorded.split()))
+        unknown = f"it is {status['state']}: see {run.parent}/jobs/"
+        returned.return_value = LotteryError(
+            recorded if recorded and known else f"run {run.name}: {reason or unknown}"
+        )
     return returned

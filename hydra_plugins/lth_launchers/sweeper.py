@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import cache
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 
 class GridSweeper(BasicSweeper):
@@ -38,23 +40,36 @@ class GridSweeper(BasicSweeper):
 
 class Composer:
     """Compose the configuration of any run of a sweep, without the `hydra` node. The YAMLs are read
-    once for each choice of groups; single values are then set by the function that Hydra uses."""
+    once for each choice of groups and of added and deleted settings; values are then changed."""
 
     def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
-        assert isinstance(loader, ConfigLoaderImpl)
         self._loader, self._config = loader, config
         self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._is_group = cache(lambda name: bool(loader.get_group_options(name)))
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """Return the configuration for these overrides. Raises Hydra's errors for invalid ones."""
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        values = [o for o in parsed if not self._loader.repository.group_exists(o.key_or_group)]
-        groups = tuple(o.input_line or "" for o in parsed if o not in values)
-        if groups not in self._composed:
-            whole = self._loader.load_sweep_config(self._config, list(groups))
-            ours = sorted({*map(str, whole)} - {"hydra"})
-            self._composed[groups] = OmegaConf.masked_copy(whole, ours)
-        composed = deepcopy(self._composed[groups])
-        ours_only = [value for value in values if not value.is_hydra_override()]
-        ConfigLoaderImpl._apply_overrides_to_config(ours_only, composed)
+        changes = [override for override in parsed if self._is_change(override)]
+        composed = self._read(tuple(o.input_line or "" for o in parsed if o not in changes))
+        try:
+            for change in changes:
+                if not change.is_hydra_override():
+                    OmegaConf.update(composed, change.key_or_group, change.value())
+        except OmegaConfBaseException:
+            self._loader.load_sweep_config(self._config, list(overrides))  # its error says more
+            raise
         return composed
+
+    def _is_change(self, override: Override) -> bool:
+        """Return whether an override changes the value of a setting that is there."""
+        plain = override.type is OverrideType.CHANGE and override.package is None
+        return plain and not self._is_group(override.key_or_group)
+
+    def _read(self, overrides: tuple[str, ...]) -> DictConfig:
+        if overrides not in self._composed:
+            whole = self._loader.load_sweep_config(self._config, list(overrides))
+            ours = sorted({*map(str, whole)} - {"hydra"})
+            self._composed[overrides] = OmegaConf.masked_copy(whole, ours)
+            OmegaConf.set_struct(self._composed[overrides], True)  # which the copy is not
+        return deepcopy(self._composed[overrides])

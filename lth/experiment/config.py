@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from lth.experiment.smoke import for_smoke
 from lth.experiment.targets import flat, load
 
 CONF = Path(__file__).parents[2] / "conf"
+VERSION_BASE = {"version_base": "1.3"} if version("hydra-core").startswith("1.3.") else {}
+"""An argument of Hydra's functions: needed before version 1.4, deprecated since."""
 TIMED = ("training", "optimizer", "rewind", "probe")
 """Groups with durations, which may be given in epochs."""
 TARGETS = ("model", "dataset.loader", "optimizer", "pruning.criterion", "probe", "tracker")
@@ -63,7 +66,7 @@ def composed(*overrides: str) -> Spec:
     the YAMLs of conf/. Raises Hydra's errors for unknown settings, and those of `from_config`."""
     from hydra import compose, initialize_config_dir
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         return from_config(compose("config", overrides=list(overrides)))
 
 

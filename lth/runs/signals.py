@@ -19,8 +19,9 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether one of SIGNALS has arrived. A second SIGINT has its
     usual effect; repeats of other signals are ignored, and so are signals that nohup ignores.
 
-    At the end, a handler that was installed before gets the signal too, once everything is saved:
-    submitit's handler queues the job again. Outside the main thread no handlers are installed.
+    At the end, once everything is saved, the handlers that were installed before get their signals,
+    each signal once, in order of arrival: submitit's handler queues the job again. Outside the main
+    thread no handlers are installed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield STOP.is_set
@@ -42,6 +43,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        for handler in (previous[signal.Signals(number)] for number in received):
+        for arrived in dict.fromkeys(received):
+            handler = previous[signal.Signals(arrived)]
             if callable(handler) and handler not in ENDING:
-                handler(received[0], None)
+                handler(arrived, None)

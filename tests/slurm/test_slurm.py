@@ -15,6 +15,9 @@ from tests.conftest import ROOT, TINY
 
 pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
 MEMORY = "hydra.launcher.mem_gb=2"
+DETACHED = (
+    "hydra/launcher=slurm", "hydra.launcher.detach=true", MEMORY, "hydra.sweep.dir=sweep",
+)  # fmt: skip
 
 
 def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -26,8 +29,7 @@ def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 def submit(folder: Path, *words: str) -> list[str]:
     """Submit a detached sweep to `folder`/sweep. Return the ids of its jobs."""
-    launcher = ("hydra/launcher=slurm", "hydra.launcher.detach=true", MEMORY)
-    done = run(folder, *launcher, "hydra.sweep.dir=sweep", *words)
+    done = run(folder, *DETACHED, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "to follow them: python -m analysis status" in done.stdout
     return done.stdout.partition("submitted: ")[2].splitlines()[0].split()
@@ -89,13 +91,18 @@ def test_a_detached_sweep_with_a_requeued_and_a_cancelled_job_ends_as_it_does_lo
 def test_a_pre_empted_job_saves_and_goes_on(tmp_path: Path) -> None:
     (job,) = submit(tmp_path, "training.iterations=200000", "pruning.levels=0")
     wait_until(lambda: states(tmp_path).get("0") == "running" and seen(tmp_path) > 0)
-    everything = ["--partition=urgent", "--exclusive", "--mem=100", "--wrap=sleep 1"]
-    subprocess.run(["sbatch", "--output=/dev/null", *everything], check=True)
+    pre_empt()
     wait_until(lambda: states(tmp_path)["0"] == "interrupted")
     before = seen(tmp_path)
     wait_until(lambda: states(tmp_path)["0"] == "running" and seen(tmp_path) > before)
     subprocess.run(["scancel", job], check=True)
     wait_until(ended)
+
+
+def pre_empt() -> None:
+    """Submit a job that needs the whole machine and has a higher priority."""
+    everything = ["--partition=urgent", "--exclusive", "--mem=100", "--wrap=sleep 1"]
+    subprocess.run(["sbatch", "--output=/dev/null", *everything], check=True)
 
 
 def seen(folder: Path) -> int:
@@ -125,6 +132,9 @@ def test_a_failed_run_names_the_reason_and_its_job_fails(tmp_path: Path) -> None
     assert states(tmp_path) == {"0": "finished", "1": "failed"}
     assert "no images in" in done.stdout
     assert "1 failed, 1 finished" in done.stdout
+    logs = {file.suffix: file.read_text() for file in tmp_path.glob("sweep/jobs/*_1/*_log.*")}
+    assert "in image_folder" in logs[".out"]  # the traceback
+    assert "\nrun 1: no images in" in logs[".err"]
 
 
 def test_runs_that_share_work_share_a_job_and_later_edits_change_nothing(tmp_path: Path) -> None:
@@ -137,3 +147,29 @@ def test_runs_that_share_work_share_a_job_and_later_edits_change_nothing(tmp_pat
     assert (code / file).read_bytes() == (ROOT / file).read_bytes()
     status = read_statuses(tmp_path / "sweep")[0][1]
     assert status["commit"] == json.loads((code / "commit.json").read_bytes())["commit"]
+
+
+def test_a_sweep_larger_than_the_largest_array_is_several_arrays(tmp_path: Path) -> None:
+    """All 25 runs report the same trainings: the setting that is swept is not identity."""
+    ids = submit(tmp_path, "checkpoint_seconds=range(100,125)")
+    wait_until(ended)
+    assert [int(job.partition("_")[2]) for job in ids] == [*range(11), *range(11), *range(3)]
+    assert list(states(tmp_path).values()) == ["finished"] * 25
+
+
+def test_a_job_cancelled_at_pre_emption_goes_on_with_the_same_command(
+    tmp_path: Path, done_locally: Path
+) -> None:
+    """Where SLURM sends a signal first, submitit queues a job again unless that is not allowed."""
+    final = "hydra.launcher.additional_parameters={no-requeue: true}"
+    sweep = (*SWEEP, "hydra.launcher.partition=spot", final)
+    submitted = run(tmp_path, *DETACHED, *sweep)
+    assert "partition spot: SLURM cancels" in submitted.stdout, submitted.stderr
+    wait_until(lambda: "running" in states(tmp_path).values())
+    pre_empt()
+    wait_until(ended)
+    assert "interrupted" in states(tmp_path).values()
+    submit(tmp_path, *sweep)
+    wait_until(ended)
+    assert set(states(tmp_path).values()) == {"finished"}
+    assert differences(tmp_path, done_locally) == []
