@@ -116,17 +116,22 @@ def raise_refused(returned: Iterable[JobReturn]) -> None:
         str(job._return_value): None
         for job in returned
         if isinstance(job._return_value, LotteryError)
-        and job.hydra_cfg is not None
-        and str(job._return_value) != _recorded_error(Path(job.hydra_cfg.hydra.runtime.output_dir))
+        and job.working_dir
+        and str(job._return_value) != _recorded_error(job)
     }
     if reasons:
         raise LotteryError("\n".join(reasons))
 
 
-def _recorded_error(run: Path) -> object:
+def _recorded_error(job: JobReturn) -> object:
+    """Return the error in run.json; a job that Hydra did not start has the folder of its run as its
+    working directory."""
     from lth.runs.status import read_status
 
-    return read_status(run).get("error")
+    hydra = job.hydra_cfg
+    return read_status(Path(hydra.hydra.runtime.output_dir if hydra else job.working_dir)).get(
+        "error"
+    )
 
 
 def _work(pickled: bytes, answer: Connection) -> None:
