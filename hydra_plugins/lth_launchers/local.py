@@ -128,10 +128,8 @@ def _recorded_error(job: JobReturn) -> object:
     working directory."""
     from lth.runs.status import read_status
 
-    hydra = job.hydra_cfg
-    return read_status(Path(hydra.hydra.runtime.output_dir if hydra else job.working_dir)).get(
-        "error"
-    )
+    where = job.hydra_cfg.hydra.runtime.output_dir if job.hydra_cfg else job.working_dir
+    return read_status(Path(str(where))).get("error")
 
 
 def _work(pickled: bytes, answer: Connection) -> None:
