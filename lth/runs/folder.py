@@ -21,7 +21,7 @@ from lth.runs.records import (
     sealed,
 )
 from lth.runs.status import read_status
-from lth.store.files import checksum, write_atomically, writing
+from lth.store.files import checksum, read, write_atomically, writing
 from lth.store.locks import STALE_AFTER, TOUCH_EVERY, Lock, Locks, holder_of, is_held_here
 from lth.store.provenance import provenance
 
@@ -160,7 +160,9 @@ class RunFolder:
 
 def check_overwriting(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of run.json of an earlier run in a folder. Raises LotteryError if it has
-    finished and its settings are not those of the run that `status` describes."""
+    finished and its settings are not those of the run that `status` describes, or if it cannot be
+    read now."""
+    read(path / "run.json")
     earlier = read_status(path)
     there, here = (with_neutral_options(s.get("identity", {})) for s in (earlier, _as_json(status)))
     if earlier["state"] == "finished" and there != here:
