@@ -39,7 +39,8 @@ class Interpolation(Measurement):
         recipe = self.one.recipe
         one, other = (build.weights(Final(of), recipe.network) for of in (self.one, self.other))
         model, test = build.model(self.one), build.data(recipe).test
-        return along(model, one, other, points=self.points, part=test)
+        precision = recipe.training.precision
+        return along(model, one, other, points=self.points, part=test, precision=precision)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -89,7 +89,7 @@ class Case:
     def measured(self, state: dict[str, Tensor], part: Part) -> tuple[float, float]:
         model = self.build.model(self.training)
         models.load(model, state)
-        return evaluate(model, part)
+        return evaluate(model, part, self.training.recipe.training.precision)
 
 
 def files_are_whole(case: Case) -> Iterator[str]:

@@ -15,7 +15,8 @@ from lth.experiment.targets import canonical
 from lth.store.provenance import provenance
 from lth.training import packed
 from lth.training.checkpoint import Checkpoint
-from lth.training.loop import Progress, Task, set_precision, train
+from lth.training.loop import Progress, Task, train
+from lth.training.precision import set_precision
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ class Maker:
     ) -> list[Progress]:
         """Train to the end, or `until` an iteration without leaving checkpoints."""
         first, *_ = trainings = list(group)
-        set_precision(first.recipe)  # before the masks are built: criteria compute as well
+        set_precision(
+            first.recipe.training.precision
+        )  # before the masks are built: criteria compute as well
         return train(
             [self._task(training, snapshots, saved) for training, saved in group.items()],
             until=until,
@@ -103,7 +106,7 @@ class Maker:
     def _set_precision(self, node: Measurement) -> None:
         for parent in node.parents():
             if isinstance(parent, Training):
-                set_precision(parent.recipe)
+                set_precision(parent.recipe.training.precision)
 
 
 def fit_together(one: Training, other: Stored) -> bool:

@@ -175,8 +175,6 @@ def _complaint(fault: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         return f"{where} is not a setting. conf/ has the settings of each group."
     if kind == "value_error" and where == "optimizer":
         return f"{where}.{context['error']}"
-    if where == "training.precision" and fault["input"] == "bfloat16":
-        return "training.precision must be float32 or tf32, got bfloat16 (not implemented)"
     must = MUST.get(kind, fault["msg"]).format(**context)
     given = "" if isinstance(fault["input"], Mapping) else f", got {_shown(fault['input'])}"
     return f"{where} {must}{given}"

@@ -119,6 +119,7 @@ class Dataset(Settings):
         }  # fmt: skip
 
 
+Precision = Literal["float32", "tf32", "bfloat16"]
 TEST_POINTS = 50
 """Evaluations of a training, evenly spread, that include the test set: at least this many, or all
 of them if there are fewer."""
@@ -137,8 +138,8 @@ class Budget(Settings):
     evaluate_test: Literal["improvement", "every"]
     """`improvement`: test where validation loss is lowest so far, and at TEST_POINTS points;
     `every`: test at every evaluation."""
-    precision: Literal["float32", "tf32"]
-    """Precision of matrix products and convolutions; weights are float32."""
+    precision: Precision
+    """Precision of matrix products and convolutions (`lth.training.precision`)."""
 
     @property
     def test_every(self) -> int:

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth import models
-from lth.experiment.settings import Optimizer
+from lth.experiment.settings import Optimizer, Precision
 from lth.training.data import Batch, Part
 from lth.training.masks import Mask
+from lth.training.precision import autocast
 from lth.training.pruned import PrunedWeights, start_state
 
 EVALUATION_BATCH = 500
@@ -27,8 +28,9 @@ class Eager:
         optimizer: Optimizer,
         *,
         pruned: str,
+        precision: Precision = "float32",
     ) -> None:
-        self._model = model
+        self._model, self._precision = model, precision
         self.load(start_state(weights, mask, pruned=pruned))
         self.optimizer: torch.optim.Optimizer = optimizer(model.parameters())
         parameters = dict(model.named_parameters())
@@ -37,7 +39,9 @@ class Eager:
     def step(self, batch: Batch) -> Tensor:
         """Take one step of the optimiser; return the loss before it."""
         inputs, labels = batch.examples()
-        loss = cross_entropy(self._model(inputs), labels)
+        with autocast(self._precision, inputs.device):
+            outputs = self._model(inputs)
+        loss = cross_entropy(outputs.float(), labels)
         self.optimizer.zero_grad()
         loss.backward()
         self._pruned.mask_gradients()
@@ -46,7 +50,7 @@ class Eager:
         return loss.detach()
 
     def evaluate(self, part: Part) -> tuple[float, float]:
-        return evaluate(self._model, part)
+        return evaluate(self._model, part, self._precision)
 
     def state(self) -> dict[str, Tensor]:
         return models.state(self._model)
@@ -59,16 +63,18 @@ class Eager:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
+def evaluate(model: nn.Module, part: Part, precision: Precision = "float32") -> tuple[float, float]:
     """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples, in evaluation
     mode. The model is left in training mode."""
-    loss = torch.zeros((), dtype=torch.float64, device=part.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=part.labels.device)
+    device = part.labels.device
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
     model.eval()
-    for block in part.blocks(EVALUATION_BATCH):
-        inputs, labels = block.examples()
-        outputs = model(inputs)
-        loss += cross_entropy(outputs, labels, reduction="sum")
-        correct += (outputs.argmax(1) == labels).sum()
+    with autocast(precision, device):
+        for block in part.blocks(EVALUATION_BATCH):
+            inputs, labels = block.examples()
+            outputs = model(inputs).float()
+            loss += cross_entropy(outputs, labels, reduction="sum")
+            correct += (outputs.argmax(1) == labels).sum()
     model.train()
     return float(loss) / len(part), int(correct) / len(part)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from lth import models
+from lth.experiment.settings import Precision
 from lth.training.data import Part
 from lth.training.eager import evaluate
 
@@ -26,13 +27,14 @@ def along(
     *,
     points: int,
     part: Part,
+    precision: Precision = "float32",
 ) -> Iterator[InterpolationPoint]:
     """Evaluate `model` on `part` at `points` >= 2 places, evenly spread from the state `one` to the
     state `other`, both included. Counters (int64 buffers) stay those of `one`."""
     for number in range(points):
         fraction = number / (points - 1)
         models.load(model, {name: between(one[name], other[name], fraction) for name in one})
-        yield InterpolationPoint(fraction, *evaluate(model, part))
+        yield InterpolationPoint(fraction, *evaluate(model, part, precision))
 
 
 def between(one: Tensor, other: Tensor, fraction: float) -> Tensor:

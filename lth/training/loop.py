@@ -23,6 +23,7 @@ from lth.training.data import Batch, BatchOrder, Data, Part, augment
 from lth.training.eager import Eager
 from lth.training.masks import Mask
 from lth.training.packed import Pack
+from lth.training.precision import set_precision
 from lth.training.sparse import Sparse
 
 log = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ def train(
     earlier, for a snapshot. The early stop is recorded, never acted on. Raises LotteryError at an
     evaluation whose loss is not finite.
     """
-    set_precision(tasks[0].training.recipe)
+    set_precision(tasks[0].training.recipe.training.precision)
     networks, step = build_networks(tasks, only_eager=only_eager)
     start, recipe = tasks[0].training.start, tasks[0].training.recipe
     device = tasks[0].data.train.labels.device
@@ -193,13 +194,6 @@ def train(
     return running
 
 
-def set_precision(recipe: Recipe) -> None:
-    """Set the precision of matrix products and convolutions in this process."""
-    tf32 = recipe.training.precision == "tf32"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
-
-
 def build_networks(
     tasks: Sequence[Task], *, only_eager: bool = False
 ) -> tuple[Sequence[Trainable], Step]:
@@ -207,17 +201,19 @@ def build_networks(
     step of all of them. One network is trained by the fastest implementation that can (autograd if
     `only_eager`), several are trained as a pack."""
     first, *others = tasks
-    optimizer, pruned = first.training.recipe.optimizer, first.training.pruned
+    recipe, pruned = first.training.recipe, first.training.pruned
+    optimizer, precision = recipe.optimizer, recipe.training.precision
     if others:
         weights, under = [task.weights for task in tasks], [task.mask for task in tasks]
-        pack = Pack(first.model, weights, under, optimizer, pruned=pruned)
+        pack = Pack(first.model, weights, under, optimizer, pruned=pruned, precision=precision)
         return pack.members, pack.step
     alone: Eager | Sparse
     if not only_eager and sparse.fits(first.model, first.mask, optimizer, pruned=pruned):
-        size = first.training.recipe.training.batch_size
+        size = recipe.training.batch_size
         alone = Sparse(first.model, first.weights, first.mask, optimizer, batch_size=size)
     else:
-        alone = Eager(first.model, first.weights, first.mask, optimizer, pruned=pruned)
+        how = {"pruned": pruned, "precision": precision}
+        alone = Eager(first.model, first.weights, first.mask, optimizer, **how)
     return [alone], lambda batches: [alone.step(batch) for batch in batches]
 
 

@@ -15,11 +15,12 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
 from lth.experiment.builtins import ELEMENTWISE
-from lth.experiment.settings import Optimizer
+from lth.experiment.settings import Optimizer, Precision
 from lth.training.data import Batch, Part
 from lth.training.eager import EVALUATION_BATCH
 from lth.training.masks import Mask
 from lth.training.plain import is_plain
+from lth.training.precision import autocast
 from lth.training.pruned import PrunedWeights, start_state
 
 
@@ -57,7 +58,9 @@ class Pack:
         optimizer: Optimizer,
         *,
         pruned: str,
+        precision: Precision = "float32",
     ) -> None:
+        self._precision = precision
         device = next(model.parameters()).device
         pairs = zip(weights, under, strict=True)
         starts = [start_state(state, mask, pruned=pruned) for state, mask in pairs]
@@ -89,8 +92,9 @@ class Pack:
     def _outputs(
         self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor
     ) -> Tensor:
-        outputs: Tensor = functional_call(self._model, {**parameters, **buffers}, (inputs,))
-        return outputs
+        with autocast(self._precision, inputs.device):
+            outputs: Tensor = functional_call(self._model, {**parameters, **buffers}, (inputs,))
+        return outputs.float()
 
     @staticmethod
     def _losses(outputs: Tensor, labels: Tensor) -> Tensor:
