@@ -201,7 +201,19 @@ def prunable(model: nn.Module) -> dict[str, LayerType]:
 def state(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy, on the CPU, of all parameters and buffers by name; each tensor once."""
     own, other_names = model.state_dict(), aliases(model)
-    return {name: v.detach().cpu().clone() for name, v in own.items() if name not in other_names}
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in own.items()
+        if name not in other_names
+    }
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """Put the weights of convolutions into the fastest layout in memory; return the model."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:

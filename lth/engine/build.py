@@ -56,7 +56,8 @@ class Builder:
 
     def model(self, training: Training) -> nn.Module:
         """Return the network of a training, on the device."""
-        return build_model(Fresh(training.recipe.network, training.seed)).to(self.device)
+        model = build_model(Fresh(training.recipe.network, training.seed))
+        return models.channels_last(model.to(self.device))
 
     def data(self, recipe: Recipe) -> Data:
         """Return the dataset of a recipe, on the device; it is loaded once."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -80,8 +81,8 @@ def _to_json(value: Any, tensors: Tensors) -> Any:  # noqa: ANN401 - see the mod
     """Return a JSON value; tensors go into `tensors`, and their places hold their names."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
-        tensors[name] = value.detach().cpu().clone().contiguous()
-        return {"tensor": name}
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"channels last" if _has_channels_last(value) else "tensor": name}
     if value is None or type(value) in (bool, int, float, str):
         return value
     if type(value) in (dict, defaultdict, OrderedDict):
@@ -92,12 +93,20 @@ def _to_json(value: Any, tensors: Tensors) -> Any:  # noqa: ANN401 - see the mod
     raise Unrepresentable(f"a value of type {type(value).__name__}")
 
 
+def _has_channels_last(value: Tensor) -> bool:
+    """Return whether a tensor is in the layout of `lth.models.channels_last`, and in no other."""
+    last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+    return last and not value.is_contiguous()
+
+
 def _from_json(form: Any, tensors: Tensors) -> Any:  # noqa: ANN401
     if not isinstance(form, dict):
         return form
     ((kind, content),) = form.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "channels last":  # fused optimisers need the layout of the weights
+        return tensors[content].contiguous(memory_format=torch.channels_last)
     if kind == "items":
         return {_from_json(k, tensors): _from_json(v, tensors) for k, v in content}
     items = [_from_json(item, tensors) for item in content]

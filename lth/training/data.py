@@ -38,7 +38,11 @@ class Source(NamedTuple):
 @dataclass(frozen=True)
 class Part:
     """Some examples on a device, stored as the loader returned them (bytes take a quarter of the
-    memory of floats); `scale` preprocesses them to float32, batch by batch."""
+    memory of floats); `scale` preprocesses them to float32, batch by batch.
+
+    Inputs are in memory with channels last, the faster layout of convolutions, and batches are
+    gathered into it.
+    """
 
     stored: Examples
     scale: Callable[[Tensor], Tensor]
@@ -52,13 +56,19 @@ class Part:
 
     def at(self, indices: Tensor) -> Examples:
         """Return the preprocessed examples with these indices (n,), in that order."""
-        inputs, labels = (tensor.index_select(0, indices) for tensor in self.stored)
-        return Examples(self.scale(inputs), labels)
+        inputs = self.stored.inputs.permute(0, 2, 3, 1).index_select(0, indices)
+        labels = self.stored.labels.index_select(0, indices)
+        return Examples(self.scale(inputs.permute(0, 3, 1, 2)), labels)
 
     def blocks(self, size: int) -> Iterator["Batch"]:
         """Return all examples as batches of `size`; the last one may be smaller."""
         every = torch.arange(len(self), device=self.labels.device)
         return (Batch(self, indices) for indices in every.split(size))
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The stored inputs, one row each: (n, channels * height * width)."""
+        return self.stored.inputs.contiguous().flatten(1)
 
     @cached_property
     def table(self) -> Tensor:
@@ -131,7 +141,8 @@ def prepare(
     scale = _scaling(source.maximum, mean, std, preprocessing, device)
 
     def part(stored: Examples) -> Part:
-        return Part(Examples(*(tensor.to(device) for tensor in stored)), scale)
+        inputs = stored.inputs.to(device, memory_format=torch.channels_last)
+        return Part(Examples(inputs, stored.labels.to(device)), scale)
 
     def split_off(name: str) -> Part:
         return part(Examples(*(tensor[indices[name]] for tensor in source.train)))

@@ -212,8 +212,9 @@ def build_networks(
         size = recipe.training.batch_size
         alone = Sparse(first.model, first.weights, first.mask, optimizer, batch_size=size)
     else:
-        how = {"pruned": pruned, "precision": precision}
-        alone = Eager(first.model, first.weights, first.mask, optimizer, **how)
+        alone = Eager(
+            first.model, first.weights, first.mask, optimizer, pruned=pruned, precision=precision
+        )
     return [alone], lambda batches: [alone.step(batch) for batch in batches]
 
 

@@ -45,7 +45,7 @@ class PrunedWeights:
         pruned: str,
     ) -> None:
         self._masked = [
-            (parameters[name], kept.to(parameters[name].device, parameters[name].dtype))
+            (parameters[name], torch.empty_like(parameters[name]).copy_(kept))
             for name, kept in mask.items()
             if not kept.all()
         ]

@@ -101,9 +101,8 @@ class Sparse:
 
     def _forward(self, batch: Batch, inputs: "np.ndarray", outputs: "np.ndarray") -> "np.ndarray":
         """Fill `inputs` (inputs, width) and `outputs` (neurons, width); return the labels."""
-        stored = batch.part.stored.inputs
-        if stored.dtype == torch.uint8 and batch.augment is None:
-            pixels = stored.flatten(1).numpy()
+        if batch.part.stored.inputs.dtype == torch.uint8 and batch.augment is None:
+            pixels = batch.part.rows.numpy()
             table, indices = batch.part.table.numpy(), batch.indices.numpy()
             self._kernels.gather(pixels, indices, table, inputs)
         else:
