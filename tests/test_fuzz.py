@@ -39,7 +39,7 @@ VALID: Mapping[str, list[str]] = {
     "training.batch_size": ["1", "30"],
     "training.evaluate_every": ["1", "7", "1ep", "100000"],
     "training.evaluate_test": ["every"],
-    "training.precision": ["tf32", "float32"],
+    "training.precision": ["tf32", "bfloat16"],
     "dataset.validation": ["1", "10"],
     "dataset.split": ["random", "stratified"],
     "dataset.preprocessing": ["standardize", "unit", "raw"],

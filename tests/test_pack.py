@@ -152,11 +152,11 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
 ) -> None:
     sizes = []
 
-    def make(model: nn.Module, weights: list[dict[str, Tensor]], *rest: Any, pruned: str) -> Pack:  # noqa: ANN401
+    def make(model: nn.Module, weights: list[dict[str, Tensor]], *rest: Any, **more: Any) -> Pack:  # noqa: ANN401
         sizes.append(len(weights))
         if len(weights) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return Pack(model, weights, *rest, pruned=pruned)
+        return Pack(model, weights, *rest, **more)
 
     monkeypatch.setattr(loop, "Pack", make)
     specs = [tiny(f"seed={seed}", "pruning.levels=0") for seed in range(5)]
