@@ -1,12 +1,17 @@
 """Labels that depend on the other runs shown: options of an arm, short rates, experiment titles."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
+from omegaconf import OmegaConf
 
+from lth.experiment.builtins import BUILTINS, IDS
+from lth.experiment.config import CONF
 from lth.experiment.settings import TYPES
 
 CRITERION, OPTIONS = "pruning.criterion.", "pruning.criterion.options."
@@ -16,6 +21,37 @@ RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in T
 """Settings that `rate` of run.json describes."""
 ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.")
 """Settings, or prefixes of their names, that `arm` of run.json describes."""
+TARGETS = {"model": "_target_", "dataset": "loader._target_"}
+"""Group -> where the YAML of an option names the code."""
+
+
+def code_label(group: str, option: str, name: str | None) -> str:
+    """Return the name of the model or the dataset that ran. `option`: the option of its group;
+    `name`: the id or the dotted path of the code, None in an old run.json.
+
+    The option names a built-in only if it is the one that ran: `model._target_=...` replaces the
+    code and keeps the option.
+    """
+    if name is None:
+        return option
+    if name not in BUILTINS:
+        return name
+    target = _target(group, option)
+    return option if target is None or IDS.get(target) == name else name
+
+
+@cache
+def _target(group: str, option: str) -> str | None:
+    """Return the dotted path in the YAML of an option, or "" if it has none; None if there is no
+    such YAML in conf/."""
+    file = CONF / group / f"{option}.yaml"
+    if not file.is_file():
+        return None
+    content: Any = OmegaConf.load(file)
+    if found := OmegaConf.select(content, TARGETS[group]):
+        return str(found)
+    bases = [name for name in content.get("defaults", []) if name != "_self_"]
+    return _target(group, bases[0]) if bases else ""
 
 
 def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +91,15 @@ def rate_labels(rates: Iterable[str]) -> list[str]:
     return [short[rate] if counts[short[rate]] == 1 else rate for rate in rates]
 
 
+def numerically(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return the key by which `sort_values` sorts a column: rates by their numbers."""
+    if column.name != "rate":
+        return column
+    numbers = {rate: re.findall(r"\d+(?:\.\d+)?", rate) for rate in column.unique()}
+    ordered = sorted(numbers, key=lambda rate: ([float(n) for n in numbers[rate]], rate))
+    return column.map({rate: place for place, rate in enumerate(ordered)})
+
+
 def _shortened(rate: str) -> str:
     numbers, percent, rest = rate.partition(" %")
     first, *others = numbers.split(", ")
@@ -79,4 +124,6 @@ def experiment_titles(levels: pd.DataFrame) -> "pd.Series[str]":
 def _short_name(setting: str) -> str:
     """Return the last part of a setting's name; `optimizer` for optimizer.name, and so on."""
     *groups, last = setting.split(".")
+    if last == "code":
+        return f"{groups[-1]} code"
     return groups[-1] if last == "name" and groups[-1] != "options" else last

@@ -131,7 +131,7 @@ def test_density_runs_from_100_percent_on_the_left_on_a_log_axis(sweep: Path) ->
     assert axis.get_xscale() == "log"
     left, right = axis.get_xlim()
     assert left > 1.0 > 0.25 > right
-    assert axis.xaxis.get_major_formatter()(0.5, 0) == "50%"
+    assert axis.xaxis.get_major_formatter()(0.5, 0) == "50 %"
 
 
 def caption(drawn: FigureWithData | None) -> str:
@@ -191,9 +191,9 @@ def test_a_rate_has_panels_for_its_own_arms(sweep: Path) -> None:
     drawn = figures.figure3(collect([sweep]))
     assert drawn is not None
     assert [axis.get_title() for axis in drawn.figure.axes] == [
-        "lenet_300_100 on digits\nwinning ticket, 20 % a level",
-        "lenet_300_100 on digits\nwinning ticket, 50 % a level",
-        "lenet_300_100 on digits\nrandom reinit, 50 % a level",
+        "lenet_300_100 on digits\nwinning ticket, 20 % per level",
+        "lenet_300_100 on digits\nwinning ticket, 50 % per level",
+        "lenet_300_100 on digits\nrandom reinit, 50 % per level",
     ]
     assert all(axis.get_lines() for axis in drawn.figure.axes)
 
