@@ -122,9 +122,9 @@ def colours(names: Sequence[str]) -> dict[str, Colour]:
 def density_axis(axis: Axes, densities: "pd.Series[float]", *, linear: bool = False) -> None:
     """Let density fall from 100 % on the left, as in the paper; logarithmic unless `linear`."""
     lowest = densities[densities > 0].min()
-    axis.set_xlabel("Density" if linear else "Density (log scale)")
+    axis.set_xlabel("Density (%)" if linear else "Density (%, log scale)")
     if linear:
-        axis.xaxis.set_major_formatter(FuncFormatter(percent))
+        axis.xaxis.set_major_formatter(FuncFormatter(in_hundredths))
         axis.set_xlim(1.03, -0.03)
         return
     axis.set_xscale("log")
@@ -138,7 +138,7 @@ def density_ticks(axis: Axis, lowest: float) -> None:
     ticks = next(reached, DENSITY_TICKS)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(percent))
+    axis.set_major_formatter(FuncFormatter(in_hundredths))
 
 
 def title(axis: Axes, text: str) -> None:
@@ -147,9 +147,14 @@ def title(axis: Axes, text: str) -> None:
     axis.set_title("\n".join(lines), fontsize="small")
 
 
+def in_hundredths(fraction: float, _: object = None) -> str:
+    """Format a tick of an axis whose label has the unit."""
+    return f"{round(100 * fraction, 6):g}"
+
+
 def percent(fraction: float, _: object = None) -> str:
     """Format a tick."""
-    return f"{round(100 * fraction, 6):g} %"
+    return f"{in_hundredths(fraction)} %"
 
 
 def in_percent(density: float) -> str:
@@ -183,17 +188,18 @@ def mark_outside(axis: Axes) -> bool:
         marks += [(x[y < bottom], bottom, "v", line.get_color())]
         marks += [(x[y > top], top, "^", line.get_color())]
     marks = [mark for mark in marks if len(mark[0])]
-    for x, edge, marker, colour in marks:
-        drawn = axis.scatter(x, [edge] * len(x), 26, color=colour, marker=marker, clip_on=False)
+    for number, (x, edge, marker, colour) in enumerate(marks):
+        size = 18 * (len(marks) - number)  # so that triangles do not hide each other
+        drawn = axis.scatter(x, [edge] * len(x), size, color=colour, marker=marker, clip_on=False)
         drawn.set(gid=EDGE, zorder=4)
     return bool(marks)
 
 
 def points_axis(axis: Axes) -> None:
     """Limit an axis of differences in points to AXIS_DEPTH, with a line at 0."""
-    bottom, top = axis.get_ylim()
     depth = 100 * AXIS_DEPTH
-    axis.set_ylim(max(bottom, -depth), min(top, depth))
+    bottom, top = np.clip(axis.get_ylim(), -depth, depth)
+    axis.set_ylim(min(bottom, -0.1), max(top, 0.1))
     axis.axhline(0, color="0.4", linewidth=1)
 
 

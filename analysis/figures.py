@@ -40,12 +40,11 @@ CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 LENET_ITERATIONS = 15_000
 """The last iteration that figure 3 shows of LeNet."""
 SPARSE_FROM = 0.35
-"""Density from which on sparse steps are used (`lth.training.sparse.DENSEST`, which needs torch)."""
+"""Highest density of sparse steps: `lth.training.sparse.DENSEST`, whose import would need torch."""
 SPARSE = (
-    f"on a CPU, fully connected networks train with sparse steps at densities up to "
-    f"{SPARSE_FROM:.0%}".replace("%", " %")
-    + ", and the first such training of a process includes "
-    "the time to load them"
+    "on a CPU, fully connected networks train with sparse steps at densities up to "
+    f"{drawing.percent(SPARSE_FROM)}, and the first such training of a process includes the time "
+    "to load them"
 )
 SAME_LINE = 0.03
 """Largest relative distance between the densities of layers that are drawn as one line."""

@@ -20,7 +20,7 @@ QUANTITIES = {
     "final_train_accuracy": "Training accuracy at the end",
     "test_accuracy": "Test accuracy",
     "seconds": "Seconds of training",
-    "kept": "Density of the layer",
+    "kept": "Density of the layer (%)",
     "barrier": "Error barrier",
     "level_barrier": "Error barrier to the next level (points)",
     "gain": "Points above dense, at early stop",

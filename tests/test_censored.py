@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from rich.console import Console
 
@@ -65,9 +67,9 @@ def test_the_report_shows_a_lower_bound(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def open_markers(axis: object) -> list[list[float]]:
-    faces = [c for c in axis.collections if isinstance(c, PathCollection)]  # type: ignore[attr-defined]
-    return [xy for c in faces for xy in c.get_offsets().tolist()]
+def open_markers(axis: Axes) -> list[list[float]]:
+    faces = [c for c in axis.collections if isinstance(c, PathCollection)]
+    return [xy for c in faces for xy in np.asarray(c.get_offsets()).tolist()]
 
 
 def test_the_figure_has_open_markers_and_says_what_they_are(tmp_path: Path) -> None:

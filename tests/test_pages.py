@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from analysis import figures
-from analysis.collect import collect
+from analysis.collect import Runs, collect
 from analysis.drawing import FigureWithData
 from lth.training.sparse import DENSEST
 from tests.test_analysis import analysis, caption, lines, write_run, write_sweep
@@ -27,7 +27,7 @@ def legend(drawn: FigureWithData | None) -> dict[str, str]:
     """Return the entries of the legend with their colours."""
     assert drawn is not None
     (found,) = drawn.figure.legends
-    colours = [to_hex(line.get_color()) for line in found.get_lines()]  # type: ignore[arg-type]
+    colours = [to_hex(line.get_color()) for line in found.get_lines()]
     return dict(zip((text.get_text() for text in found.get_texts()), colours, strict=True))
 
 
@@ -144,5 +144,33 @@ def test_the_figure_of_time_says_where_sparse_steps_begin(tmp_path: Path) -> Non
     text = caption(figures.time(collect([tmp_path])))
     assert "sparse steps at densities up to 35 %" in text
     dense = collect([tmp_path])
-    shallow = figures.Runs(dense.levels[dense.levels["level"] < 2], {}, {}, [])
+    shallow = Runs(dense.levels[dense.levels["level"] < 2], {}, {}, [])
     assert "sparse" not in caption(figures.time(shallow))
+
+
+def test_the_line_of_no_difference_is_within_its_axis(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)  # below the dense network at all levels
+    drawn = figures.differences(collect([tmp_path]))
+    assert drawn is not None
+    bottom, top = drawn.figure.axes[0].get_ylim()
+    assert bottom < 0 < top
+    assert "triangles" not in caption(drawn)
+
+
+def test_without_an_interval_the_caption_names_none(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / f"{seed}", seed=seed)
+    assert caption(figures.differences(collect([tmp_path]))) == (
+        "mean; an interval needs n >= 3, n = 2"
+    )
+
+
+def test_the_network_behind_a_figure_may_have_other_rates(tmp_path: Path) -> None:
+    groups = {"model": "conv2", "dataset": "cifar10"}
+    for number, (rate, dropout) in enumerate([(20.0, 0.5), (20.0, 0), (50.0, 0)]):
+        settings = {"model.options.dropout": dropout}
+        write_run(tmp_path / f"{number}", seed=0, rate=rate, groups=groups, settings=settings)
+    ((name, drawn),) = figures.pages("figure6", figures.figure6, collect([tmp_path]))
+    assert name == "figure6"
+    assert list(legend(drawn)) == ["winning ticket, 20 % per level"]
+    assert len(lines(drawn.figure.axes[0])) == 2
