@@ -37,7 +37,7 @@ AXES: dict[str, Callable[[Axes], None]] = {
     "stop": drawing.ratio_axis,
 }
 """Column -> scale and limits of its axis, if it has its own; accuracies go down to AXIS_DEPTH."""
-BEYOND = "triangles at an edge: points beyond the axis; the CSV has them"
+BEYOND = "triangles at an edge: points beyond the axis (in the CSV)"
 
 
 def against_density(

@@ -147,7 +147,7 @@ def test_incomplete_levels_are_named(sweep: Path) -> None:
         "mean and range from minimum to maximum, "
         "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; "
         "rings: fewer repetitions than elsewhere on the line; "
-        "triangles at an edge: points beyond the axis; the CSV has them"
+        "triangles at an edge: points beyond the axis (in the CSV)"
     )
     assert any("killed, with 2 levels so far" in problem for problem in runs.problems)
 

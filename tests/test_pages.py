@@ -106,7 +106,7 @@ def test_a_point_beyond_an_axis_is_marked_at_its_edge_and_in_the_caption(tmp_pat
     assert "triangles" not in caption(figures.figure4(collect([tmp_path])))
     collapse(tmp_path / "0", "0.3")
     drawn = figures.figure4(collect([tmp_path]))
-    assert "triangles at an edge: points beyond the axis; the CSV has them" in caption(drawn)
+    assert "triangles at an edge: points beyond the axis (in the CSV)" in caption(drawn)
     assert drawn is not None
     axis = drawn.figure.axes[1]
     assert axis.get_ylabel() == "Test accuracy at early stop"
