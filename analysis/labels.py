@@ -4,14 +4,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from lth.experiment.builtins import BUILTINS, IDS
-from lth.experiment.config import CONF
+from lth.experiment.config import option_target
 from lth.experiment.settings import TYPES
 
 CRITERION, OPTIONS = "pruning.criterion.", "pruning.criterion.options."
@@ -21,8 +19,6 @@ RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in T
 """Settings that `rate` of run.json describes."""
 ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.")
 """Settings, or prefixes of their names, that `arm` of run.json describes."""
-TARGETS = {"model": "_target_", "dataset": "loader._target_"}
-"""Group -> where the YAML of an option names the code."""
 
 
 def code_label(group: str, option: str, name: str | None) -> str:
@@ -36,22 +32,8 @@ def code_label(group: str, option: str, name: str | None) -> str:
         return option
     if name not in BUILTINS:
         return name
-    target = _target(group, option)
+    target = option_target(group, option)
     return option if target is None or IDS.get(target) == name else name
-
-
-@cache
-def _target(group: str, option: str) -> str | None:
-    """Return the dotted path in the YAML of an option, or "" if it has none; None if there is no
-    such YAML in conf/."""
-    file = CONF / group / f"{option}.yaml"
-    if not file.is_file():
-        return None
-    content: Any = OmegaConf.load(file)
-    if found := OmegaConf.select(content, TARGETS[group]):
-        return str(found)
-    bases = [name for name in content.get("defaults", []) if name != "_self_"]
-    return _target(group, bases[0]) if bases else ""
 
 
 def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
