@@ -12,7 +12,7 @@ from rich.console import Console
 from analysis.claims import judged
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, FigureWithData
-from analysis.figures import FIGURES
+from analysis.figures import FIGURES, pages
 from analysis.publish import publish_run
 from analysis.report import write_report
 from analysis.tables import claim_table, winner_table
@@ -97,11 +97,11 @@ def figures(arguments: argparse.Namespace) -> int:
         return 1
     for name in arguments.only or (known if arguments.weights else FIGURES):
         with style.context(STYLE):
-            drawn = known[name](runs)
-            if drawn is not None:
+            found = list(pages(name, known[name], runs))
+            for page, drawn in found:
                 formats = [word.strip() for word in arguments.format.split(",")]
-                save(drawn, arguments.out / name, formats)
-            elif arguments.only:
+                save(drawn, arguments.out / page, formats)
+            if arguments.only and not found:
                 print(f"{name}: these runs lack the data that it shows", file=sys.stderr)
     return 0
 

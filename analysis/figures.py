@@ -3,11 +3,13 @@
 Rows of panels are experiments, columns are quantities.
 """
 
-from collections.abc import Callable, Set
+import math
+from collections.abc import Callable, Iterator, Set
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from analysis import drawing
 from analysis.arms import (
@@ -37,6 +39,15 @@ CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """The densities of the paper's figure 3."""
 LENET_ITERATIONS = 15_000
 """The last iteration that figure 3 shows of LeNet."""
+SPARSE_FROM = 0.35
+"""Highest density of sparse steps: `lth.training.sparse.DENSEST`, whose import would need torch."""
+SPARSE = (
+    "on a CPU, fully connected networks train with sparse steps at densities up to "
+    f"{drawing.percent(SPARSE_FROM)}, and the first such training of a process includes the time "
+    "to load them"
+)
+SAME_LINE = 0.03
+"""Largest relative distance between the densities of layers that are drawn as one line."""
 NEAR = 0.15
 """Largest relative distance between one of these densities and the level drawn for it."""
 
@@ -56,7 +67,9 @@ def figure3(runs: Runs) -> FigureWithData | None:
     metrics = runs.curves(at_densities(levels))
     shown = _in_all_runs(metrics, "experiment")  # at other iterations only some runs were tested
     found = points(shown, "test_accuracy", "iteration")
-    rows = list(found.groupby(["experiment", "rate"], sort=False))
+    ends = found["experiment"].isin(short).map({True: LENET_ITERATIONS, False: math.inf})
+    drawn = found[found["iteration"] <= ends]
+    rows = list(drawn.groupby(["experiment", "rate"], sort=False))
     figure, axes = drawing.panels(len(rows), found["arm"].nunique(), width=4.6)
     for row, ((experiment, rate), of_row) in zip(axes, rows, strict=True):
         arms = list(of_row.groupby("arm", sort=False))
@@ -64,10 +77,10 @@ def figure3(runs: Runs) -> FigureWithData | None:
             axis.remove()
         for axis, (arm, of_arm) in zip(row, arms, strict=False):
             _draw_curves(axis, of_arm, of_row)
-            if experiment in short:
-                axis.set_xlim(right=min(of_row["iteration"].max(), LENET_ITERATIONS))
-            drawing.title(axis, f"{experiment}\n{arm}, {rate} a level")
-    drawing.caption(figure, found)
+            drawing.title(axis, f"{experiment}\n{arm}, {rate} per level")
+    later = f"iterations after {LENET_ITERATIONS:,} are not shown"
+    notes = ["starts of curves lie beyond the axes", *([later] if len(drawn) < len(found) else [])]
+    drawing.caption(figure, found, notes)
     return FigureWithData(figure, found)
 
 
@@ -161,16 +174,18 @@ def layers(runs: Runs) -> FigureWithData | None:
     for axis in axes.flat[len(lines) :]:
         axis.remove()
     for axis, ((experiment, rate), of_line) in zip(axes.flat, lines, strict=False):
-        there = set(of_line["layer"])
-        own = drawing.colours([name for name in rows["layer"].unique() if name in there])
+        shown = one_line_each(of_line, [*rows["layer"].unique()])
+        own = drawing.colours([*shown["layer"].unique()])
         few = len(own) <= drawing.SIDE_ENTRIES
         drawing.draw_lines(
-            axis, of_line, "level", colour="layer", colours=own, dash="layer", marked=few
+            axis, shown, "level", colour="layer", colours=own, dash="layer", marked=few
         )
         axis.set(yscale="log", xlabel="Level", ylabel=QUANTITIES["kept"])
-        drawing.title(axis, f"{experiment}\n{rate} a level")
+        drawing.title(axis, f"{experiment}\n{rate} per level")
         drawing.density_ticks(axis.yaxis, of_line["mean"].min())
-        drawing.side_legend(axis, own, "Layer")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        styles = drawing.line_styles(shown, "layer") if few else {}
+        drawing.side_legend(axis, own, "Layer", styles)
     drawing.caption(figure, found)
     return FigureWithData(figure, found)
 
@@ -178,18 +193,13 @@ def layers(runs: Runs) -> FigureWithData | None:
 def differences(runs: Runs) -> FigureWithData | None:
     """Differences within a seed: each arm against the dense network and the winning ticket."""
     pairs = paired(runs.levels)
-    drawn = against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
-    for axis in drawn.figure.axes if drawn else ():
-        if axis.get_ylabel() == QUANTITIES["stop"]:
-            drawing.ratio_axis(axis)
-        else:
-            drawing.points_axis(axis)
-    return drawn
+    return against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
 
 
 def time(runs: Runs) -> FigureWithData | None:
     """Seconds of one training at each density."""
-    return against_density(runs.levels, ("seconds",))
+    notes = [SPARSE] if runs.levels["density"].min() <= SPARSE_FROM else []
+    return against_density(runs.levels, ("seconds",), notes=notes)
 
 
 FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
@@ -199,6 +209,20 @@ FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
                      connectivity, level_connectivity, time)
 }  # fmt: skip
 """Name -> function: the paper's figures in its order, then others."""
+PAGES = dict.fromkeys(FIGURES, "experiment") | dict.fromkeys(
+    ("figure6", "figure7", "figure8", "settings"), "network"
+)
+"""Name -> what has a page of its own. Figures of one network compare its experiments."""
+
+
+def pages(
+    name: str, draw: Callable[[Runs], FigureWithData | None], runs: Runs
+) -> Iterator[tuple[str, FigureWithData]]:
+    """Draw each page that the runs support: yield NAME, NAME-2, and so on, with the figure. Figures
+    that are not in PAGES have one page."""
+    parts = runs.pages(PAGES[name]) if name in PAGES else [runs]
+    drawn = [figure for figure in map(draw, parts) if figure is not None]
+    yield from ((f"{name}-{n}" if n > 1 else name, figure) for n, figure in enumerate(drawn, 1))
 
 
 def _of_models(levels: pd.DataFrame, models: Set[str]) -> pd.DataFrame:
@@ -244,6 +268,26 @@ def _in_all_runs(metrics: pd.DataFrame, *among: str) -> pd.DataFrame:
     return metrics[curve.groupby(there).transform("nunique") == curves]
 
 
+def one_line_each(found: pd.DataFrame, layers: list[str]) -> pd.DataFrame:
+    """Return one line for all layers with the same densities within SAME_LINE, named by them: lines
+    that lie on each other would hide each other."""
+    means = found.pivot(index="level", columns="layer", values="mean")
+    same: dict[str, list[str]] = {}
+    for layer in (name for name in layers if name in means):
+        distances = {first: (means[layer] / means[first] - 1).abs().max() for first in same}
+        near = (first for first, distance in distances.items() if distance < SAME_LINE)
+        same.setdefault(next(near, layer), []).append(layer)
+    shown = found[found["layer"].isin(same)]
+    names = {first: _listed(others) for first, others in same.items()}
+    shown = shown.assign(layer=pd.Categorical(shown["layer"].map(names), [*names.values()]))
+    return shown.sort_values("layer", kind="stable").astype({"layer": str})
+
+
+def _listed(names: list[str]) -> str:
+    few = names if len(names) < 4 else [names[0], "...", f"{names[-1]} ({len(names)} layers)"]
+    return ", ".join(few)
+
+
 def density_colours(densities: "pd.Series[float]") -> dict[str, drawing.Colour]:
     """Return a colour for each density, by its label, from the highest down. Each of
     CURVE_DENSITIES has the same colour in every figure."""
@@ -260,9 +304,10 @@ def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
     drawing.draw_lines(axis, shown, "iteration", colour="shown", colours=own, marked=False)
     axis.set(xlabel="Iteration", ylabel=QUANTITIES["test_accuracy"])
     axis.margins(x=0.01)
-    dense = of_row[of_row["level"] == 0]
-    last = dense.loc[dense["iteration"] == dense["iteration"].max(), "mean"].mean()
-    drawing.accuracy_axis(axis, last, of_row)
+    drawing.iteration_axis(axis.xaxis)
+    last = of_row[of_row["iteration"] == of_row["iteration"].max()]
+    dense = last.loc[last["level"] == 0, "mean"].mean()
+    drawing.accuracy_axis(axis, min(last["mean"].min(), dense - drawing.AXIS_DEPTH), of_row)
     drawing.side_legend(axis, own, "Density")
 
 

@@ -70,6 +70,19 @@ def composed(*overrides: str) -> Spec:
         return from_config(compose("config", overrides=list(overrides)))
 
 
+@functools.cache
+def option_target(group: str, option: str) -> str | None:
+    """Return the dotted path of the code that an option of `model` or `dataset` names in its YAML
+    or those it extends, "" if none does; None if conf/ has no such option."""
+    file = CONF / group / f"{option}.yaml"
+    if not file.is_file():
+        return None
+    content: Any = OmegaConf.load(file)
+    found = OmegaConf.select(content, "_target_" if group == "model" else "loader._target_")
+    bases = [name for name in content.get("defaults", []) if name != "_self_"]
+    return found or (option_target(group, bases[0]) if bases else "")
+
+
 def validated(plain: Any) -> Spec:  # noqa: ANN401 - any JSON value
     """Return the Spec of plain values. Raises LotteryError naming every invalid setting."""
     try:
