@@ -15,7 +15,7 @@ from analysis.labels import REPLICATE, arm_labels, experiment_titles, rate_label
 from lth.errors import LotteryError
 from lth.experiment.recipe import with_neutral_options
 from lth.probes import Connectivity, LevelConnectivity
-from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
 from lth.runs.status import Status, find_runs, read_whole, state_of
 from lth.store.files import checksum
 
@@ -105,6 +105,7 @@ def read_run(folder: Path) -> Run:
     if missing := [name for name in ("groups", "arm", "rate") if name not in status]:
         raise ValueError(f"run.json has no {', '.join(missing)}; another version wrote it")
     levels = _table(folder / LEVELS, LEVEL_COLUMNS)
+    levels = levels.drop(columns=[*RUN_COLUMNS], errors="ignore")  # run.json has them as well
     _table(folder / METRICS, METRIC_COLUMNS, nrows=0)  # only the header is checked here
     identity = with_neutral_options(status["identity"])
     settings = {name: _scalar(value) for name, value in identity.items()}
