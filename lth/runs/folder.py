@@ -17,6 +17,7 @@ from lth.runs.records import (
     PROBE_COLUMNS,
     level_row,
     metric_rows,
+    names_of,
     probe_rows,
     sealed,
 )
@@ -123,7 +124,8 @@ class RunFolder:
             self._probe = node
             self._measured[level, node] = results
         else:
-            self._levels[level] = level_row(level, node.digest, results, cached=cached)
+            names = names_of(self.status)
+            self._levels[level] = level_row(level, node.digest, results, cached=cached, names=names)
             self._metrics[level] = metric_rows(level, results)
         if not cached:
             self.write_tables()
