@@ -16,7 +16,8 @@ from lth.errors import LotteryError
 from lth.experiment.recipe import with_neutral_options
 from lth.probes import Connectivity, LevelConnectivity
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
-from lth.runs.status import Status, find_runs, read_whole, state_of
+from lth.runs.status import Status, find_runs, read_status, read_whole, state_of
+from lth.runs.superseded import superseded
 from lth.store.files import checksum
 
 CURVE_NAMES = ("experiment", "arm", "rate", "density", "final_iteration")
@@ -72,15 +73,18 @@ class Run(NamedTuple):
 def collect(folders: Iterable[Path]) -> Runs:
     """Read every run at or below `folders`; each result once, however often it was run."""
     runs, problems = list[Run](), list[str]()
-    for folder in sorted({run for root in folders for run in find_runs(root)}):
+    paths = sorted({run for root in folders for run in find_runs(root)})
+    completed = superseded((path, read_status(path)) for path in paths)
+    for folder in paths:
         try:
             run = read_run(folder)
         except (LotteryError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = str(error).removeprefix(f"{folder}: ")  # a LotteryError names the folder
-            problems.append(f"{folder}: left out ({reason})")
+            if folder not in completed:
+                problems.append(f"{folder}: left out ({reason})")
             continue
         runs.append(run)
-        if run.settings["state"] != "finished":
+        if run.settings["state"] != "finished" and folder not in completed:
             problems.append(
                 f"{folder}: {run.settings['state']}, with {len(run.levels)} levels so far"
             )
