@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lth.runs.status import Status, find_runs, read_status, read_statuses
+from lth.runs.superseded import superseded
 
 REFRESH_SECONDS = 0.25
 LOG_SECONDS = 10.0
@@ -120,11 +121,16 @@ def overview(folders: Iterable[Path]) -> tuple[RenderableType, set[str]]:
     """Return a text about every sweep and run at or below `folders`, and the set of their states.
 
     The text has the number of runs in each state, and the progress or error of unfinished runs.
+    Unfinished runs that a later run completed are left out.
     """
+    paths = sorted({run for root in folders for run in find_runs(root)}, key=_by_number)
+    found = [(path, read_status(path)) for path in paths]
+    completed = superseded(found)
     sweeps: dict[Path, list[tuple[Path, Status]]] = {}
-    for run in sorted({run for root in folders for run in find_runs(root)}, key=_by_number):
-        sweep = run.parent if run.name.isdigit() else run  # Hydra numbers the jobs of a sweep
-        sweeps.setdefault(sweep, []).append((run, read_status(run)))
+    for run, status in found:
+        if run not in completed:
+            sweep = run.parent if run.name.isdigit() else run  # Hydra numbers the jobs of a sweep
+            sweeps.setdefault(sweep, []).append((run, status))
     parts: list[RenderableType] = []
     for sweep, runs in sweeps.items():
         fraction = sum(_fraction(status) for _, status in runs) / len(runs)

@@ -1,4 +1,4 @@
-"""Each row of levels.csv names its seed, arm and rate; the documentation's snippet groups by them."""
+"""Rows of levels.csv name seed, arm and rate; the snippet of the documentation groups by them."""
 
 import dataclasses
 import json
