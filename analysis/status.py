@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lth.experiment.names import layers_text
 from lth.runs.status import Status, find_runs, read_status, read_statuses
 from lth.runs.superseded import superseded
 
@@ -32,6 +33,7 @@ class View:
         self.note = ""
         """Text that a launcher adds to the line."""
         self._runs = runs
+        self._announced: set[str] = set()
         self._started = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -47,11 +49,22 @@ class View:
     def _watch(self) -> None:
         if not sys.stdout.isatty():
             while not self._stopped.wait(LOG_SECONDS):
-                print(self._line(read_statuses(self.folder)), flush=True)
+                runs = read_statuses(self.folder)
+                self.announce(runs, self._console)
+                print(self._line(runs), flush=True)
             return
         with Live(console=self._console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(REFRESH_SECONDS):
-                live.update(self._picture(read_statuses(self.folder)), refresh=True)
+                runs = read_statuses(self.folder)
+                self.announce(runs, live.console)
+                live.update(self._picture(runs), refresh=True)
+
+    def announce(self, runs: list[tuple[Path, Status]], console: Console) -> None:
+        """Print the rates of runs that were not printed before."""
+        new = [text for text in rates_of(runs) if text not in self._announced]
+        self._announced.update(new)
+        for text in new:
+            console.print(f"each level removes {text}", soft_wrap=True)
 
     def _fraction_done(self, runs: list[tuple[Path, Status]]) -> float:
         total = max(self._runs or 0, len(runs), 1)
@@ -76,6 +89,13 @@ class View:
                 )
         table.add_row(_bar(self._fraction_done(runs)), "all")
         return Group(Text(self._line(runs)), table)
+
+
+def rates_of(runs: list[tuple[Path, Status]]) -> list[str]:
+    """Return the rates and weights of the types of layer, each combination once. Runs whose results
+    were all stored built no network, and have none."""
+    layers = (status["layers"] for _, status in runs if status.get("layers"))
+    return list(dict.fromkeys(map(layers_text, layers)))
 
 
 def _bar(fraction: float) -> ProgressBar:
@@ -175,6 +195,7 @@ def summary(
         for state in ("interrupted", "killed")
         if states[state]
     ]
+    lines += [f"[bold]each level removes[/] {text}." for text in rates_of(runs)]
     lines += [
         f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(_where(folder, runs))}",
         f"[bold]figures[/]: python -m analysis figures {escape(str(folder))}",
