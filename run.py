@@ -145,6 +145,7 @@ def make(
     spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[[], bool]
 ) -> dict[Stored, Any]:
     """Make what is missing, or wait for the process that is making it; record each result."""
+    from lth.engine.edited import edited
     from lth.engine.engine import engine_for
     from lth.engine.monitor import Watch
 
@@ -153,6 +154,8 @@ def make(
         folder.update(level=level, iteration=iteration, speed=speed)
 
     engine = engine_for(spec, Watch(on_progress=on_progress, stopping=stopping))
+    to_make = [node for node in engine.pending(requested) if isinstance(node, Training)]
+    folder.status["edited"] = edited(to_make[0], engine.store) if to_make else []
     results = {}
     try:
         for node, results[node] in engine.ensure(requested):

@@ -195,6 +195,11 @@ def summary(
         for state in ("interrupted", "killed")
         if states[state]
     ]
+    names = sorted({name for _, status in runs for name in status.get("edited", ())})
+    lines += [
+        f"[yellow]trained again[/]: the store has the same networks with other code of "
+        f"{escape(', '.join(names))}. Its module was edited, or given another _version_."
+    ] * bool(names)
     lines += [f"[bold]each level removes[/] {text}." for text in rates_of(runs)]
     lines += [
         f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(_where(folder, runs))}",

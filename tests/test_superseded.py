@@ -22,8 +22,8 @@ def attempt(tmp_path: Path) -> Attempt:
 
     def write(name: str, ended: float, *, state: str, levels: int = 2, **options: Any) -> Path:  # noqa: ANN401
         folder = tmp_path / name
-        own = {"started": ended - 0.5, "finished": ended, "spec": {"probe": None}}
-        write_run(folder, seed=0, state=state, **own | options)
+        own: dict[str, Any] = {"started": ended - 0.5, "finished": ended, "spec": {"probe": None}}
+        write_run(folder, seed=0, state=state, **(own | options))
         status = json.loads((folder / "run.json").read_bytes()) | {"levels": levels}
         (folder / "run.json").write_text(json.dumps(status))
         return folder
