@@ -147,15 +147,22 @@ def make(
     """Make what is missing, or wait for the process that is making it; record each result."""
     from lth.engine.edited import edited
     from lth.engine.engine import engine_for
+    from lth.engine.forecast import Forecast, costs_of
     from lth.engine.monitor import Watch
 
     def on_progress(training: Training, iteration: int, speed: float) -> None:
         level, *_ = requested.get(training, [training.mask.level])
-        folder.update(level=level, iteration=iteration, speed=speed)
+        where = forecast.at(training, iteration)
+        folder.update(level=level, iteration=iteration, speed=speed, **where)
+
+    def pending() -> list[Training]:
+        return [node for node in engine.pending(requested) if isinstance(node, Training)]
 
     engine = engine_for(spec, Watch(on_progress=on_progress, stopping=stopping))
-    to_make = [node for node in engine.pending(requested) if isinstance(node, Training)]
-    folder.status["edited"] = edited(to_make[0], engine.store) if to_make else []
+    forecast = Forecast(pending, costs_of(spec))
+    folder.status["edited"] = [
+        name for node in pending()[:1] for name in edited(node, engine.store)
+    ]
     results = {}
     try:
         for node, results[node] in engine.ensure(requested):

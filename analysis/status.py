@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from analysis.remaining import seconds_left
 from lth.experiment.names import layers_text
 from lth.runs.status import Status, find_runs, read_status, read_statuses
 from lth.runs.superseded import superseded
@@ -34,6 +35,8 @@ class View:
         """Text that a launcher adds to the line."""
         self._runs = runs
         self._announced: set[str] = set()
+        self._seen: dict[str, float] = {}
+        """The work of every training that a run had left when it was first seen."""
         self._started = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -51,7 +54,7 @@ class View:
             while not self._stopped.wait(LOG_SECONDS):
                 runs = read_statuses(self.folder)
                 self.announce(runs, self._console)
-                print(self._line(runs), flush=True)
+                print(self.line(runs), flush=True)
             return
         with Live(console=self._console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(REFRESH_SECONDS):
@@ -70,14 +73,22 @@ class View:
         total = max(self._runs or 0, len(runs), 1)
         return sum(_fraction(status) for _, status in runs) / total
 
-    def _line(self, runs: list[tuple[Path, Status]]) -> str:
-        fraction = self._fraction_done(runs)
-        elapsed = time.monotonic() - self._started
-        left = f", {clock(elapsed * (1 - fraction) / fraction)} left" if fraction > 0.02 else ""
+    def line(self, runs: list[tuple[Path, Status]]) -> str:
+        """Return the progress of all runs in one line."""
+        elapsed = clock(time.monotonic() - self._started)
         count = f" of {self._runs}" if self._runs else ""
-        progress = f"{fraction:.0%} in {clock(elapsed)}{left}"
+        progress = f"{self._fraction_done(runs):.0%} in {elapsed}{self._left(runs)}"
         note = f" | {self.note}" if self.note else ""
         return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}{note}"
+
+    def _left(self, runs: list[tuple[Path, Status]]) -> str:
+        """Return the estimated time left, in words. Runs that have not started are taken to need as
+        much new work as the others do on average."""
+        statuses = [status for _, status in runs]
+        for status in statuses:
+            self._seen = status.get("left", {}) | self._seen
+        unstarted = max((self._runs or 0) - len(runs), 0) * sum(self._seen.values())
+        return _time_left(statuses, unstarted / max(len(runs), 1))
 
     def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -88,7 +99,7 @@ class View:
                     _bar(_fraction(status)), path.name, Text(_position(status)), overrides
                 )
         table.add_row(_bar(self._fraction_done(runs)), "all")
-        return Group(Text(self._line(runs)), table)
+        return Group(Text(self.line(runs)), table)
 
 
 def rates_of(runs: list[tuple[Path, Status]]) -> list[str]:
@@ -116,18 +127,16 @@ def _position(status: Status) -> str:
     speed = f", {status['speed']:,.0f} a second" if "speed" in status else ""
     return (
         f"level {status['level']} of {status['levels']}, "
-        f"iteration {status['iteration']:,} of {iterations:,}{speed}{_left(status)}"
+        f"iteration {status['iteration']:,} of {iterations:,}{speed}{_time_left([status])}"
     )
 
 
-def _left(status: Status) -> str:
-    """Return the time that a run needs for its levels at its present speed: an upper bound, because
-    other runs may train some of them."""
-    if not status.get("speed"):
-        return ""
-    iterations = status["spec"]["training"]["iterations"]
-    to_do = (status["levels"] + 1 - status["done"]) * iterations - status["iteration"]
-    return f", {clock(max(to_do, 0) / status['speed'])} left"
+def _time_left(runs: list[Status], unstarted: float = 0.0) -> str:
+    """Return the estimated time until these runs end, in words; nothing if none is running."""
+    seconds = seconds_left(runs, unstarted)
+    if seconds is not None:
+        return f", about {clock(seconds)} left"
+    return ", estimating the time left" * any(status["state"] == "running" for status in runs)
 
 
 def clock(seconds: float) -> str:

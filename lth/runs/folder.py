@@ -103,6 +103,8 @@ class RunFolder:
             known = isinstance(error, LotteryError)
             self.status["error"] = str(error) if known else f"{type(error).__name__}: {error}"
             self.status["state"] = "failed"
+        for name in ("left", "pace"):  # of the training in progress, for the estimate of time
+            self.status.pop(name, None)
         try:
             if self._levels:
                 self.write_tables()
