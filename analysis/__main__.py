@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from analysis import export, store, verify
+from analysis.clear import clear
 from analysis.status import overview
 
 WATCH_SECONDS = 1.0
@@ -100,10 +101,19 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
 def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
     parser.add_argument("--watch", action="store_true", help="update until no run is running")
+    parser.add_argument(
+        "--clear", action="store_true",
+        help="remove the folders of runs without results, and of unfinished runs that a later run "
+        "completed; ask first",
+    )  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="with --clear: do not ask")
 
 
 def show_status(arguments: argparse.Namespace) -> int:
-    """Print the state of runs; return 1 if one failed, was killed or cannot be read."""
+    """Print the state of runs, or clear them; return 1 if one failed, was killed or cannot be
+    read."""
+    if arguments.clear:
+        return clear(arguments)
     console = Console(highlight=False)
     picture, states = overview(arguments.folders)
     if arguments.watch:

@@ -23,8 +23,9 @@ from analysis.labels import (
 from lth.errors import LotteryError
 from lth.experiment.recipe import with_neutral_options
 from lth.probes import Connectivity, LevelConnectivity
-from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS
-from lth.runs.status import Status, find_runs, read_whole, state_of
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
+from lth.runs.status import Status, find_runs, read_status, read_whole, state_of
+from lth.runs.superseded import superseded
 from lth.store.files import checksum
 
 CURVE_NAMES = ("experiment", "arm", "rate", "density", "final_iteration")
@@ -90,15 +91,18 @@ class Run(NamedTuple):
 def collect(folders: Iterable[Path]) -> Runs:
     """Read every run at or below `folders`; each result once, however often it was run."""
     runs, problems = list[Run](), list[str]()
-    for folder in sorted({run for root in folders for run in find_runs(root)}):
+    paths = sorted({run for root in folders for run in find_runs(root)})
+    completed = superseded((path, read_status(path)) for path in paths)
+    for folder in paths:
         try:
             run = read_run(folder)
         except (LotteryError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = str(error).removeprefix(f"{folder}: ")  # a LotteryError names the folder
-            problems.append(f"{folder}: left out ({reason})")
+            if folder not in completed:
+                problems.append(f"{folder}: left out ({reason})")
             continue
         runs.append(run)
-        if run.settings["state"] != "finished":
+        if run.settings["state"] != "finished" and folder not in completed:
             problems.append(
                 f"{folder}: {run.settings['state']}, with {len(run.levels)} levels so far"
             )
@@ -123,6 +127,7 @@ def read_run(folder: Path) -> Run:
     if missing := [name for name in ("groups", "arm", "rate") if name not in status]:
         raise ValueError(f"run.json has no {', '.join(missing)}; another version wrote it")
     levels = _table(folder / LEVELS, LEVEL_COLUMNS)
+    levels = levels.drop(columns=[*RUN_COLUMNS], errors="ignore")  # run.json has them as well
     _table(folder / METRICS, METRIC_COLUMNS, nrows=0)  # only the header is checked here
     identity = with_neutral_options(status["identity"])
     settings = {name: _scalar(value) for name, value in identity.items()}

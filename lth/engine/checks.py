@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -37,6 +38,24 @@ def check(spec: Spec) -> None:
     _check_types(spec.pruning, set(models.prunable(model).values()))
     _check_levels(spec.pruning, survivor_counts(spec, model))
     list(lottery.nodes(spec))  # raises if the probe does not accept its options
+
+
+class Counted(NamedTuple):
+    """Numbers of weights of a run. `types`: of each type of layer that the network has. `levels`:
+    those that survive, at each level from 0."""
+
+    types: dict[str, int]
+    levels: list[int]
+
+
+def counted(spec: Spec) -> Counted:
+    """Return the numbers of weights of a run, which do not depend on seeds."""
+    model = build_model(Fresh(recipe(spec).network, seed=0))
+    found = models.prunable(model).items()
+    sizes: dict[str, int] = {kind: 0 for kind in TYPES if kind in dict(found).values()}
+    for name, kind in found:
+        sizes[kind] += model.get_parameter(name).numel()
+    return Counted(sizes, survivor_counts(spec, model))
 
 
 def survivor_counts(spec: Spec, model: nn.Module) -> list[int]:

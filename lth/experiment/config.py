@@ -20,7 +20,7 @@ from lth.experiment.builtins import BUILTINS, IDS
 from lth.experiment.consistency import check_consistency
 from lth.experiment.settings import Spec
 from lth.experiment.smoke import for_smoke
-from lth.experiment.targets import flat, load
+from lth.experiment.targets import Target, flat, load
 
 CONF = Path(__file__).parents[2] / "conf"
 VERSION_BASE = {"version_base": "1.3"} if version("hydra-core").startswith("1.3.") else {}
@@ -114,6 +114,13 @@ def _fingerprint(name: str, options: dict[str, Any]) -> str | None:
     if "_version_" in options:
         return f"version:{options.pop('_version_')}"
     return _source_hash(name)
+
+
+def is_edited(target: Target) -> bool:
+    """Return whether the source of user code is no longer the one whose hash a target has. False if
+    its user declared a version instead."""
+    recorded = target.code or ""
+    return recorded.startswith("sha256:") and _source_hash(target.name) != recorded
 
 
 @functools.cache
