@@ -1,6 +1,8 @@
 """Run one experiment, or with -m a sweep: python run.py [-m] [KEY=VALUE ...]. See README.md."""
 
 import dataclasses
+import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,10 +22,13 @@ from lth.experiment.recipe import identity
 from lth.experiment.results import early_stop
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
+from lth.runs.notes import notes
 from lth.runs.signals import stop_on_signal
 from lth.store.files import writing
 from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
+
+log = logging.getLogger(__name__)
 
 WHITELIST = {} if VERSION_BASE else {"execution_whitelist": "hydra_plugins.lth_launchers.*"}
 """Code that Hydra itself may call because a configuration names it: an argument since 1.4."""
@@ -46,6 +51,7 @@ def main(config: DictConfig) -> float:
                 check(whole_from_config(config))
             folder = opened.enter_context(RunFolder(output, describe(spec, requested)))
         write_hydra_files(config, output / ".hydra")
+        show_notes(spec)
         after_the_end.enter_context(tracked(spec.tracker, output))
         return run(spec, requested, folder, stopping)
 
@@ -70,6 +76,14 @@ def _remove_if_empty(output: Path) -> None:
         with suppress(OSError):  # the folder of a day, if nothing else is in it
             output.rmdir()
             output.parent.rmdir()
+
+
+def show_notes(spec: Spec) -> None:
+    """Write the notes on a run to run.log and, unless its sweep does, to the console."""
+    for note in notes(spec):
+        log.warning(note)
+        if HydraConfig.get().mode == RunMode.RUN:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def write_hydra_files(config: DictConfig, folder: Path) -> None:

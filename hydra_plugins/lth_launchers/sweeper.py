@@ -1,5 +1,6 @@
 """hydra/sweeper=grid: Hydra's own sweeper with a faster check that every run composes."""
 
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
@@ -21,17 +22,20 @@ class GridSweeper(BasicSweeper):
     anything starts. Hydra's own check reads the YAMLs of every run, a tenth of a second each."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Raise LotteryError with the reasons why runs are refused, each reason once."""
+        """Print the notes on the runs, each once. Raises LotteryError with the reasons why runs are
+        refused, each reason once."""
         from lth.errors import LotteryError
         from lth.experiment.config import from_config
+        from lth.runs.notes import notes
 
         assert self.hydra_context is not None
         assert self.config is not None
         compose = Composer(self.hydra_context.config_loader, self.config)
         reasons: dict[str, str] = {}
+        noted: dict[str, None] = {}
         for overrides in batch:
             try:
-                from_config(compose(overrides))
+                noted |= dict.fromkeys(notes(from_config(compose(overrides))))
             except LotteryError as error:
                 reasons.setdefault(str(error), f" ({' '.join(filter_overrides(overrides))})")
             except HydraException as error:
@@ -39,6 +43,8 @@ class GridSweeper(BasicSweeper):
         if reasons:
             lines = self._instead() or [f"{reason}{run}" for reason, run in reasons.items()]
             raise LotteryError("\n".join([*lines, "No run of this sweep was started."]))
+        for note in noted:
+            print(f"note: {note}", file=sys.stderr)
 
     def _instead(self) -> list[str]:
         """Return what to type instead of sweeps over the values of one list."""
