@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lth.experiment.config import CONF
 from lth.experiment.settings import TYPES, Pruning, Spec
+from lth.runs.places import PROJECT
 from lth.store.cleanup import is_store
-
-PROJECT = CONF.parent
 
 
 def notes(spec: Spec) -> list[str]:
