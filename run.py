@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from lth.experiment.recipe import identity
 from lth.experiment.results import early_stop
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
+from lth.runs.notes import notes
 from lth.runs.signals import stop_on_signal
 from lth.store.files import writing
 from lth.store.store import Damaged, Store
@@ -47,6 +49,7 @@ def main(config: DictConfig) -> float:
             description = describe(spec, requested) | layers
             folder = opened.enter_context(RunFolder(output, description))
         write_hydra_files(config, output / ".hydra")
+        show_notes(spec)
         after_the_end.enter_context(tracked(spec.tracker, output))
         return run(spec, requested, folder, stopping)
 
@@ -81,6 +84,14 @@ def checked(spec: Spec, config: DictConfig) -> dict[str, Any]:
     layers = layers_of(spec.pruning, counted(spec).types)
     log.info("each level removes %s", layers_text(layers))
     return {"layers": layers}
+
+
+def show_notes(spec: Spec) -> None:
+    """Write the notes on a run to run.log and, unless its sweep does, to the console."""
+    for note in notes(spec):
+        log.warning(note)
+        if HydraConfig.get().mode == RunMode.RUN:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def write_hydra_files(config: DictConfig, folder: Path) -> None:

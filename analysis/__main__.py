@@ -14,6 +14,8 @@ from rich.live import Live
 from analysis import export, store, verify
 from analysis.clear import clear
 from analysis.status import overview
+from lth.errors import LotteryError
+from lth.runs.places import check_runs
 
 WATCH_SECONDS = 1.0
 RUNS = {"nargs": "*", "type": Path, "default": [Path("multirun")],
@@ -45,7 +47,11 @@ def main() -> int:
         add_arguments(subparser)
         subparser.set_defaults(command=command)
     arguments = parser.parse_args()
-    code: int = arguments.command(arguments)
+    try:
+        code: int = arguments.command(arguments)
+    except LotteryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return code
 
 
@@ -114,6 +120,7 @@ def show_status(arguments: argparse.Namespace) -> int:
     read."""
     if arguments.clear:
         return clear(arguments)
+    check_runs(arguments.folders)
     console = Console(highlight=False)
     picture, states = overview(arguments.folders)
     if arguments.watch:
@@ -123,7 +130,7 @@ def show_status(arguments: argparse.Namespace) -> int:
                 picture, states = overview(arguments.folders)
                 live.update(picture)
     console.print(picture, soft_wrap=True)
-    return int(bool(states & {"failed", "killed", "unreadable"}) or not states)
+    return int(bool(states & {"failed", "killed", "unreadable"}))
 
 
 if __name__ == "__main__":

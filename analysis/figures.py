@@ -1,10 +1,11 @@
-"""The figures of the paper and others: each function draws what the runs support, or returns None.
+"""The figures of the paper and others: each function draws what the runs support, or raises
+Lacking, which says what they lack.
 
 Rows of panels are experiments, columns are quantities.
 """
 
 import math
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 
 import pandas as pd
 import seaborn as sns
@@ -24,6 +25,7 @@ from analysis.arms import (
 from analysis.collect import Runs
 from analysis.drawing import FigureWithData
 from analysis.grid import QUANTITIES, against_density, grid
+from analysis.needs import Lacking, needed, some, with_all_arms
 from analysis.paired import paired
 from analysis.points import LINE, points
 from analysis.probe_figures import connectivity, level_connectivity
@@ -61,9 +63,7 @@ def figure1(runs: Runs) -> FigureWithData | None:
 def figure3(runs: Runs) -> FigureWithData | None:
     """Test accuracy against iteration at six densities: one panel for each arm and rate."""
     levels = _of_arms(runs.levels, {TICKET, REINIT})
-    if levels.empty:
-        return None
-    short = set(_of_models(levels, LENET)["experiment"])
+    short = set(levels.loc[levels["model"].isin(LENET), "experiment"])
     metrics = runs.curves(at_densities(levels))
     shown = _in_all_runs(metrics, "experiment")  # at other iterations only some runs were tested
     found = points(shown, "test_accuracy", "iteration")
@@ -102,8 +102,9 @@ def figure4c(runs: Runs) -> FigureWithData | None:
 def figure5(runs: Runs) -> FigureWithData | None:
     """Conv-2, 4 and 6: early stop, accuracies there and at the end; iterative pruning."""
     conv = _of_models(runs.levels, CONV)
+    without = some(conv[~_has_dropout(conv)], "runs without dropout, and all of these have it")
     return against_density(
-        _of_arms(conv[~_has_dropout(conv)], {TICKET, REINIT}),
+        _of_arms(without, {TICKET, REINIT}),
         (STOP, AT_STOP, TRAIN_AT_STOP, AT_END),
     )
 
@@ -111,10 +112,9 @@ def figure5(runs: Runs) -> FigureWithData | None:
 def figure6(runs: Runs) -> FigureWithData | None:
     """Conv-2, 4 and 6 with dropout; the same networks without it, faint."""
     conv = _of_arms(_of_models(runs.levels, CONV), {TICKET, REINIT})
-    with_dropout = _has_dropout(conv)
-    return against_density(
-        conv[with_dropout], (STOP, AT_STOP, TRAIN_AT_STOP, AT_END), behind=conv[~with_dropout]
-    )
+    dropout = _has_dropout(conv)
+    shown = some(conv[dropout], "runs with dropout (preset=conv2_dropout), and there are none")
+    return against_density(shown, (STOP, AT_STOP, TRAIN_AT_STOP, AT_END), behind=conv[~dropout])
 
 
 def figure7(runs: Runs) -> FigureWithData | None:
@@ -141,14 +141,17 @@ def figure12(runs: Runs) -> FigureWithData | None:
 def figure14(runs: Runs) -> FigureWithData | None:
     """Random reinitialisation against random sparsity."""
     arms = {TICKET, REINIT, RANDOM, RANDOM_REINIT}
-    return against_density(_with_arms(runs.levels, arms, needed={REINIT, RANDOM}), (STOP, AT_STOP))
+    return against_density(
+        _with_arms(runs.levels, arms, at_least={REINIT, RANDOM}), (STOP, AT_STOP)
+    )
 
 
 def settings(runs: Runs) -> FigureWithData | None:
     """Winning tickets of one network under several settings (appendix G)."""
     tickets = _of_arms(runs.levels, {TICKET})
     several = tickets.groupby("network")["experiment"].transform("nunique") > 1
-    return against_density(tickets[several], (STOP, AT_STOP, AT_END), hue="setting")
+    shown = some(tickets[several], "winning tickets of one network under several settings")
+    return against_density(shown, (STOP, AT_STOP, AT_END), hue="setting")
 
 
 def arms(runs: Runs) -> FigureWithData | None:
@@ -157,6 +160,7 @@ def arms(runs: Runs) -> FigureWithData | None:
     known = runs.levels["model"].isin(LENET | CONV) & runs.levels["arm"].isin(usual)
     others = set(runs.levels.loc[~known, "experiment"])
     chosen = runs.levels[runs.levels["experiment"].isin(others)]
+    some(chosen, "arms or models that figures 4 and 5 do not show")
     return against_density(chosen, (STOP, AT_STOP, AT_END))
 
 
@@ -192,7 +196,7 @@ def layers(runs: Runs) -> FigureWithData | None:
 
 def differences(runs: Runs) -> FigureWithData | None:
     """Differences within a seed: each arm against the dense network and the winning ticket."""
-    pairs = paired(runs.levels)
+    pairs = some(paired(runs.levels), "levels beyond level 0")
     return against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
 
 
@@ -217,30 +221,35 @@ PAGES = dict.fromkeys(FIGURES, "experiment") | dict.fromkeys(
 
 def pages(
     name: str, draw: Callable[[Runs], FigureWithData | None], runs: Runs
-) -> Iterator[tuple[str, FigureWithData]]:
-    """Draw each page that the runs support: yield NAME, NAME-2, and so on, with the figure. Figures
-    that are not in PAGES have one page."""
-    parts = runs.pages(PAGES[name]) if name in PAGES else [runs]
-    drawn = [figure for figure in map(draw, parts) if figure is not None]
-    yield from ((f"{name}-{n}" if n > 1 else name, figure) for n, figure in enumerate(drawn, 1))
+) -> list[tuple[str, FigureWithData]]:
+    """Return each page that the runs support: NAME, NAME-2, and so on, with its figure. Figures
+    that are not in PAGES have one page. Raises Lacking if there is none."""
+    drawn, why = [], Lacking("these runs have nothing that it shows")
+    for part in runs.pages(PAGES[name]) if name in PAGES else [runs]:
+        try:
+            if (figure := draw(part)) is not None:
+                drawn.append(figure)
+        except Lacking as lacking:
+            why = lacking
+    if not drawn:
+        raise why
+    return [(f"{name}-{n}" if n > 1 else name, figure) for n, figure in enumerate(drawn, 1)]
 
 
 def _of_models(levels: pd.DataFrame, models: Set[str]) -> pd.DataFrame:
-    return levels[levels["model"].isin(models)]
+    return needed(levels, "model", models)
 
 
 def _of_arms(levels: pd.DataFrame, arms: Set[str]) -> pd.DataFrame:
-    return levels[levels["arm"].isin(arms)]
+    return needed(levels, "arm", arms)
 
 
 def _with_arms(
-    levels: pd.DataFrame, arms: Set[str], needed: Set[str] = frozenset()
+    levels: pd.DataFrame, arms: Set[str], at_least: Set[str] = frozenset()
 ) -> pd.DataFrame:
-    """Return the rows of these arms in the experiments that have all arms in `needed` (by default
+    """Return the rows of these arms in the experiments that have all arms in `at_least` (by default
     all of these)."""
-    there = levels.groupby("experiment")["arm"].agg(set)
-    whole = there[there.map(set(needed or arms).issubset)].index
-    return _of_arms(levels[levels["experiment"].isin(whole)], arms)
+    return _of_arms(with_all_arms(levels, at_least or arms), arms)
 
 
 def _has_dropout(levels: pd.DataFrame) -> "pd.Series[bool]":
@@ -317,8 +326,6 @@ def _during_training(
     """Draw test accuracy at fractions of the budget: for each line, at the last iteration before
     each fraction at which all its runs were tested."""
     levels = _of_arms(_of_models(runs.levels, models), {TICKET, REINIT})
-    if levels.empty:
-        return None
     tested = _in_all_runs(runs.curves(levels), *LINE, "level").sort_values("iteration")
     found = {}
     for fraction in fractions:

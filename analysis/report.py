@@ -19,6 +19,7 @@ from analysis.claims import judged
 from analysis.collect import Runs
 from analysis.drawing import STYLE
 from analysis.figures import FIGURES, pages
+from analysis.needs import Lacking
 from analysis.points import LINE, points
 from analysis.tables import claim_cells
 from analysis.winners import EPSILON, smallest_winners, winners
@@ -111,7 +112,9 @@ def _pictures(runs: Runs, notes: list[str]) -> Iterator[Picture]:
     for name, draw in FIGURES.items():
         with style.context(STYLE):
             try:
-                found = list(pages(name, draw, runs))
+                found = pages(name, draw, runs)
+            except Lacking:
+                continue
             except Exception as error:
                 notes.append(f"{name} could not be drawn: {type(error).__name__}: {error}")
                 continue

@@ -166,7 +166,7 @@ def overview(folders: Iterable[Path]) -> tuple[RenderableType, set[str]]:
         parts.append(Text(f"{sweep}: {_counted(runs)} | {fraction:.0%}", style="bold"))
         parts += [_row(path, status) for path, status in runs if status["state"] != "finished"]
     states = {status["state"] for runs in sweeps.values() for _, status in runs}
-    return Group(*parts or ["no runs found: give folders of runs or sweeps"]), states
+    return Group(*parts), states
 
 
 def _by_number(run: Path) -> tuple[Path, int, str]:

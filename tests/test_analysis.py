@@ -16,6 +16,7 @@ from analysis import figures
 from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.drawing import EDGE, FigureWithData
+from analysis.needs import Lacking
 from analysis.points import points
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS
 
@@ -212,7 +213,8 @@ def test_accuracy_during_training_is_read_where_all_were_tested_last(sweep: Path
 
 
 def test_figures_take_the_experiments_that_have_their_arms(sweep: Path) -> None:
-    assert figures.figure1(collect([sweep])) is None
+    with pytest.raises(Lacking):
+        figures.figure1(collect([sweep]))
     random = {"pruning.criterion.name": "random", "pruning.at": "init"}
     write_run(sweep / "8", seed=0, settings=random, arm="random mask")
     found = numbers(figures.figure1(collect([sweep])))
@@ -263,4 +265,4 @@ def test_the_command_writes_a_table_and_figures_with_their_numbers(
         "levels.csv", "figure4.png", "figure4.csv"
     }  # fmt: skip
     assert analysis(monkeypatch, "figures", sweep / "nowhere") == 1
-    assert "give folders of runs" in capsys.readouterr().err
+    assert "Give folders of runs" in capsys.readouterr().err

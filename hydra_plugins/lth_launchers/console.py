@@ -12,11 +12,13 @@ from pathlib import Path
 
 import psutil
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.status import View, summary
+from hydra_plugins.lth_launchers.mistakes import explained
 from lth.errors import Interrupted, LotteryError
 from lth.runs.signals import ENDING, SIGNALS
 from lth.runs.status import Status, read_statuses
@@ -120,9 +122,16 @@ def conclude(failure: BaseException | None) -> int:
         return INTERRUPTED
     recorded = {status.get("error") for _, status in runs}
     if failure is not None and str(failure) not in recorded:
-        cause = f"\n{failure.__cause__}" if failure.__cause__ else ""
-        print(f"error: {failure or type(failure).__name__}{cause}", file=sys.stderr)
+        print(f"error: {message(failure)}", file=sys.stderr)
     return 1 if failure is not None or "failed" in _states(runs) else 0
+
+
+def message(failure: BaseException) -> str:
+    """Return what is printed of an exception. A LotteryError says all that its cause says."""
+    if isinstance(failure, HydraException):
+        return explained(failure, sys.argv[1:])
+    known = isinstance(failure, LotteryError) or failure.__cause__ is None
+    return f"{failure or type(failure).__name__}" + ("" if known else f"\n{failure.__cause__}")
 
 
 def show_summary(folder: Path) -> Runs:

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from lth.experiment.builtins import BUILTINS, IDS
 from lth.experiment.consistency import check_consistency
 from lth.experiment.settings import Spec
 from lth.experiment.smoke import for_smoke
+from lth.experiment.spelling import did_you_mean, names_in, similar_settings
 from lth.experiment.targets import Target, flat, load
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -88,7 +89,8 @@ def validated(plain: Any) -> Spec:  # noqa: ANN401 - any JSON value
     try:
         return TypeAdapter(Spec).validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise LotteryError("\n".join(map(_complaint, error.errors()))) from error
+        names = {name.replace(".options.", ".") for name in names_in(plain)}
+        raise LotteryError("\n".join(_complaint(e, names) for e in error.errors())) from error
 
 
 def _name_target(plain: Any, place: list[str]) -> None:  # noqa: ANN401
@@ -187,12 +189,14 @@ def _converted(value: Any, lengths: Mapping[str, int]) -> Any:  # noqa: ANN401
     return value
 
 
-def _complaint(fault: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Return what must hold and what was given, e.g. `pruning.rate must be in (0, 100), got 0`."""
+def _complaint(fault: Any, names: Set[str]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Return what must hold and what was given, e.g. `pruning.rate must be in (0, 100), got 0`.
+    `names`: the settings as a command names them."""
     where = ".".join(str(part) for part in fault["loc"])
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "unexpected_keyword_argument":
-        return f"{where} is not a setting. conf/ has the settings of each group."
+        meant = did_you_mean(similar_settings(where, names - {where}))
+        return f"no setting {where}{meant or '; conf/ has the settings of each group'}"
     if kind == "value_error" and where == "optimizer":
         return f"{where}.{context['error']}"
     if where == "training.precision" and fault["input"] == "bfloat16":
