@@ -53,6 +53,11 @@ REFUSED = {
         "no option reinitt of rewind; did you mean reinit, init or reinit_sign? Its options: "
         f"{REWINDS}"
     ),
+    "preset=null": (
+        "no option null of preset. Its options: conv2, conv2_dropout, conv4, conv4_dropout, conv6, "
+        "conv6_dropout, lenet, resnet18, resnet18_low, resnet18_warmup, vgg19, vgg19_low, "
+        "vgg19_warmup"
+    ),
     "seed=0,1,2": (
         "seed=0,1,2 has several values, which needs a sweep: add -m, as in python run.py -m "
         "seed=0,1,2"
@@ -81,10 +86,29 @@ def test_a_setting_that_is_not_there_is_refused_with_the_one_that_is(
     words = typed.split(" ")
     monkeypatch.setattr("sys.argv", ["run.py", *words])
     single = [word for word in words if word not in ("-m", "seed=0,1")]  # Hydra reads these first
-    with pytest.raises((HydraException, LotteryError)) as refused:
+    with pytest.raises((HydraException, LotteryError, ValueError)) as refused:
         composed(*single)
     assert console.conclude(refused.value) == 1
     assert capsys.readouterr().err == f"error: {REFUSED[typed]}\n"
+
+
+@pytest.mark.parametrize("words", [
+    "experiment=figure3 -m seed=0,1", "-m experiment=figure3 seed=0,1",
+    "experiment=figure3 seed=0,1 --multirun",
+])  # fmt: skip
+def test_the_flag_of_a_sweep_may_stand_anywhere(words: str) -> None:
+    flag, *others = console.flags_first(words.split())
+    assert flag in ("-m", "--multirun")
+    assert others == ["experiment=figure3", "seed=0,1"]
+
+
+def test_a_setting_with_dashes_is_refused_with_its_spelling(tmp_path: Path) -> None:
+    done = run(tmp_path, "--seed=1")
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "unrecognized arguments: --seed=1\n"
+        "Settings have no dashes, e.g. seed=1; --help lists flags.\n"
+    )
 
 
 NOTHING = "No run of this sweep was started."

@@ -27,6 +27,8 @@ SAVING_SECONDS = 20.0
 """How long the jobs of a sweep have to save when it is told to stop."""
 INTERRUPTED = 130
 """Exit code after a signal, by the convention of shells."""
+USAGE = 2
+"""Exit code after an unknown flag, by the convention of argparse."""
 Runs = list[tuple[Path, Status]]
 """Run folders with their status."""
 
@@ -77,11 +79,14 @@ def show(main: Callable[[], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a traceback and exits itself
     failure: BaseException | None = None
     sys.argv += ["-m"] * is_sweep(sys.argv[1:])
+    sys.argv[1:] = flags_first(sys.argv[1:])
     stop_jobs_on_signals()
     try:
         main()
-    except SystemExit:  # a run that was refused: its message is all that is printed
+    except SystemExit as refused:  # its message is all that is printed
         hide_progress()
+        if refused.code == USAGE:
+            print("Settings have no dashes, e.g. seed=1; --help lists flags.", file=sys.stderr)
         raise
     except (Exception, KeyboardInterrupt) as error:
         if wants_traceback:
@@ -96,6 +101,11 @@ def is_sweep(words: Sequence[str]) -> bool:
     explicit = any(word.startswith(("-", "hydra.mode=")) for word in words)
     swept = any(word.startswith(("hydra/launcher=", "experiment=")) for word in words)
     return swept and not explicit and "experiment=null" not in words
+
+
+def flags_first(words: Sequence[str]) -> list[str]:
+    """Return a command with the flag of a sweep in front: behind it, argparse refuses settings."""
+    return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
 
 
 def stop_jobs_on_signals() -> None:
@@ -128,7 +138,7 @@ def conclude(failure: BaseException | None) -> int:
 
 def message(failure: BaseException) -> str:
     """Return what is printed of an exception. A LotteryError says all that its cause says."""
-    if isinstance(failure, HydraException):
+    if isinstance(failure, HydraException | ValueError):
         return explained(failure, sys.argv[1:])
     known = isinstance(failure, LotteryError) or failure.__cause__ is None
     return f"{failure or type(failure).__name__}" + ("" if known else f"\n{failure.__cause__}")

@@ -21,7 +21,7 @@ Groups = dict[str, list[str]]
 TYPED = "Type settings as KEY=VALUE, without spaces: seed=1"
 
 
-def explained(error: HydraException, words: Sequence[str]) -> str:
+def explained(error: Exception, words: Sequence[str]) -> str:
     """Return the message for an exception of Hydra; its own if the mistake is none of those below.
 
     `words`: the command line, or the overrides of one run.
@@ -36,7 +36,10 @@ def explained(error: HydraException, words: Sequence[str]) -> str:
         return "\n".join(map(_needs_a_sweep, several))
     cause = f"\n{error.__cause__}" if error.__cause__ else ""
     single = [override for override in overrides if override not in several]
-    return "\n".join(_unknown(single)) or f"{error}{cause}"
+    try:
+        return "\n".join(_unknown(single)) or f"{error}{cause}"
+    except HydraException:  # another fault, which remains without the misspelt settings
+        return f"{error}{cause}"
 
 
 def meant_instead(word: str, others: Sequence[str]) -> str | None:
@@ -125,21 +128,26 @@ def _no_option(file: str, options: Sequence[str]) -> str:
 
 
 def _unknown(overrides: Sequence[Override]) -> list[str]:
-    """Return a message for each override of a setting that is not there."""
+    """Return a message for each override of a setting that is not there, or of a group by null."""
     from lth.experiment.spelling import names_in
 
-    changed = {o.key_or_group: None for o in overrides if o.type is OverrideType.CHANGE}
     with _hydra() as loader:
         groups = _groups(loader)
-        chosen = [str(o.input_line) for o in overrides if o.key_or_group in groups]
-        try:
-            config = compose("config", overrides=chosen, return_hydra_config=True)
-        except HydraException:
-            return []
+        chosen = [o for o in overrides if o.key_or_group in groups]
+        if unset := [o.key_or_group for o in chosen if _is_null(o)]:
+            return [_no_option(f"{group}/null", groups[group]) for group in unset]
+        words = [str(o.input_line) for o in chosen]
+        config = compose("config", overrides=words, return_hydra_config=True)
     values: Any = OmegaConf.to_container(config)
     nodes = {group.replace("/", ".") for group in groups} - {*groups}
-    there = {*groups, *names_in({**values, "hydra": values["hydra"] | {"runtime": {}}})} - nodes
+    names = (name for name in names_in(values) if not name.startswith("hydra.runtime."))
+    there = {*groups, *names} - nodes
+    changed = {o.key_or_group: None for o in overrides if o.type is OverrideType.CHANGE}
     return [_no_setting(name, there, groups, values) for name in changed if name not in there]
+
+
+def _is_null(override: Override) -> bool:
+    return override.type is OverrideType.CHANGE and override.value() is None
 
 
 def _no_setting(name: str, names: Set[str], groups: Groups, values: Any) -> str:  # noqa: ANN401

@@ -89,10 +89,16 @@ def _fitting_model(spec: Spec) -> nn.Module:
         with torch.no_grad():
             outputs = tuple(model.eval()(torch.zeros(2, *shape)).shape)
     except UNBUILDABLE as error:
+        options = " ".join(f"{name}={value}" for name, value in spec.model.options.items())
+        remedy = (
+            f"Correct its options, {options}"
+            if isinstance(error, TypeError) and options
+            else "Choose another model or dataset"
+        )
         raise LotteryError(
             f"model={spec.model.name} cannot be built for inputs of shape {list(shape)}, the shape "
-            f"of this dataset ({error}). Choose another model or dataset; conf/model/ has the "
-            "options of each model."
+            f"of this dataset ({error}). {remedy}; conf/model/ has the options of each "
+            "model."
         ) from error
     if outputs != (2, classes):
         raise LotteryError(
