@@ -76,7 +76,7 @@ REFUSED = {
         "brackets, commas, spaces or quotes into single quotes: 'pruning.rates=[10,50,90]'"
     ),
 }  # fmt: skip
-"""What is typed after `python run.py` -> the message."""
+"""Words after `python run.py` -> the message."""
 
 
 @pytest.mark.parametrize("typed", REFUSED)
