@@ -226,9 +226,9 @@ def test_parts_of_the_project_are_options(project: Path) -> None:
 
 @pytest.mark.slow
 def test_figures_and_claims_are_shown(project: Path) -> None:
-    only = ("multirun/reference", "--only", "random_masks")
+    only = ("multirun/reference/lenet", "--only", "random_masks")
     assert "random_masks: png, csv" in call(project, project, "-m", "analysis", "figures", *only)
-    claims = call(project, project, "-m", "analysis", "claims", "multirun/reference")
+    claims = call(project, project, "-m", "analysis", "claims", "multirun/reference/lenet")
     for words in re.findall(r"([^,]+),an example$", PAGE, re.MULTILINE):
         assert words in " ".join(claims.split())
 
