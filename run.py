@@ -1,6 +1,8 @@
 """Run one experiment, or with -m a sweep: python run.py [-m] [KEY=VALUE ...]. See README.md."""
 
 import dataclasses
+import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,16 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from lth.errors import LotteryError
 from lth.experiment import lottery
 from lth.experiment.config import VERSION_BASE, from_config, whole_from_config
-from lth.experiment.names import arm_name, rate_name
+from lth.experiment.names import arm_name, layers_of, layers_text, rate_name
 from lth.experiment.nodes import Stored, Training
 from lth.experiment.recipe import identity
 from lth.experiment.results import early_stop
 from lth.experiment.settings import Spec
 from lth.runs.folder import RunFolder
+from lth.runs.notes import notes
 from lth.runs.signals import stop_on_signal
 from lth.store.files import writing
 from lth.store.store import Damaged, Store
 from lth.trackers import check_tracker, tracked
+
+log = logging.getLogger(__name__)
 
 WHITELIST = {} if VERSION_BASE else {"execution_whitelist": "hydra_plugins.lth_launchers.*"}
 """Code that Hydra itself may call because a configuration names it: an argument since 1.4."""
@@ -40,12 +45,11 @@ def main(config: DictConfig) -> float:
             spec = from_config(config)
             check_tracker(spec.tracker)
             requested = lottery.requested(spec)
-            if not all_stored(spec, requested):
-                from lth.engine.checks import check  # imports torch, which takes a second
-
-                check(whole_from_config(config))
-            folder = opened.enter_context(RunFolder(output, describe(spec, requested)))
+            layers = {} if all_stored(spec, requested) else checked(spec, config)
+            description = describe(spec, requested) | layers
+            folder = opened.enter_context(RunFolder(output, description))
         write_hydra_files(config, output / ".hydra")
+        show_notes(spec)
         after_the_end.enter_context(tracked(spec.tracker, output))
         return run(spec, requested, folder, stopping)
 
@@ -70,6 +74,24 @@ def _remove_if_empty(output: Path) -> None:
         with suppress(OSError):  # the folder of a day, if nothing else is in it
             output.rmdir()
             output.parent.rmdir()
+
+
+def checked(spec: Spec, config: DictConfig) -> dict[str, Any]:
+    """Build the network to check a run. Return what this shows, for run.json."""
+    from lth.engine.checks import check, counted  # imports torch, which takes a second
+
+    check(whole_from_config(config))
+    layers = layers_of(spec.pruning, counted(spec).types)
+    log.info("each level removes %s", layers_text(layers))
+    return {"layers": layers}
+
+
+def show_notes(spec: Spec) -> None:
+    """Write the notes on a run to run.log and, unless its sweep does, to the console."""
+    for note in notes(spec):
+        log.warning(note)
+        if HydraConfig.get().mode == RunMode.RUN:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def write_hydra_files(config: DictConfig, folder: Path) -> None:
@@ -134,14 +156,24 @@ def make(
     spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[[], bool]
 ) -> dict[Stored, Any]:
     """Make what is missing, or wait for the process that is making it; record each result."""
+    from lth.engine.edited import edited
     from lth.engine.engine import engine_for
+    from lth.engine.forecast import Forecast, costs_of
     from lth.engine.monitor import Watch
 
     def on_progress(training: Training, iteration: int, speed: float) -> None:
         level, *_ = requested.get(training, [training.mask.level])
-        folder.update(level=level, iteration=iteration, speed=speed)
+        where = forecast.at(training, iteration)
+        folder.update(level=level, iteration=iteration, speed=speed, **where)
+
+    def pending() -> list[Training]:
+        return [node for node in engine.pending(requested) if isinstance(node, Training)]
 
     engine = engine_for(spec, Watch(on_progress=on_progress, stopping=stopping))
+    forecast = Forecast(pending, costs_of(spec))
+    folder.status["edited"] = [
+        name for node in pending()[:1] for name in edited(node, engine.store)
+    ]
     results = {}
     try:
         for node, results[node] in engine.ensure(requested):

@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.live import Live
 
 from analysis import export, store, verify
+from analysis.clear import clear
 from analysis.status import overview
+from lth.errors import LotteryError
+from lth.runs.places import check_runs
 
 WATCH_SECONDS = 1.0
 RUNS = {"nargs": "*", "type": Path, "default": [Path("multirun")],
@@ -44,7 +47,11 @@ def main() -> int:
         add_arguments(subparser)
         subparser.set_defaults(command=command)
     arguments = parser.parse_args()
-    code: int = arguments.command(arguments)
+    try:
+        code: int = arguments.command(arguments)
+    except LotteryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return code
 
 
@@ -100,10 +107,20 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
 def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
     parser.add_argument("--watch", action="store_true", help="update until no run is running")
+    parser.add_argument(
+        "--clear", action="store_true",
+        help="remove the folders of runs without results, and of unfinished runs that a later run "
+        "completed; ask first",
+    )  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="with --clear: do not ask")
 
 
 def show_status(arguments: argparse.Namespace) -> int:
-    """Print the state of runs; return 1 if one failed, was killed or cannot be read."""
+    """Print the state of runs, or clear them; return 1 if one failed, was killed or cannot be
+    read."""
+    if arguments.clear:
+        return clear(arguments)
+    check_runs(arguments.folders)
     console = Console(highlight=False)
     picture, states = overview(arguments.folders)
     if arguments.watch:
@@ -113,7 +130,7 @@ def show_status(arguments: argparse.Namespace) -> int:
                 picture, states = overview(arguments.folders)
                 live.update(picture)
     console.print(picture, soft_wrap=True)
-    return int(bool(states & {"failed", "killed", "unreadable"}) or not states)
+    return int(bool(states & {"failed", "killed", "unreadable"}))
 
 
 if __name__ == "__main__":

@@ -4,19 +4,28 @@ Works while a sweep is still running. Runs that cannot be used are reported, nev
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.labels import REPLICATE, arm_labels, experiment_titles, rate_labels, shared_settings
+from analysis.labels import (
+    REPLICATE,
+    arm_labels,
+    code_label,
+    experiment_titles,
+    numerically,
+    rate_labels,
+    shared_settings,
+)
 from lth.errors import LotteryError
 from lth.experiment.recipe import with_neutral_options
 from lth.probes import Connectivity, LevelConnectivity
-from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS
-from lth.runs.status import Status, find_runs, read_whole, state_of
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
+from lth.runs.status import Status, find_runs, read_status, read_whole, state_of
+from lth.runs.superseded import superseded
 from lth.store.files import checksum
 
 CURVE_NAMES = ("experiment", "arm", "rate", "density", "final_iteration")
@@ -36,7 +45,9 @@ class Runs:
 
     `levels` and each of `probes` (by probe) have the columns of the CSVs, then `run`, `arm`, `rate`
     and `experiment` (the network, and the settings that differ between experiments with it).
-    `levels` also has `model`, `network`, `preset` and every setting by its dotted name.
+    `levels` also has `model`, `network`, `preset`, every setting by its dotted name, and
+    `censored`: whether the early stop is the last iteration, so that the minimum of validation loss
+    may come later.
     `identities`: run -> its settings as run.json holds them. `problems`: each run that was left
     out or is incomplete, and why.
     """
@@ -45,6 +56,14 @@ class Runs:
     probes: Mapping[str, pd.DataFrame]
     identities: Mapping[str, Mapping[str, Any]]
     problems: list[str]
+
+    def pages(self, column: str) -> Iterator["Runs"]:
+        """Yield the runs of each experiment or network (`column`)."""
+        for _, levels in self.levels.groupby(column, sort=False):
+            titles = set(levels["experiment"])
+            own = {name: of[of["experiment"].isin(titles)] for name, of in self.probes.items()}
+            probes = {name: table for name, table in own.items() if len(table)}
+            yield replace(self, levels=levels, probes=probes)
 
     def curves(self, levels: pd.DataFrame) -> pd.DataFrame:
         """Return `iteration` and `test_accuracy` of every test evaluation of the trainings behind
@@ -72,15 +91,18 @@ class Run(NamedTuple):
 def collect(folders: Iterable[Path]) -> Runs:
     """Read every run at or below `folders`; each result once, however often it was run."""
     runs, problems = list[Run](), list[str]()
-    for folder in sorted({run for root in folders for run in find_runs(root)}):
+    paths = sorted({run for root in folders for run in find_runs(root)})
+    completed = superseded((path, read_status(path)) for path in paths)
+    for folder in paths:
         try:
             run = read_run(folder)
         except (LotteryError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = str(error).removeprefix(f"{folder}: ")  # a LotteryError names the folder
-            problems.append(f"{folder}: left out ({reason})")
+            if folder not in completed:
+                problems.append(f"{folder}: left out ({reason})")
             continue
         runs.append(run)
-        if run.settings["state"] != "finished":
+        if run.settings["state"] != "finished" and folder not in completed:
             problems.append(
                 f"{folder}: {run.settings['state']}, with {len(run.levels)} levels so far"
             )
@@ -105,6 +127,7 @@ def read_run(folder: Path) -> Run:
     if missing := [name for name in ("groups", "arm", "rate") if name not in status]:
         raise ValueError(f"run.json has no {', '.join(missing)}; another version wrote it")
     levels = _table(folder / LEVELS, LEVEL_COLUMNS)
+    levels = levels.drop(columns=[*RUN_COLUMNS], errors="ignore")  # run.json has them as well
     _table(folder / METRICS, METRIC_COLUMNS, nrows=0)  # only the header is checked here
     identity = with_neutral_options(status["identity"])
     settings = {name: _scalar(value) for name, value in identity.items()}
@@ -112,12 +135,16 @@ def read_run(folder: Path) -> Run:
     names = [Path(name).stem for name in status.get("tables", {}) if name not in (LEVELS, METRICS)]
     probes = {name: _table(folder / f"{name}.csv", PROBES.get(name, ("level",))) for name in names}
     probes = {name: table.assign(run=str(folder)) for name, table in probes.items()}
-    return Run(settings, identity, levels.assign(run=str(folder)), probes)
+    censored = levels["early_stop_iteration"] >= levels["final_iteration"]
+    return Run(settings, identity, levels.assign(run=str(folder), censored=censored), probes)
 
 
 def _derived(folder: Path, status: Status, state: str) -> dict[str, Any]:
-    groups = status["groups"]
-    noise = " (smoke: made-up data)" if status.get("spec", {}).get("smoke") else ""
+    groups, identity = status["groups"], status["identity"]
+    model = code_label("model", groups["model"], identity.get("model.name"))
+    loader = identity.get("dataset.loader.name")
+    smoke = status.get("spec", {}).get("smoke")
+    dataset = groups["dataset"] if smoke else code_label("dataset", groups["dataset"], loader)
     return {
         "run": str(folder),
         "state": state,
@@ -125,12 +152,10 @@ def _derived(folder: Path, status: Status, state: str) -> dict[str, Any]:
         "arm": status["arm"],
         "rate": status["rate"],
         "preset": status.get("preset"),
-        "model": groups["model"],
-        "dataset": groups["dataset"],
-        "network": f"{groups['model']} on {groups['dataset']}{noise}",
-        "setting": json.dumps(
-            {k: _scalar(v) for k, v in shared_settings(status["identity"]).items()}
-        ),
+        "model": model,
+        "dataset": dataset,
+        "network": f"{model} on {dataset}{' (smoke: made-up data)' * bool(smoke)}",
+        "setting": json.dumps({k: _scalar(v) for k, v in shared_settings(identity).items()}),
     }
 
 
@@ -180,7 +205,8 @@ def _without_repeats(levels: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
     Trainings are repeated by a command that is run again, by the draws of an arm without random
     draws, and by level 0 of all draws. Different results of the same settings are reported.
     """
-    levels = levels.sort_values([*RESULT, *REPLICATE, "started", "run"], ignore_index=True)
+    order = [*RESULT, *REPLICATE, "started", "run"]
+    levels = levels.sort_values(order, key=numerically, ignore_index=True)
     key = [*RESULT, *REPLICATE]
     found = levels.groupby(key, dropna=False)[["training", "early_stop_val_loss"]].nunique()
     problems += [

@@ -2,31 +2,37 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from matplotlib import style
+from matplotlib.backend_bases import FigureCanvasBase
 from rich.console import Console
 
 from analysis.claims import judged
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, FigureWithData
-from analysis.figures import FIGURES
+from analysis.figures import FIGURES, pages
+from analysis.needs import Lacking
+from analysis.outputs import check_out_file, check_out_folder
 from analysis.publish import publish_run
 from analysis.report import write_report
 from analysis.tables import claim_table, winner_table
 from analysis.weights import WEIGHT_FIGURES
 from analysis.winners import EPSILON, winners
 from lth.errors import LotteryError
+from lth.experiment.config import CONF
+from lth.experiment.spelling import did_you_mean, similar_options
+from lth.runs.places import check_runs
 from lth.runs.status import find_runs
 
 
 def claims(arguments: argparse.Namespace) -> int:
     """Print the paper's claims beside the measured numbers, and the winning levels."""
+    if arguments.out:
+        check_out_file(arguments.out)
     runs = collected(arguments.folders)
-    if runs is None:
-        return 1
     verdicts = list(judged(runs))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if verdicts:
@@ -47,16 +53,17 @@ def claims(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """Write the report page."""
+    check_out_file(arguments.out)
     runs = collected(arguments.folders)
-    if runs is None:
-        return 1
     write_report(runs, arguments.folders, arguments.out)
     print(arguments.out)
     return 0
 
 
 def publish(arguments: argparse.Namespace) -> int:
-    """Write each run to OUT/SWEEP/RUN; return 1 if one was left out, or none found."""
+    """Write each run to OUT/SWEEP/RUN; return 1 if one was left out."""
+    check_runs(arguments.folders)
+    check_out_folder(arguments.out)
     published, left_out = 0, 0
     for folder in arguments.folders:
         for run in sorted(find_runs(folder)):
@@ -68,42 +75,69 @@ def publish(arguments: argparse.Namespace) -> int:
                 print(f"{run}: left out ({reason})", file=sys.stderr)
                 left_out += 1
     print(f"{arguments.out}: {published} runs")
-    return int(left_out > 0 or published == 0)
+    return int(left_out > 0)
 
 
-def collected(folders: Sequence[Path]) -> Runs | None:
-    """Read the runs and print what was left out; return None if there is no level."""
+def collected(folders: Sequence[Path]) -> Runs:
+    """Read the runs and print what was left out. Raises LotteryError if there is no level."""
+    check_runs(folders)
     runs = collect(folders)
     for problem in runs.problems:
         print(f"note: {problem}", file=sys.stderr)
     if runs.levels.empty:
-        print(f"no levels in {', '.join(map(str, folders))}: give folders of runs or sweeps, e.g. "
-              "multirun/DATE/TIME.", file=sys.stderr)  # fmt: skip
-        return None
+        places = ", ".join(str(folder.absolute()) for folder in folders)
+        raise LotteryError(f"the runs in {places} have no level yet. Wait, or name other folders.")
     return runs
 
 
 def figures(arguments: argparse.Namespace) -> int:
-    """Write levels.csv, and every figure that the runs support beside its numbers."""
+    """Write levels.csv, and every figure that the runs support beside its numbers; return 1 if one
+    that is named lacks its data."""
+    known = FIGURES | WEIGHT_FIGURES
+    formats = [word.strip() for word in arguments.format.split(",")]
+    _check_names(arguments.only or (), known)
+    _check_formats(formats)
+    check_out_folder(arguments.out)
     runs = collected(arguments.folders)
-    if runs is None:
-        return 1
     arguments.out.mkdir(parents=True, exist_ok=True)
     runs.levels.drop(columns="setting").to_csv(arguments.out / "levels.csv", index=False)
     print(f"{arguments.out}/levels.csv: {runs.levels['run'].nunique()} runs")
-    known = FIGURES | WEIGHT_FIGURES
-    if unknown := sorted({*(arguments.only or ())} - {*known}):
-        print(f"--only {' '.join(unknown)}: choose from {', '.join(known)}.", file=sys.stderr)
-        return 1
+    lacking = 0
     for name in arguments.only or (known if arguments.weights else FIGURES):
-        with style.context(STYLE):
-            drawn = known[name](runs)
-            if drawn is not None:
-                formats = [word.strip() for word in arguments.format.split(",")]
-                save(drawn, arguments.out / name, formats)
-            elif arguments.only:
-                print(f"{name}: these runs lack the data that it shows", file=sys.stderr)
-    return 0
+        try:
+            with style.context(STYLE):
+                for page, drawn in pages(name, known[name], runs):
+                    save(drawn, arguments.out / page, formats)
+        except Lacking as why:
+            lacking += 1
+            if arguments.only:
+                print(f"{name} cannot be drawn: {why}{_remedy(name)}", file=sys.stderr)
+    return int(bool(arguments.only and lacking))
+
+
+def _check_names(names: Iterable[str], known: Mapping[str, object]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        close = [similar for name in unknown for similar in similar_options(name, known)]
+        raise LotteryError(
+            f"no figure {', '.join(unknown)}{did_you_mean([*dict.fromkeys(close)]) or '.'} There "
+            f"are {', '.join(known)}"
+        )
+
+
+def _check_formats(formats: Iterable[str]) -> None:
+    possible = FigureCanvasBase.get_supported_filetypes()
+    if wrong := [name for name in formats if name not in possible]:
+        raise LotteryError(
+            f"--format must be of {', '.join(sorted(possible))}, or several: png,pdf; got "
+            f"{', '.join(wrong)}"
+        )
+
+
+def _remedy(figure: str) -> str:
+    """Return the command that makes the runs of a figure, if it has one of its own."""
+    made = (CONF / f"experiment/{figure}.yaml").exists()
+    return f". To make them: python run.py experiment={figure}" if made else ""
 
 
 def save(drawn: FigureWithData, file: Path, formats: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,12 +16,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from analysis.arms import ARMS, in_order
+from analysis.measured import BUDGET
 from analysis.points import LINE, in_words, incomplete
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
-NARROW_TICKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Ticks of a run that has not reached 50 %."""
+NARROW_TICKS = {0.5: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5), 0.2: (1.0, 0.8, 0.6, 0.4, 0.3, 0.2)}
+"""Density that a run has not reached -> its ticks."""
+TITLE_CHARACTERS = 12
+"""Characters of a title that fit into one inch of a figure's width."""
 LEGEND_CHARACTERS = 11
 """Characters of a legend that fit into one inch of a figure's width."""
 PANEL_CHARACTERS = 44
@@ -29,6 +33,8 @@ SIDE_ENTRIES = 11
 """Entries in one column of a legend beside a panel."""
 AXIS_DEPTH = 0.05
 """Depth of an axis below the dense network's accuracy: 5 points, as in the paper."""
+EDGE = "edge"
+"""Marks points beyond an axis."""
 Dash = Literal["-", "--", ":", "-."]
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 MARKERS = "osD^vP*X"
@@ -62,9 +68,10 @@ def draw_lines(
     marked: bool = True,
     faint: bool = False,
 ) -> None:
-    """Draw each line of `found`, with a band from low to high and a ring where there are fewer
-    repetitions than elsewhere; or `faint`, without either. The column `colour` chooses the colour,
-    the column `dash` dashes and markers: `among` has all values of it in the figure."""
+    """Draw each line of `found`, with a band from low to high, a ring where there are fewer
+    repetitions than elsewhere, and open markers where early stops are censored; or `faint`, without
+    these. The column `colour` chooses the colour, the column `dash` dashes and markers: `among` has
+    all values of it in the figure."""
     dashes = line_styles(found if among is None else among, dash)
     others = [name for name in LINE if name not in (colour, dash)]
     for (name, kind, *_), of_line in found.groupby([colour, dash, *others], sort=False):
@@ -77,9 +84,19 @@ def draw_lines(
         axis.fill_between(
             own[x], own["low"], own["high"], color=own_colour, alpha=0.15, linewidth=0
         )
-        few = incomplete(own) if marked else own[:0]
+        few, censored = (incomplete(own), own[own["censored"] > 0]) if marked else (own[:0],) * 2
         if len(few):
             axis.scatter(few[x], few["mean"], 90, facecolors="none", edgecolors=own_colour)
+        if len(censored):
+            axis.scatter(
+                censored[x],
+                censored["mean"],
+                26,
+                facecolors="white",
+                edgecolors=own_colour,
+                marker=marker,
+                zorder=3,
+            )
 
 
 def line_styles(found: pd.DataFrame, dash: str) -> dict[str, tuple[Dash, str]]:
@@ -105,9 +122,9 @@ def colours(names: Sequence[str]) -> dict[str, Colour]:
 def density_axis(axis: Axes, densities: "pd.Series[float]", *, linear: bool = False) -> None:
     """Let density fall from 100 % on the left, as in the paper; logarithmic unless `linear`."""
     lowest = densities[densities > 0].min()
-    axis.set_xlabel("Density" if linear else "Density (log scale)")
+    axis.set_xlabel("Density (%)" if linear else "Density (%, log scale)")
     if linear:
-        axis.xaxis.set_major_formatter(FuncFormatter(percent))
+        axis.xaxis.set_major_formatter(FuncFormatter(in_hundredths))
         axis.set_xlim(1.03, -0.03)
         return
     axis.set_xscale("log")
@@ -117,10 +134,11 @@ def density_axis(axis: Axes, densities: "pd.Series[float]", *, linear: bool = Fa
 
 def density_ticks(axis: Axis, lowest: float) -> None:
     """Set the ticks of a logarithmic axis that goes down to the density `lowest`."""
-    ticks = NARROW_TICKS if lowest > NARROW_TICKS[-1] else DENSITY_TICKS
+    reached = (ticks for end, ticks in NARROW_TICKS.items() if lowest > end)
+    ticks = next(reached, DENSITY_TICKS)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(percent))
+    axis.set_major_formatter(FuncFormatter(in_hundredths))
 
 
 def title(axis: Axes, text: str) -> None:
@@ -129,9 +147,14 @@ def title(axis: Axes, text: str) -> None:
     axis.set_title("\n".join(lines), fontsize="small")
 
 
+def in_hundredths(fraction: float, _: object = None) -> str:
+    """Format a tick of an axis whose label has the unit."""
+    return f"{round(100 * fraction, 6):g}"
+
+
 def percent(fraction: float, _: object = None) -> str:
     """Format a tick."""
-    return f"{round(100 * fraction, 6):g}%"
+    return f"{in_hundredths(fraction)} %"
 
 
 def in_percent(density: float) -> str:
@@ -139,21 +162,44 @@ def in_percent(density: float) -> str:
     return f"{100 * density:.1f} %"
 
 
-def accuracy_axis(axis: Axes, dense: float, found: pd.DataFrame) -> None:
-    """Let an axis go down to AXIS_DEPTH below the dense network."""
-    lowest = max(found["low"].min(), dense - AXIS_DEPTH)
-    highest = found["high"].max()
-    room = 0.08 * max(highest - lowest, 0.002)
-    axis.set_ylim(lowest - room, min(highest + room, 1.0 + room))
-    axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+def accuracy_axis(axis: Axes, lowest: float, found: pd.DataFrame) -> None:
+    """Let an axis show what is found, down to the accuracy `lowest`, with ticks up to 100 %."""
+    lowest, highest = max(found["low"].min(), lowest), found["high"].max()
+    room = 0.08 * max(highest - lowest, 0.01)
+    bottom, top = lowest - room, highest + room
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(bottom, top)
+    axis.set_ylim(bottom, top)
+    axis.yaxis.set_major_locator(FixedLocator(ticks[(ticks >= bottom) & (ticks <= min(top, 1))]))
     axis.yaxis.set_major_formatter(FuncFormatter(percent))
+
+
+def iteration_axis(axis: Axis) -> None:
+    """Write thousands with a comma."""
+    axis.set_major_formatter(FuncFormatter(lambda iteration, _: f"{iteration:,.10g}"))
+
+
+def mark_outside(axis: Axes) -> bool:
+    """Draw a triangle at the edge for each point beyond the limits of the y axis; return whether
+    there are any."""
+    bottom, top = axis.get_ylim()
+    marks = []
+    for line in axis.get_lines():
+        x, y = np.asarray(line.get_xydata()).T
+        marks += [(x[y < bottom], bottom, "v", line.get_color())]
+        marks += [(x[y > top], top, "^", line.get_color())]
+    marks = [mark for mark in marks if len(mark[0])]
+    for number, (x, edge, marker, colour) in enumerate(marks):
+        size = 18 * (len(marks) - number)  # so that triangles do not hide each other
+        drawn = axis.scatter(x, [edge] * len(x), size, color=colour, marker=marker, clip_on=False)
+        drawn.set(gid=EDGE, zorder=4)
+    return bool(marks)
 
 
 def points_axis(axis: Axes) -> None:
     """Limit an axis of differences in points to AXIS_DEPTH, with a line at 0."""
-    bottom, top = axis.get_ylim()
     depth = 100 * AXIS_DEPTH
-    axis.set_ylim(max(bottom, -depth), min(top, depth))
+    bottom, top = np.clip(axis.get_ylim(), -depth, depth)
+    axis.set_ylim(min(bottom, -0.1), max(top, 0.1))
     axis.axhline(0, color="0.4", linewidth=1)
 
 
@@ -166,10 +212,16 @@ def ratio_axis(axis: Axes) -> None:
 
 
 def legend(
-    figure: Figure, found: pd.DataFrame, *, colour: str, own: Mapping[str, Colour], dash: str
+    figure: Figure,
+    found: pd.DataFrame,
+    *,
+    colour: str,
+    own: Mapping[str, Colour],
+    dash: str,
+    notes: Iterable[str] = (),
 ) -> None:
-    """Draw one legend below all panels, with the caption. Dashes are listed if they show another
-    column than the colours."""
+    """Draw one legend below all panels, with the caption, which ends with `notes`. Dashes are
+    listed if they show another column than the colours."""
     dashes = line_styles(found, dash)
     shown = [name for name in own if name in set(found[colour])]
     plain: tuple[Dash, str] = ("-", "")
@@ -180,7 +232,7 @@ def legend(
     columns = max(1, min(len(entries), int(LEGEND_CHARACTERS * figure.get_figwidth()) // longest))
     figure.set_figheight(figure.get_figheight() + 0.22 * (-(-len(entries) // columns) - 1))
     drawn = figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns)
-    drawn.set_title(caption_text(found, figure))
+    drawn.set_title(caption_text(found, figure, notes))
     drawn.get_title().set_fontsize("small")
 
 
@@ -189,25 +241,34 @@ def _entry(colour: Colour, style: tuple[Dash, str], name: str) -> tuple[Line2D, 
     return Line2D([], [], color=colour, linestyle=line, marker=marker), name
 
 
-def side_legend(axis: Axes, own: Mapping[str, Colour], title: str) -> None:
-    """Draw a legend beside one panel, for colours that only it uses."""
-    entries = [Line2D([], [], color=colour) for colour in own.values()]
+def side_legend(
+    axis: Axes,
+    own: Mapping[str, Colour],
+    title: str,
+    styles: Mapping[str, tuple[Dash, str]] = MappingProxyType({}),
+) -> None:
+    """Draw a legend beside one panel, for colours that only it uses. `styles`: the dash and the
+    marker of each entry, by default a plain line."""
+    entries = [_entry(colour, styles.get(name, ("-", "")), name) for name, colour in own.items()]
     many = len(own) > SIDE_ENTRIES
     axis.legend(
-        entries, list(own), title=title, loc="center left", bbox_to_anchor=(1.0, 0.5),
+        *zip(*entries, strict=True), title=title, loc="center left", bbox_to_anchor=(1.0, 0.5),
         ncols=-(-len(own) // SIDE_ENTRIES), fontsize="xx-small" if many else None,
     )  # fmt: skip
 
 
-def caption(figure: Figure, found: pd.DataFrame) -> None:
+def caption(figure: Figure, found: pd.DataFrame, notes: Iterable[str] = ()) -> None:
     """Write the caption below all panels."""
-    figure.supxlabel(caption_text(found, figure), fontsize="small", color="0.35")
+    figure.supxlabel(caption_text(found, figure, notes), fontsize="small", color="0.35")
 
 
-def caption_text(found: pd.DataFrame, figure: Figure) -> str:
-    """Return the spread, n, and the meaning of rings, in lines that fit the figure's width."""
-    rings = (
-        "; rings: fewer repetitions than elsewhere on the line" if len(incomplete(found)) else ""
-    )
-    text = in_words(found) + rings
+def caption_text(found: pd.DataFrame, figure: Figure, notes: Iterable[str] = ()) -> str:
+    """Return the spread, n, the meaning of rings and open markers, and `notes`, in lines that fit
+    the figure's width."""
+    parts = [in_words(found)]
+    if len(incomplete(found)):
+        parts.append("rings: fewer repetitions than elsewhere on the line")
+    if found["censored"].any():
+        parts.append(f"open markers: {BUDGET}, in some repetitions at least")
+    text = "; ".join([*parts, *notes])
     return "\n".join(textwrap.wrap(text, int(1.25 * LEGEND_CHARACTERS * figure.get_figwidth())))

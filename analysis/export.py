@@ -6,10 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.outputs import check_out_file
 from lth.errors import Interrupted, LotteryError
+from lth.runs.places import check_runs
+from lth.runs.status import NOT_PUBLISHED, find_runs, read_status
+from lth.store.cleanup import is_store
 
 if TYPE_CHECKING:
     from lth.audit.run_rules import Run
+
+
+LISTED = 20
+"""The most runs that a message lists."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +40,10 @@ def export(arguments: argparse.Namespace) -> int:
     from lth.ticket import save_ticket
 
     try:
+        check_out_file(arguments.out)
+        _check_run(arguments.run)
         run = open_run(arguments.run)
+        _check_store(run)
         there = [level for level, training in run.trainings.items() if run.store.exists(training)]
         level = max(there, default=0) if arguments.level is None else arguments.level
         if level not in run.trainings:
@@ -49,6 +60,37 @@ def export(arguments: argparse.Namespace) -> int:
         return 1
     print(f"{arguments.out}: level {level} of {arguments.run}")
     return 0
+
+
+def _check_run(folder: Path) -> None:
+    """Raise LotteryError unless a folder has one run."""
+    if (folder / "run.json").exists():
+        return
+    check_runs([folder])
+    runs = sorted(find_runs(folder), key=lambda run: (len(run.name), run))
+    listed = [f"\n  {run}: {' '.join(read_status(run).get('overrides', []))}" for run in runs]
+    more = f"\n  and {len(runs) - LISTED} more" if len(runs) > LISTED else ""
+    raise LotteryError(
+        f"{folder.absolute()} has {len(runs)} runs, and a ticket is of one run. Name one of them, "
+        f"e.g. python -m analysis export {runs[0]}{''.join(listed[:LISTED])}{more}"
+    )
+
+
+def _check_store(run: "Run") -> None:
+    """Raise LotteryError if the store of a run is not there."""
+    if is_store(run.store.root):
+        return
+    place, command = run.path.absolute(), f"python run.py {' '.join(run.status['overrides'])}"
+    if run.spec.store == NOT_PUBLISHED:
+        raise LotteryError(
+            f"{place} is a published run: its tables were published, its weights were not. To "
+            f"train them, run its command: {command}"
+        )
+    raise LotteryError(
+        f"{place}: its store, {run.spec.store}, was looked for in {Path.cwd()} and in every folder "
+        "above the run, and is in none. Start the command in the folder that has it, or train the "
+        f"run again: {command}"
+    )
 
 
 def _make_weights(run: "Run", level: int) -> None:

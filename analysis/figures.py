@@ -1,13 +1,16 @@
-"""The figures of the paper and others: each function draws what the runs support, or returns None.
+"""The figures of the paper and others: each function draws what the runs support, or raises
+Lacking, which says what they lack.
 
 Rows of panels are experiments, columns are quantities.
 """
 
+import math
 from collections.abc import Callable, Set
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from analysis import drawing
 from analysis.arms import (
@@ -22,6 +25,7 @@ from analysis.arms import (
 from analysis.collect import Runs
 from analysis.drawing import FigureWithData
 from analysis.grid import QUANTITIES, against_density, grid
+from analysis.needs import Lacking, needed, some, with_all_arms
 from analysis.paired import paired
 from analysis.points import LINE, points
 from analysis.probe_figures import connectivity, level_connectivity
@@ -37,6 +41,15 @@ CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """The densities of the paper's figure 3."""
 LENET_ITERATIONS = 15_000
 """The last iteration that figure 3 shows of LeNet."""
+SPARSE_FROM = 0.35
+"""Highest density of sparse steps: `lth.training.sparse.DENSEST`, whose import would need torch."""
+SPARSE = (
+    "on a CPU, fully connected networks train with sparse steps at densities up to "
+    f"{drawing.percent(SPARSE_FROM)}, and the first such training of a process includes the time "
+    "to load them"
+)
+SAME_LINE = 0.03
+"""Largest relative distance between the densities of layers that are drawn as one line."""
 NEAR = 0.15
 """Largest relative distance between one of these densities and the level drawn for it."""
 
@@ -50,13 +63,13 @@ def figure1(runs: Runs) -> FigureWithData | None:
 def figure3(runs: Runs) -> FigureWithData | None:
     """Test accuracy against iteration at six densities: one panel for each arm and rate."""
     levels = _of_arms(runs.levels, {TICKET, REINIT})
-    if levels.empty:
-        return None
-    short = set(_of_models(levels, LENET)["experiment"])
+    short = set(levels.loc[levels["model"].isin(LENET), "experiment"])
     metrics = runs.curves(at_densities(levels))
     shown = _in_all_runs(metrics, "experiment")  # at other iterations only some runs were tested
     found = points(shown, "test_accuracy", "iteration")
-    rows = list(found.groupby(["experiment", "rate"], sort=False))
+    ends = found["experiment"].isin(short).map({True: LENET_ITERATIONS, False: math.inf})
+    drawn = found[found["iteration"] <= ends]
+    rows = list(drawn.groupby(["experiment", "rate"], sort=False))
     figure, axes = drawing.panels(len(rows), found["arm"].nunique(), width=4.6)
     for row, ((experiment, rate), of_row) in zip(axes, rows, strict=True):
         arms = list(of_row.groupby("arm", sort=False))
@@ -64,10 +77,10 @@ def figure3(runs: Runs) -> FigureWithData | None:
             axis.remove()
         for axis, (arm, of_arm) in zip(row, arms, strict=False):
             _draw_curves(axis, of_arm, of_row)
-            if experiment in short:
-                axis.set_xlim(right=min(of_row["iteration"].max(), LENET_ITERATIONS))
-            drawing.title(axis, f"{experiment}\n{arm}, {rate} a level")
-    drawing.caption(figure, found)
+            drawing.title(axis, f"{experiment}\n{arm}, {rate} per level")
+    later = f"iterations after {LENET_ITERATIONS:,} are not shown"
+    notes = ["starts of curves lie beyond the axes", *([later] if len(drawn) < len(found) else [])]
+    drawing.caption(figure, found, notes)
     return FigureWithData(figure, found)
 
 
@@ -89,8 +102,9 @@ def figure4c(runs: Runs) -> FigureWithData | None:
 def figure5(runs: Runs) -> FigureWithData | None:
     """Conv-2, 4 and 6: early stop, accuracies there and at the end; iterative pruning."""
     conv = _of_models(runs.levels, CONV)
+    without = some(conv[~_has_dropout(conv)], "runs without dropout, and all of these have it")
     return against_density(
-        _of_arms(conv[~_has_dropout(conv)], {TICKET, REINIT}),
+        _of_arms(without, {TICKET, REINIT}),
         (STOP, AT_STOP, TRAIN_AT_STOP, AT_END),
     )
 
@@ -98,10 +112,9 @@ def figure5(runs: Runs) -> FigureWithData | None:
 def figure6(runs: Runs) -> FigureWithData | None:
     """Conv-2, 4 and 6 with dropout; the same networks without it, faint."""
     conv = _of_arms(_of_models(runs.levels, CONV), {TICKET, REINIT})
-    with_dropout = _has_dropout(conv)
-    return against_density(
-        conv[with_dropout], (STOP, AT_STOP, TRAIN_AT_STOP, AT_END), behind=conv[~with_dropout]
-    )
+    dropout = _has_dropout(conv)
+    shown = some(conv[dropout], "runs with dropout (preset=conv2_dropout), and there are none")
+    return against_density(shown, (STOP, AT_STOP, TRAIN_AT_STOP, AT_END), behind=conv[~dropout])
 
 
 def figure7(runs: Runs) -> FigureWithData | None:
@@ -128,14 +141,17 @@ def figure12(runs: Runs) -> FigureWithData | None:
 def figure14(runs: Runs) -> FigureWithData | None:
     """Random reinitialisation against random sparsity."""
     arms = {TICKET, REINIT, RANDOM, RANDOM_REINIT}
-    return against_density(_with_arms(runs.levels, arms, needed={REINIT, RANDOM}), (STOP, AT_STOP))
+    return against_density(
+        _with_arms(runs.levels, arms, at_least={REINIT, RANDOM}), (STOP, AT_STOP)
+    )
 
 
 def settings(runs: Runs) -> FigureWithData | None:
     """Winning tickets of one network under several settings (appendix G)."""
     tickets = _of_arms(runs.levels, {TICKET})
     several = tickets.groupby("network")["experiment"].transform("nunique") > 1
-    return against_density(tickets[several], (STOP, AT_STOP, AT_END), hue="setting")
+    shown = some(tickets[several], "winning tickets of one network under several settings")
+    return against_density(shown, (STOP, AT_STOP, AT_END), hue="setting")
 
 
 def arms(runs: Runs) -> FigureWithData | None:
@@ -144,6 +160,7 @@ def arms(runs: Runs) -> FigureWithData | None:
     known = runs.levels["model"].isin(LENET | CONV) & runs.levels["arm"].isin(usual)
     others = set(runs.levels.loc[~known, "experiment"])
     chosen = runs.levels[runs.levels["experiment"].isin(others)]
+    some(chosen, "arms or models that figures 4 and 5 do not show")
     return against_density(chosen, (STOP, AT_STOP, AT_END))
 
 
@@ -161,35 +178,32 @@ def layers(runs: Runs) -> FigureWithData | None:
     for axis in axes.flat[len(lines) :]:
         axis.remove()
     for axis, ((experiment, rate), of_line) in zip(axes.flat, lines, strict=False):
-        there = set(of_line["layer"])
-        own = drawing.colours([name for name in rows["layer"].unique() if name in there])
+        shown = one_line_each(of_line, [*rows["layer"].unique()])
+        own = drawing.colours([*shown["layer"].unique()])
         few = len(own) <= drawing.SIDE_ENTRIES
         drawing.draw_lines(
-            axis, of_line, "level", colour="layer", colours=own, dash="layer", marked=few
+            axis, shown, "level", colour="layer", colours=own, dash="layer", marked=few
         )
         axis.set(yscale="log", xlabel="Level", ylabel=QUANTITIES["kept"])
-        drawing.title(axis, f"{experiment}\n{rate} a level")
+        drawing.title(axis, f"{experiment}\n{rate} per level")
         drawing.density_ticks(axis.yaxis, of_line["mean"].min())
-        drawing.side_legend(axis, own, "Layer")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        styles = drawing.line_styles(shown, "layer") if few else {}
+        drawing.side_legend(axis, own, "Layer", styles)
     drawing.caption(figure, found)
     return FigureWithData(figure, found)
 
 
 def differences(runs: Runs) -> FigureWithData | None:
     """Differences within a seed: each arm against the dense network and the winning ticket."""
-    pairs = paired(runs.levels)
-    drawn = against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
-    for axis in drawn.figure.axes if drawn else ():
-        if axis.get_ylabel() == QUANTITIES["stop"]:
-            drawing.ratio_axis(axis)
-        else:
-            drawing.points_axis(axis)
-    return drawn
+    pairs = some(paired(runs.levels), "levels beyond level 0")
+    return against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
 
 
 def time(runs: Runs) -> FigureWithData | None:
     """Seconds of one training at each density."""
-    return against_density(runs.levels, ("seconds",))
+    notes = [SPARSE] if runs.levels["density"].min() <= SPARSE_FROM else []
+    return against_density(runs.levels, ("seconds",), notes=notes)
 
 
 FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
@@ -199,24 +213,43 @@ FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
                      connectivity, level_connectivity, time)
 }  # fmt: skip
 """Name -> function: the paper's figures in its order, then others."""
+PAGES = dict.fromkeys(FIGURES, "experiment") | dict.fromkeys(
+    ("figure6", "figure7", "figure8", "settings"), "network"
+)
+"""Name -> what has a page of its own. Figures of one network compare its experiments."""
+
+
+def pages(
+    name: str, draw: Callable[[Runs], FigureWithData | None], runs: Runs
+) -> list[tuple[str, FigureWithData]]:
+    """Return each page that the runs support: NAME, NAME-2, and so on, with its figure. Figures
+    that are not in PAGES have one page. Raises Lacking if there is none."""
+    drawn, why = [], Lacking("these runs have nothing that it shows")
+    for part in runs.pages(PAGES[name]) if name in PAGES else [runs]:
+        try:
+            if (figure := draw(part)) is not None:
+                drawn.append(figure)
+        except Lacking as lacking:
+            why = lacking
+    if not drawn:
+        raise why
+    return [(f"{name}-{n}" if n > 1 else name, figure) for n, figure in enumerate(drawn, 1)]
 
 
 def _of_models(levels: pd.DataFrame, models: Set[str]) -> pd.DataFrame:
-    return levels[levels["model"].isin(models)]
+    return needed(levels, "model", models)
 
 
 def _of_arms(levels: pd.DataFrame, arms: Set[str]) -> pd.DataFrame:
-    return levels[levels["arm"].isin(arms)]
+    return needed(levels, "arm", arms)
 
 
 def _with_arms(
-    levels: pd.DataFrame, arms: Set[str], needed: Set[str] = frozenset()
+    levels: pd.DataFrame, arms: Set[str], at_least: Set[str] = frozenset()
 ) -> pd.DataFrame:
-    """Return the rows of these arms in the experiments that have all arms in `needed` (by default
+    """Return the rows of these arms in the experiments that have all arms in `at_least` (by default
     all of these)."""
-    there = levels.groupby("experiment")["arm"].agg(set)
-    whole = there[there.map(set(needed or arms).issubset)].index
-    return _of_arms(levels[levels["experiment"].isin(whole)], arms)
+    return _of_arms(with_all_arms(levels, at_least or arms), arms)
 
 
 def _has_dropout(levels: pd.DataFrame) -> "pd.Series[bool]":
@@ -244,6 +277,26 @@ def _in_all_runs(metrics: pd.DataFrame, *among: str) -> pd.DataFrame:
     return metrics[curve.groupby(there).transform("nunique") == curves]
 
 
+def one_line_each(found: pd.DataFrame, layers: list[str]) -> pd.DataFrame:
+    """Return one line for all layers with the same densities within SAME_LINE, named by them: lines
+    that lie on each other would hide each other."""
+    means = found.pivot(index="level", columns="layer", values="mean")
+    same: dict[str, list[str]] = {}
+    for layer in (name for name in layers if name in means):
+        distances = {first: (means[layer] / means[first] - 1).abs().max() for first in same}
+        near = (first for first, distance in distances.items() if distance < SAME_LINE)
+        same.setdefault(next(near, layer), []).append(layer)
+    shown = found[found["layer"].isin(same)]
+    names = {first: _listed(others) for first, others in same.items()}
+    shown = shown.assign(layer=pd.Categorical(shown["layer"].map(names), [*names.values()]))
+    return shown.sort_values("layer", kind="stable").astype({"layer": str})
+
+
+def _listed(names: list[str]) -> str:
+    few = names if len(names) < 4 else [names[0], "...", f"{names[-1]} ({len(names)} layers)"]
+    return ", ".join(few)
+
+
 def density_colours(densities: "pd.Series[float]") -> dict[str, drawing.Colour]:
     """Return a colour for each density, by its label, from the highest down. Each of
     CURVE_DENSITIES has the same colour in every figure."""
@@ -260,9 +313,10 @@ def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
     drawing.draw_lines(axis, shown, "iteration", colour="shown", colours=own, marked=False)
     axis.set(xlabel="Iteration", ylabel=QUANTITIES["test_accuracy"])
     axis.margins(x=0.01)
-    dense = of_row[of_row["level"] == 0]
-    last = dense.loc[dense["iteration"] == dense["iteration"].max(), "mean"].mean()
-    drawing.accuracy_axis(axis, last, of_row)
+    drawing.iteration_axis(axis.xaxis)
+    last = of_row[of_row["iteration"] == of_row["iteration"].max()]
+    dense = last.loc[last["level"] == 0, "mean"].mean()
+    drawing.accuracy_axis(axis, min(last["mean"].min(), dense - drawing.AXIS_DEPTH), of_row)
     drawing.side_legend(axis, own, "Density")
 
 
@@ -272,8 +326,6 @@ def _during_training(
     """Draw test accuracy at fractions of the budget: for each line, at the last iteration before
     each fraction at which all its runs were tested."""
     levels = _of_arms(_of_models(runs.levels, models), {TICKET, REINIT})
-    if levels.empty:
-        return None
     tested = _in_all_runs(runs.curves(levels), *LINE, "level").sort_values("iteration")
     found = {}
     for fraction in fractions:

@@ -1,6 +1,7 @@
 """Grids of panels against density: a row for each experiment, a column for each quantity."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import pandas as pd
@@ -19,7 +20,7 @@ QUANTITIES = {
     "final_train_accuracy": "Training accuracy at the end",
     "test_accuracy": "Test accuracy",
     "seconds": "Seconds of training",
-    "kept": "Density of the layer",
+    "kept": "Density of the layer (%)",
     "barrier": "Error barrier",
     "level_barrier": "Error barrier to the next level (points)",
     "gain": "Points above dense, at early stop",
@@ -28,6 +29,15 @@ QUANTITIES = {
     "stop": "Early stop / that of dense",
 }
 """Column -> axis label."""
+AXES: dict[str, Callable[[Axes], None]] = {
+    "early_stop_iteration": lambda axis: drawing.iteration_axis(axis.yaxis),
+    "gain": drawing.points_axis,
+    "gain_at_end": drawing.points_axis,
+    "behind": drawing.points_axis,
+    "stop": drawing.ratio_axis,
+}
+"""Column -> scale and limits of its axis, if it has its own; accuracies go down to AXIS_DEPTH."""
+BEYOND = "triangles at an edge: points beyond the axis (in the CSV)"
 
 
 def against_density(
@@ -38,18 +48,17 @@ def against_density(
     linear: bool = False,
     behind: pd.DataFrame | None = None,
     interval: bool = False,
+    notes: Iterable[str] = (),
 ) -> FigureWithData | None:
     """Draw quantities against density: a row of panels for each experiment or, with
-    hue="setting", for each network. Rows `behind` are drawn faintly in the background."""
+    hue="setting", for each network. Rows `behind` are drawn faintly in the background. The caption
+    ends with `notes`."""
     if levels.empty:
         return None
+    every = levels if behind is None else pd.concat([levels, behind])
     found = {QUANTITIES[q]: points(levels, q, interval=interval) for q in quantities}
-    faint = (
-        {}
-        if behind is None
-        else {QUANTITIES[q]: _named(points(behind, q), behind) for q in quantities}
-    )
-    return grid(found, levels, hue=hue, linear=linear, behind=faint)
+    faint = {} if behind is None else {QUANTITIES[q]: points(behind, q) for q in quantities}
+    return grid(found, every, hue=hue, linear=linear, behind=faint, notes=notes)
 
 
 def grid(
@@ -59,9 +68,10 @@ def grid(
     hue: str,
     linear: bool = False,
     behind: Mapping[str, pd.DataFrame] | None = None,
+    notes: Iterable[str] = (),
 ) -> FigureWithData | None:
     """Draw a row of panels for each experiment or network, a column for each of `found` (label ->
-    rows of `analysis.points`)."""
+    rows of `analysis.points`). Arms have a colour each; with several rates, each rate of an arm."""
     title = "experiment" if hue == "arm" else "network"
     numbers = {label: _named(rows, levels, hue) for label, rows in found.items()}
     numbers = {
@@ -70,52 +80,63 @@ def grid(
     if not numbers:
         return None
     everything = pd.concat(numbers.values())
-    own, dash = _colours(everything, hue), "kind" if everything["kind"].any() else hue
-    titles = everything[title].unique()
+    faint = {label: _named(rows, levels, hue) for label, rows in (behind or {}).items()}
+    colour = "kind" if hue == "arm" else hue
+    own = _colours(pd.concat([everything, *faint.values()]), colour)
+    dash = "kind" if everything["kind"].any() else hue
+    titles, outside = everything[title].unique(), False
     square = len(titles) == 1 and len(numbers) == 4
     figure, axes = drawing.panels(2, 2) if square else drawing.panels(len(titles), len(numbers))
     for row, name in zip(axes.reshape(len(titles), -1), titles, strict=True):
         for axis, (label, of_label) in zip(row, numbers.items(), strict=True):
             here = of_label[of_label[title] == name]
-            back = behind[label] if behind else here[:0]
+            back = faint.get(label, here[:0])
             back = back[back["network"].isin(here["network"])]
-            draw = partial(drawing.draw_lines, axis, x="density", colour=hue, colours=own)
+            draw = partial(drawing.draw_lines, axis, x="density", colour=colour, colours=own)
             draw(back, dash="rate", faint=True)
             draw(here, dash=dash, among=everything)
-            _label(axis, here, label, linear=linear)
-        row[0].set_title(name, loc="left")
-    drawing.legend(figure, everything, colour=hue, own=own, dash=dash)
+            outside |= _label(axis, here, label, linear=linear)
+        width = int(drawing.TITLE_CHARACTERS * figure.get_figwidth())
+        row[0].set_title("\n".join(textwrap.wrap(name, width)), loc="left")
+    notes = [*notes, *([BEYOND] if outside else [])]
+    drawing.legend(figure, everything, colour=colour, own=own, dash=dash, notes=notes)
     return FigureWithData(figure, everything.drop(columns=["network", "setting", "kind"]))
 
 
-def _label(axis: Axes, here: pd.DataFrame, label: str, *, linear: bool) -> None:
-    """Label the axes of a panel; remove a panel that has nothing to show."""
+def _label(axis: Axes, here: pd.DataFrame, label: str, *, linear: bool) -> bool:
+    """Label the axes of a panel; remove a panel that has nothing to show. Return whether it has
+    points beyond its limits."""
     if here.empty:
         axis.remove()
-        return
+        return False
     axis.set_ylabel(label)
     drawing.density_axis(axis, here["density"], linear=linear)
     if "accuracy" in label:
-        drawing.accuracy_axis(axis, here.loc[here["level"] == 0, "mean"].mean(), here)
+        dense = here.loc[here["level"] == 0, "mean"].mean()
+        drawing.accuracy_axis(axis, dense - drawing.AXIS_DEPTH, here)
+    AXES.get(str(here["quantity"].iloc[0]), lambda _: None)(axis)
+    return drawing.mark_outside(axis)
 
 
-def _named(found: pd.DataFrame, levels: pd.DataFrame, hue: str = "arm") -> pd.DataFrame:
+def _named(found: pd.DataFrame, levels: pd.DataFrame, hue: str) -> pd.DataFrame:
     """Add the columns `network`; `setting`, the part of the experiment's title after the network;
-    and `kind`, the arm and the rate where an experiment has several beside `hue`."""
+    and `kind`. If `hue` is the arm, it is the arm, and the rate where one arm has several; else the
+    arm and the rate where an experiment has several, or ""."""
     named = levels if "network" in levels else levels.assign(network=levels["experiment"])
     networks = named.drop_duplicates("experiment").set_index("experiment")["network"]
     network = found["experiment"].map(networks)
     pairs = zip(found["experiment"], network, strict=True)
     setting = [experiment.removeprefix(f"{of}, ") for experiment, of in pairs]
-    others = [name for name in ("arm", "rate") if name != hue]
-    lines = ["experiment", "arm"] if hue == "arm" else ["experiment"]
-    kinds = levels.groupby(lines)[others].nunique().max()
-    several = [name for name in others if kinds[name] > 1]
-    kind = found[several].agg(", ".join, axis=1) if several else ""
+    rates = levels.groupby(["experiment", "arm"])["rate"].nunique().groupby("arm").max().to_dict()
+    arms = levels.groupby("experiment")["arm"].nunique().max()
+    with_arm = bool(hue == "arm" or arms > 1)
+    lines = zip(found["arm"], found["rate"], strict=True)
+    words = ((arm * with_arm, f"{rate} per level" * (rates[arm] > 1)) for arm, rate in lines)
+    kind = [", ".join(filter(None, pair)) for pair in words]
     return found.assign(network=network, setting=setting, kind=kind)
 
 
 def _colours(found: pd.DataFrame, hue: str) -> dict[str, drawing.Colour]:
     names = list(dict.fromkeys(found[hue]))
-    known = hue == "arm" and set(names) <= {*ARMS, CONTINUED, RANDOM_REINIT}
+    known = set(names) <= {*ARMS, CONTINUED, RANDOM_REINIT}
     return drawing.arm_colours(names) if known else drawing.colours(names)

@@ -1,12 +1,15 @@
 """Labels that depend on the other runs shown: options of an arm, short rates, experiment titles."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from lth.experiment.builtins import BUILTINS, IDS
+from lth.experiment.config import option_target
 from lth.experiment.settings import TYPES
 
 CRITERION, OPTIONS = "pruning.criterion.", "pruning.criterion.options."
@@ -16,6 +19,21 @@ RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in T
 """Settings that `rate` of run.json describes."""
 ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.")
 """Settings, or prefixes of their names, that `arm` of run.json describes."""
+
+
+def code_label(group: str, option: str, name: str | None) -> str:
+    """Return the name of the model or the dataset that ran. `option`: the option of its group;
+    `name`: the id or the dotted path of the code, None in an old run.json.
+
+    The option names a built-in only if it is the one that ran: `model._target_=...` replaces the
+    code and keeps the option.
+    """
+    if name is None:
+        return option
+    if name not in BUILTINS:
+        return name
+    target = option_target(group, option)
+    return option if target is None or IDS.get(target) == name else name
 
 
 def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +73,15 @@ def rate_labels(rates: Iterable[str]) -> list[str]:
     return [short[rate] if counts[short[rate]] == 1 else rate for rate in rates]
 
 
+def numerically(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return the key by which `sort_values` sorts a column: rates by their numbers."""
+    if column.name != "rate":
+        return column
+    numbers = {rate: re.findall(r"\d+(?:\.\d+)?", rate) for rate in column.unique()}
+    ordered = sorted(numbers, key=lambda rate: ([float(n) for n in numbers[rate]], rate))
+    return column.map({rate: place for place, rate in enumerate(ordered)})
+
+
 def _shortened(rate: str) -> str:
     numbers, percent, rest = rate.partition(" %")
     first, *others = numbers.split(", ")
@@ -79,4 +106,6 @@ def experiment_titles(levels: pd.DataFrame) -> "pd.Series[str]":
 def _short_name(setting: str) -> str:
     """Return the last part of a setting's name; `optimizer` for optimizer.name, and so on."""
     *groups, last = setting.split(".")
+    if last == "code":
+        return f"{groups[-1]} code"
     return groups[-1] if last == "name" and groups[-1] != "options" else last

@@ -19,7 +19,10 @@ Array = NDArray[np.float64]
 
 STOP, ACCURACY = "early_stop_iteration", "early_stop_test_accuracy"
 FINAL, TRAINED = "final_test_accuracy", "final_train_accuracy"
-MEASURED = (STOP, ACCURACY, FINAL, TRAINED, "weights_remaining")
+CENSORED = "censored"
+MEASURED = (STOP, ACCURACY, FINAL, TRAINED, CENSORED, "weights_remaining")
+BUDGET = "the budget ends before the minimum of validation loss"
+"""Reason why early stops that are censored decide nothing."""
 
 FULLY = 0.995
 """Training accuracy that counts as 100 %, because it is printed so."""
@@ -120,7 +123,9 @@ def _ratio(one: Array, other: Array, *, each: bool) -> float:
 
 def reported_accuracy(settings: Mapping[str, Any]) -> str:
     """Return the quantity that the paper reports: it has no early stop of VGG-19 and ResNet-18."""
-    return FINAL if str(settings["model"]).startswith(("vgg", "resnet")) else ACCURACY
+    model = str(settings["model"])
+    deep = model.startswith(("vgg", "resnet")) and "." not in model  # a dotted path is user code
+    return FINAL if deep else ACCURACY
 
 
 def earlier(case: Case, *, each: bool = False) -> float:
@@ -271,6 +276,48 @@ def _first(case: Case, holds: NDArray[np.bool_]) -> float:
     return float(case.densities[1 + levels[0]]) if len(levels) else 0.0
 
 
+def reads_censored(case: Case) -> bool:
+    """Return whether a claim is about early stops of which one is censored."""
+    name = case.claim.name
+    at_end = name == "dense_gain" and reported_accuracy(case.of.settings) == FINAL
+    if name not in AT_EARLY_STOP or at_end:
+        return False
+    levels = AT_EARLY_STOP[name](case)
+    samples = [case.of] if case.other is None else [case.of, case.other]
+    tables = [own[CENSORED][:, levels] for s in samples for own in s.tables.values()]
+    return any((table > 0).any() for table in tables)
+
+
+Levels = list[int] | slice | NDArray[np.bool_]
+
+
+def _dense(_: Case) -> Levels:
+    return [0]
+
+
+def _there(case: Case) -> Levels:
+    return [case.place]
+
+
+def _dense_and_there(case: Case) -> Levels:
+    return [0, case.place]
+
+
+def _everywhere(_: Case) -> Levels:
+    return slice(None)
+
+
+AT_EARLY_STOP: dict[str, Callable[[Case], Levels]] = {
+    "dense_gain": _dense,
+    **dict.fromkeys(("earlier", "speedup", "gain"), _dense_and_there),
+    **dict.fromkeys(("slower_than_ticket", "below_ticket"), _there),
+    **dict.fromkeys(("mean_below_ticket", "above_random_mask"), _claimed),
+    **dict.fromkeys(
+        ("best_gain", "earlier_until", "earlier_from", "better_until", "better_from", "worse_from",
+         "weights_better_until"), _everywhere,
+    ),
+}  # fmt: skip
+"""Rule that reads early stops, or accuracies there -> the levels at which it reads them."""
 RULES: dict[str, Callable[..., float]] = {
     rule.__name__: rule
     for rule in (

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.arms import in_order
+from analysis.labels import numerically
 
 LINE = ["experiment", "arm", "rate"]
 """Columns that name a line of a figure."""
@@ -19,14 +20,15 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
     """Return one row for each line, level and combination of the columns `place`: `quantity`, its
     `mean`, the ends `low` and `high` of its `spread` over the `n` repetitions (minimum and maximum
     or, with `interval`, a 95 % interval of the mean), the `most` repetitions anywhere on the line
-    beyond level 0, and the `runs`. Missing measurements do not count.
+    beyond level 0, the number of `censored` early stops that it depends on, and the `runs`. Missing
+    measurements do not count.
 
     Level 0 is one training for all draws of a seed, so its n may be smaller than that of the other
     levels. A level without measurements, between levels with some, has a row with mean nan and
     n = 0.
     """
     key = [*LINE, "level", *place]
-    measured = rows.dropna(subset=[quantity])
+    measured = rows.assign(censored=_censored(rows, quantity)).dropna(subset=[quantity])
     found = measured.groupby(key, as_index=False, sort=False).agg(
         density=("density", "mean"),
         mean=(quantity, "mean"),
@@ -34,6 +36,7 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
         high=(quantity, "max"),
         deviation=(quantity, "std"),
         n=(quantity, "size"),
+        censored=("censored", "sum"),
         runs=("run", lambda runs: ";".join(sorted(set(runs)))),
     )
     if interval:
@@ -47,11 +50,18 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
     found = found.merge(most, on=LINE, how="left").assign(quantity=quantity)
     order = {arm: number for number, arm in enumerate(in_order(set(found["arm"])))}
     ordered = found.assign(place=found["arm"].map(order)).sort_values(
-        ["experiment", "place", "rate", "level", *place], ignore_index=True
+        ["experiment", "place", "rate", "level", *place], key=numerically, ignore_index=True
     )
-    return ordered[
-        ["quantity", *key, "density", "mean", "low", "high", "spread", "n", "most", "runs"]
-    ]
+    measures = ["density", "mean", "low", "high", "spread", "n", "most", "censored", "runs"]
+    return ordered[["quantity", *key, *measures]]
+
+
+def _censored(rows: pd.DataFrame, quantity: str) -> "pd.Series[bool] | bool":
+    """Return which rows have a quantity that depends on a censored early stop."""
+    if quantity.startswith("early_stop"):
+        return rows["censored"]
+    found: pd.Series[bool] | bool = rows.get(f"{quantity}_censored", False)
+    return found
 
 
 def _with_gaps(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -59,6 +69,7 @@ def _with_gaps(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     densities = rows.groupby(["experiment", "rate", "level"])["density"].mean()
     gaps = [
         {**dict(zip(LINE, line, strict=True)), "level": level, "n": 0, "runs": "",
+         "censored": 0,
          "density": densities.get((line[0], line[2], level), math.nan)}
         for line, of_line in found.groupby(LINE)
         for level in range(int(of_line["level"].min()), int(of_line["level"].max()))
@@ -74,7 +85,7 @@ def incomplete(found: pd.DataFrame) -> pd.DataFrame:
 
 def in_words(found: pd.DataFrame, spread: str = "") -> str:
     """Return the spread and n, or the n of each arm, for a caption."""
-    spread = spread or f"mean and {found['spread'].iloc[0]}"
+    spread = spread or _spread_in_words(found)
     beyond = found[(found["level"] > 0) | (found["level"].max() == 0)]
     arms = _counts(beyond, ["arm"])
     each = arms if all(" to " not in n for n in arms.values()) else _counts(beyond, ["arm", "rate"])
@@ -82,6 +93,12 @@ def in_words(found: pd.DataFrame, spread: str = "") -> str:
     listed = ", ".join(f"{name} {n}" for name, n in each.items())
     n = f"n = {numbers.pop()}" if len(numbers) == 1 else f"n: {listed}"
     return n if beyond["n"].max() == 1 else f"{spread}, {n}"
+
+
+def _spread_in_words(found: pd.DataFrame) -> str:
+    if found["low"].isna().all():
+        return f"mean; an interval needs n >= {FEWEST}"
+    return f"mean and {found['spread'].iloc[0]}"
 
 
 def _counts(found: pd.DataFrame, key: list[str]) -> dict[str, str]:

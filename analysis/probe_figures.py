@@ -7,6 +7,7 @@ from analysis.collect import Runs
 from analysis.drawing import FigureWithData
 from analysis.grid import against_density
 from analysis.labels import REPLICATE
+from analysis.needs import some
 from analysis.points import LINE
 
 STABLE = 0.02
@@ -18,9 +19,7 @@ def connectivity(runs: Runs) -> FigureWithData | None:
 
     Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis".
     """
-    lines = runs.probes.get("connectivity")
-    if lines is None:
-        return None
+    lines = _probed(runs, "connectivity")
     found = barriers(lines, "iteration")
     arms = [
         f"{arm}, branched at iteration {i:,}"
@@ -40,14 +39,16 @@ def level_connectivity(runs: Runs) -> FigureWithData | None:
     "Unmasking the Lottery Ticket Hypothesis" (arXiv:2210.03044): at high sparsity the networks of
     successive levels are linearly connected if and only if they are matching.
     """
-    lines = runs.probes.get("level_connectivity")
-    if lines is None:
-        return None
+    lines = _probed(runs, "level_connectivity")
     found = barriers(lines)
     drawn = against_density(found.assign(level_barrier=100 * found["barrier"]), ("level_barrier",))
     for axis in drawn.figure.axes if drawn else ():
         axis.axhline(100 * STABLE, color="0.4", linestyle="--", linewidth=1)
     return drawn
+
+
+def _probed(runs: Runs, probe: str) -> pd.DataFrame:
+    return some(runs.probes.get(probe, pd.DataFrame()), f"runs with probe={probe}")
 
 
 def barriers(lines: pd.DataFrame, *place: str) -> pd.DataFrame:

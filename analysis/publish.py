@@ -11,7 +11,7 @@ from typing import Any
 
 from analysis.collect import check_tables
 from lth.runs.records import sealed
-from lth.runs.status import read_whole
+from lth.runs.status import NOT_PUBLISHED, read_whole
 from lth.store.files import checksum, write_atomically
 
 PRIVATE = ("dataset.root", "store", "tracker")
@@ -45,7 +45,7 @@ def _without_the_machine(status: dict[str, Any]) -> dict[str, Any]:
     spec = status["spec"]
     dataset = spec["dataset"] | {"root": "data"}
     return status | {
-        "spec": spec | {"dataset": dataset, "store": "not-published", "tracker": None},
+        "spec": spec | {"dataset": dataset, "store": NOT_PUBLISHED, "tracker": None},
         "overrides": [word for word in status["overrides"] if not _is_private(word)],
         "groups": status["groups"] | {"tracker": "none"},
         "damaged": [],

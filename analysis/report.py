@@ -18,7 +18,8 @@ from analysis.arms import in_order
 from analysis.claims import judged
 from analysis.collect import Runs
 from analysis.drawing import STYLE
-from analysis.figures import FIGURES
+from analysis.figures import FIGURES, pages
+from analysis.needs import Lacking
 from analysis.points import LINE, points
 from analysis.tables import claim_cells
 from analysis.winners import EPSILON, smallest_winners, winners
@@ -30,7 +31,8 @@ Cells = Sequence[object]
 
 
 class Picture(NamedTuple):
-    """An SVG figure in base64; `about`: the first line of its function's docstring."""
+    """A page of a figure, as SVG in base64; `about`: what it is about, and the first line of its
+    function's docstring."""
 
     name: str
     about: str
@@ -110,15 +112,19 @@ def _pictures(runs: Runs, notes: list[str]) -> Iterator[Picture]:
     for name, draw in FIGURES.items():
         with style.context(STYLE):
             try:
-                figure = draw(runs)
+                found = pages(name, draw, runs)
+            except Lacking:
+                continue
             except Exception as error:
                 notes.append(f"{name} could not be drawn: {type(error).__name__}: {error}")
                 continue
-            if figure is not None:
+            summary = (draw.__doc__ or "").partition("\n")[0]
+            for page, figure in found:
                 drawn = io.BytesIO()
                 figure.figure.savefig(drawn, format="svg")
-                about = (draw.__doc__ or "").partition("\n")[0]
-                yield Picture(name, about, base64.b64encode(drawn.getvalue()).decode())
+                titles = ", ".join(figure.numbers["experiment"].unique())
+                svg = base64.b64encode(drawn.getvalue()).decode()
+                yield Picture(page, f"{titles}. {summary}", svg)
 
 
 def _claims(runs: Runs) -> Iterator[tuple[str, list[Cells]]]:
@@ -129,22 +135,31 @@ def _claims(runs: Runs) -> Iterator[tuple[str, list[Cells]]]:
 def _levels(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:
     place = [*LINE, "level", "density"]
     shown = [points(levels, quantity).set_index(place) for quantity in SHOWN]
-    numbers = pd.concat([of[["mean", "low", "high"]] for of in shown], axis=1, keys=SHOWN)
+    columns = ["mean", "low", "high", "censored"]
+    numbers = pd.concat([of[columns] for of in shown], axis=1, keys=SHOWN)
     numbers["n", ""] = shown[0]["n"]
     found = numbers[numbers["n", ""] > 0].reset_index()
     for (experiment, arm, rate), rows in found.groupby(LINE, sort=False):
         cells = [tuple(_cells(row)) for row in rows.to_dict("records")]
-        yield f"{experiment}: {arm}, {rate} a level", list(cells)
+        yield f"{experiment}: {arm}, {rate} per level", list(cells)
 
 
 def _cells(row: Mapping[Any, Any]) -> Iterator[object]:
-    """Return level, density, n, then mean, minimum and maximum of each quantity."""
+    """Return level, density, n, then mean, minimum and maximum of each quantity; early stops that
+    are censored as lower bounds."""
     yield from (row["level", ""], f"{100 * row['density', '']:.1f}", int(row["n", ""]))
     for quantity in SHOWN:
         factor, form = (1, ",.0f") if quantity == SHOWN[0] else (100, ".2f")
         for column in ("mean", "low", "high"):
             value = factor * row[quantity, column]
-            yield "" if math.isnan(value) else format(value, form)
+            bound = ">=" * (quantity == SHOWN[0] and _is_bound(row, column))
+            yield "" if math.isnan(value) else f"{bound}{value:{form}}"
+
+
+def _is_bound(row: Mapping[Any, Any], column: str) -> bool:
+    """Return whether the mean, minimum or maximum of early stops is a lower bound."""
+    few = row["n", ""] if column == "low" else 1  # an early stop that is known may be the minimum
+    return bool(row[SHOWN[0], "censored"] >= few)
 
 
 def _failures(statuses: Iterable[tuple[Path, Status]]) -> Iterator[Cells]:

@@ -14,7 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from analysis.remaining import seconds_left
+from lth.experiment.names import layers_text
 from lth.runs.status import Status, find_runs, read_status, read_statuses
+from lth.runs.superseded import superseded
 
 REFRESH_SECONDS = 0.25
 LOG_SECONDS = 10.0
@@ -31,6 +34,9 @@ class View:
         self.note = ""
         """Text that a launcher adds to the line."""
         self._runs = runs
+        self._announced: set[str] = set()
+        self._seen: dict[str, float] = {}
+        """The work of every training that a run had left when it was first seen."""
         self._started = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -46,24 +52,43 @@ class View:
     def _watch(self) -> None:
         if not sys.stdout.isatty():
             while not self._stopped.wait(LOG_SECONDS):
-                print(self._line(read_statuses(self.folder)), flush=True)
+                runs = read_statuses(self.folder)
+                self.announce(runs, self._console)
+                print(self.line(runs), flush=True)
             return
         with Live(console=self._console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(REFRESH_SECONDS):
-                live.update(self._picture(read_statuses(self.folder)), refresh=True)
+                runs = read_statuses(self.folder)
+                self.announce(runs, live.console)
+                live.update(self._picture(runs), refresh=True)
+
+    def announce(self, runs: list[tuple[Path, Status]], console: Console) -> None:
+        """Print the rates of runs that were not printed before."""
+        new = [text for text in rates_of(runs) if text not in self._announced]
+        self._announced.update(new)
+        for text in new:
+            console.print(f"each level removes {text}", soft_wrap=True)
 
     def _fraction_done(self, runs: list[tuple[Path, Status]]) -> float:
         total = max(self._runs or 0, len(runs), 1)
         return sum(_fraction(status) for _, status in runs) / total
 
-    def _line(self, runs: list[tuple[Path, Status]]) -> str:
-        fraction = self._fraction_done(runs)
-        elapsed = time.monotonic() - self._started
-        left = f", {clock(elapsed * (1 - fraction) / fraction)} left" if fraction > 0.02 else ""
+    def line(self, runs: list[tuple[Path, Status]]) -> str:
+        """Return the progress of all runs in one line."""
+        elapsed = clock(time.monotonic() - self._started)
         count = f" of {self._runs}" if self._runs else ""
-        progress = f"{fraction:.0%} in {clock(elapsed)}{left}"
+        progress = f"{self._fraction_done(runs):.0%} in {elapsed}{self._left(runs)}"
         note = f" | {self.note}" if self.note else ""
         return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}{note}"
+
+    def _left(self, runs: list[tuple[Path, Status]]) -> str:
+        """Return the estimated time left, in words. Runs that have not started are taken to need as
+        much new work as the others do on average."""
+        statuses = [status for _, status in runs]
+        for status in statuses:
+            self._seen = status.get("left", {}) | self._seen
+        unstarted = max((self._runs or 0) - len(runs), 0) * sum(self._seen.values())
+        return _time_left(statuses, unstarted / max(len(runs), 1))
 
     def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -74,7 +99,14 @@ class View:
                     _bar(_fraction(status)), path.name, Text(_position(status)), overrides
                 )
         table.add_row(_bar(self._fraction_done(runs)), "all")
-        return Group(Text(self._line(runs)), table)
+        return Group(Text(self.line(runs)), table)
+
+
+def rates_of(runs: list[tuple[Path, Status]]) -> list[str]:
+    """Return the rates and weights of the types of layer, each combination once. Runs whose results
+    were all stored built no network, and have none."""
+    layers = (status["layers"] for _, status in runs if status.get("layers"))
+    return list(dict.fromkeys(map(layers_text, layers)))
 
 
 def _bar(fraction: float) -> ProgressBar:
@@ -95,18 +127,16 @@ def _position(status: Status) -> str:
     speed = f", {status['speed']:,.0f} a second" if "speed" in status else ""
     return (
         f"level {status['level']} of {status['levels']}, "
-        f"iteration {status['iteration']:,} of {iterations:,}{speed}{_left(status)}"
+        f"iteration {status['iteration']:,} of {iterations:,}{speed}{_time_left([status])}"
     )
 
 
-def _left(status: Status) -> str:
-    """Return the time that a run needs for its levels at its present speed: an upper bound, because
-    other runs may train some of them."""
-    if not status.get("speed"):
-        return ""
-    iterations = status["spec"]["training"]["iterations"]
-    to_do = (status["levels"] + 1 - status["done"]) * iterations - status["iteration"]
-    return f", {clock(max(to_do, 0) / status['speed'])} left"
+def _time_left(runs: list[Status], unstarted: float = 0.0) -> str:
+    """Return the estimated time until these runs end, in words; nothing if none is running."""
+    seconds = seconds_left(runs, unstarted)
+    if seconds is not None:
+        return f", about {clock(seconds)} left"
+    return ", estimating the time left" * any(status["state"] == "running" for status in runs)
 
 
 def clock(seconds: float) -> str:
@@ -120,18 +150,23 @@ def overview(folders: Iterable[Path]) -> tuple[RenderableType, set[str]]:
     """Return a text about every sweep and run at or below `folders`, and the set of their states.
 
     The text has the number of runs in each state, and the progress or error of unfinished runs.
+    Unfinished runs that a later run completed are left out.
     """
+    paths = sorted({run for root in folders for run in find_runs(root)}, key=_by_number)
+    found = [(path, read_status(path)) for path in paths]
+    completed = superseded(found)
     sweeps: dict[Path, list[tuple[Path, Status]]] = {}
-    for run in sorted({run for root in folders for run in find_runs(root)}, key=_by_number):
-        sweep = run.parent if run.name.isdigit() else run  # Hydra numbers the jobs of a sweep
-        sweeps.setdefault(sweep, []).append((run, read_status(run)))
+    for run, status in found:
+        if run not in completed:
+            sweep = run.parent if run.name.isdigit() else run  # Hydra numbers the jobs of a sweep
+            sweeps.setdefault(sweep, []).append((run, status))
     parts: list[RenderableType] = []
     for sweep, runs in sweeps.items():
         fraction = sum(_fraction(status) for _, status in runs) / len(runs)
         parts.append(Text(f"{sweep}: {_counted(runs)} | {fraction:.0%}", style="bold"))
         parts += [_row(path, status) for path, status in runs if status["state"] != "finished"]
     states = {status["state"] for runs in sweeps.values() for _, status in runs}
-    return Group(*parts or ["no runs found: give folders of runs or sweeps"]), states
+    return Group(*parts), states
 
 
 def _by_number(run: Path) -> tuple[Path, int, str]:
@@ -169,6 +204,12 @@ def summary(
         for state in ("interrupted", "killed")
         if states[state]
     ]
+    names = sorted({name for _, status in runs for name in status.get("edited", ())})
+    lines += [
+        f"[yellow]trained again[/]: the store has the same networks with other code of "
+        f"{escape(', '.join(names))}. Its module was edited, or given another _version_."
+    ] * bool(names)
+    lines += [f"[bold]each level removes[/] {text}." for text in rates_of(runs)]
     lines += [
         f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(_where(folder, runs))}",
         f"[bold]figures[/]: python -m analysis figures {escape(str(folder))}",

@@ -1,8 +1,7 @@
 """python -m analysis store: list, verify or clean up a store of trainings."""
 
 import argparse
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from lth.errors import LotteryError
 from lth.runs import status
+from lth.runs.places import check_runs, check_store
 from lth.runs.status import find_runs, state_of
 from lth.store import cleanup
 from lth.store.store import Store
@@ -45,18 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def manage(arguments: argparse.Namespace) -> int:
-    """List, verify or clean up the store; return 1 after an error or a fault."""
-    try:
-        return _manage(arguments)
-    except LotteryError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
-def _manage(arguments: argparse.Namespace) -> int:
+    """List, verify or clean up the store; return 1 after a fault."""
+    check_store(arguments.store)
     store = Store(arguments.store)
-    if not cleanup.is_store(store.root):
-        raise LotteryError(f"{store.root} is not a store: give the folder of one")
     if arguments.verify:
         return _verify(store)
     if not arguments.remove and arguments.weights == "all":
@@ -75,14 +66,14 @@ def _manage(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _runs_in(folders: Iterable[Path]) -> list[Path]:
-    runs = {folder: list(find_runs(folder)) for folder in folders}
-    if empty := [str(folder) for folder, found in runs.items() if not found]:
+def _runs_in(folders: Sequence[Path]) -> list[Path]:
+    try:
+        check_runs(folders)
+    except LotteryError as error:
         raise LotteryError(
-            f"no runs in {', '.join(empty)}, so everything would be removed. Give the folders of "
-            "all runs that use this store: --runs FOLDER ..."
-        )
-    return [run for found in runs.values() for run in found]
+            f"--runs must name the folders of all runs that use this store: {error}"
+        ) from error
+    return [run for folder in folders for run in find_runs(folder)]
 
 
 def _print_sizes(store: Store) -> None:
@@ -109,7 +100,7 @@ def _verify(store: Store) -> int:
     return int(bool(faults))
 
 
-def _refuse_while_busy(store: Store, folders: Iterable[Path]) -> None:
+def _refuse_while_busy(store: Store, folders: Sequence[Path]) -> None:
     running = [run for run in _runs_in(folders) if state_of(run) == "running"]
     busy = cleanup.busy(store)
     if running or busy:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from analysis.arms import in_order
 from analysis.collect import collect
+from analysis.measured import BUDGET
 from analysis.points import in_words, points
 from analysis.verdicts import Verdict
 from analysis.winners import smallest_winners
@@ -44,7 +45,8 @@ def level_tables(levels: pd.DataFrame) -> Iterator[Table]:
 def _table(group: pd.DataFrame, arms: list[str], title: str) -> Table:
     table = Table(
         title=title,
-        caption=f"stop: early-stop iteration; accuracy: on test, there (%); {_spread(group)}",
+        caption=f"stop: early-stop iteration; accuracy: on test, there (%); {_spread(group)}"
+        + f"; >=: {BUDGET}" * bool(group["censored"].any()),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -55,16 +57,19 @@ def _table(group: pd.DataFrame, arms: list[str], title: str) -> Table:
     for heading in ("level", "density", *headings):
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     for level, rows in group.groupby("level"):
-        cells = (_cell(rows.loc[rows["arm"] == arm, column], column) for arm, column in columns)
+        cells = (_cell(rows[rows["arm"] == arm], column) for arm, column in columns)
         table.add_row(str(level), f"{100 * rows['density'].mean():.1f}", *cells)
     return table
 
 
-def _cell(values: "pd.Series[float]", column: str) -> str:
-    if values.empty:
+def _cell(rows: pd.DataFrame, column: str) -> str:
+    if rows.empty:
         return "-"
     _, factor, digits = COLUMNS[column]
+    values = rows[column]
     mean = f"{factor * values.mean():.{digits}f}"
+    if column == "early_stop_iteration" and rows["censored"].any():
+        return f">={mean}"
     half_range = factor * (values.max() - values.min()) / 2
     return mean if len(values) == 1 else f"{mean}±{half_range:.{digits}f}"
 
@@ -130,14 +135,15 @@ def winner_table(found: pd.DataFrame, epsilon: float) -> Table:
     """Return a table of the smallest density of each arm that is a winning ticket."""
     table = Table(
         *("experiment", "arm", "rate", "winning levels", "smallest winning density", "n"),
+        "not judged",
         title=f"winning: accuracy at early stop at most {100 * epsilon:g} points below dense, in "
         "no more iterations (VGG, ResNet: accuracy at the end alone)",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
     )
-    for experiment, arm, rate, won, count, smallest, n in smallest_winners(found):
-        unit = "" if smallest == "none" else " %"
-        line = str(experiment), str(arm), str(rate)
-        table.add_row(*line, f"{won} of {count}", f"{smallest}{unit}", f"{n}")
+    for *line, won, judged, smallest, n, not_judged in smallest_winners(found):
+        unit = " %" if won else ""
+        cells = f"{won} of {judged}", f"{smallest}{unit}", f"{n}", str(not_judged)
+        table.add_row(*map(str, line), *cells)
     return table

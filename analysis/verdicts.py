@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.measured import (
+    BUDGET,
     COMPARED,
     EXACT,
     NEAR,
@@ -23,6 +24,7 @@ from analysis.measured import (
     Case,
     Sample,
     Untestable,
+    reads_censored,
 )
 from analysis.paper import Claim
 from analysis.points import FEWEST
@@ -66,7 +68,10 @@ def judge(
             low, high = _interval(case, value)
     except Untestable as reason:
         return Verdict(experiment, claim, nan, nan, nan, nan, 0, "not enough data", str(reason))
-    found = Verdict(experiment, claim, value, low, high, each, len(case.of.seeds), "", "")
+    n = len(case.of.seeds)
+    if reads_censored(case):
+        return Verdict(experiment, claim, nan, nan, nan, nan, n, "cannot be judged", BUDGET)
+    found = Verdict(experiment, claim, value, low, high, each, n, "", "")
     verdict, why = _decided(found, case)
     return found._replace(verdict=verdict, why=why)
 

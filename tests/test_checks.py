@@ -174,6 +174,8 @@ OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale"]
     (["model.widths=[300,-1]"],
      r"model=lenet cannot be built for inputs of shape \[1, 8, 8\], the shape of this dataset "
      r".*Choose another model or dataset"),
+    (["model.widths=300"], r"model=lenet .*int\)\. Correct its options, .*widths=300"),
+    (["+model.droput=0.5"], r"model=lenet .*'droput'\)\. Correct its options, .*droput=0\.5"),
     (["model=conv2", "model.channels=[]"], r"model=conv cannot be built"),
     (["model=resnet20", "model.depth=21"],
      r"model=resnet cannot be built .*depth must be 6 n \+ 2 .* got 21"),

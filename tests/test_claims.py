@@ -23,7 +23,7 @@ def rows(arm: str, stops: list[list[float]], accuracies: list[list[float]]) -> p
             "early_stop_iteration": stop, "early_stop_test_accuracy": accuracy,
             "final_test_accuracy": accuracy + 0.01,
             "final_train_accuracy": 1.0 if level < 2 else 0.9,
-            "model": "lenet_300_100", "training.iterations": 50_000,
+            "model": "lenet_300_100", "training.iterations": 50_000, "censored": False,
         }
         for seed, (of_stops, of_accuracies) in enumerate(zip(stops, accuracies, strict=True))
         for level, (stop, accuracy) in enumerate(zip(of_stops, of_accuracies, strict=True))

@@ -216,7 +216,7 @@ def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> N
     assert len(cleanup.entries(store)) == 11
     nowhere = command("--runs", str(store.root), str(runs), "--remove", "unused", "--yes")
     assert nowhere.returncode == 1
-    assert "no runs in" in nowhere.stderr
+    assert "is a store, not a folder of runs" in nowhere.stderr
     (store.root.parent / "other" / "locks").mkdir(parents=True)
     words = [str(store.root.parent / "other"), "--runs", str(runs), "--remove", "unused", "--yes"]
     other = subprocess.run(

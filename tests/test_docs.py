@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lth.probes import Connectivity, LevelConnectivity
-from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS
+from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
 from tests.conftest import ROOT
 
 OPTIONS: dict[str, Any] = runpy.run_path(str(ROOT / "docs/options.py"))
@@ -57,7 +57,7 @@ def test_an_option_without_a_comment_is_found(
 def test_every_column_is_explained() -> None:
     _, *sections = (ROOT / "docs/records.md").read_text().split("\n## ")
     explained = {s.partition("\n")[0]: tuple(re.findall(r"^\| `(.*?)`", s, re.M)) for s in sections}
-    assert explained["levels.csv"] == (*LEVEL_COLUMNS, "density/<tensor>")
+    assert explained["levels.csv"] == (*LEVEL_COLUMNS, *RUN_COLUMNS, "density/<tensor>")
     assert explained["metrics.csv"] == METRIC_COLUMNS
     for probe in (Connectivity, LevelConnectivity):
         assert explained[f"{probe.table}.csv"] == (*PROBE_COLUMNS, *probe.columns)

@@ -10,7 +10,7 @@ from lth.store.store import Store
 from tests.test_store import NODE
 
 Event = tuple[str, int]
-"""What happened to the file or folder with an inode."""
+"""Operation on the file or folder with an inode."""
 
 
 @pytest.fixture

@@ -181,12 +181,12 @@ def digest(
 def test_an_edit_changes_the_digest_unless_a_version_is_declared(
     digest: Digest, tmp_path: Path
 ) -> None:
-    before, declared = digest(), digest("+model.version=2")
-    assert len({before, declared, digest("+model.version=3")}) == 3
+    before, declared = digest(), digest("+model._version_=2")
+    assert len({before, declared, digest("+model._version_=3")}) == 3
     with (tmp_path / OWN).open("a") as file:
         file.write("# an edit\n")
     assert digest() != before
-    assert digest("+model.version=2") == declared
+    assert digest("+model._version_=2") == declared
 
 
 def test_numbers_in_your_own_options_are_kept_as_written(digest: Digest) -> None:
@@ -226,9 +226,9 @@ def test_parts_of_the_project_are_options(project: Path) -> None:
 
 @pytest.mark.slow
 def test_figures_and_claims_are_shown(project: Path) -> None:
-    only = ("multirun/reference", "--only", "random_masks")
+    only = ("multirun/reference/lenet", "--only", "random_masks")
     assert "random_masks: png, csv" in call(project, project, "-m", "analysis", "figures", *only)
-    claims = call(project, project, "-m", "analysis", "claims", "multirun/reference")
+    claims = call(project, project, "-m", "analysis", "claims", "multirun/reference/lenet")
     for words in re.findall(r"([^,]+),an example$", PAGE, re.MULTILINE):
         assert words in " ".join(claims.split())
 

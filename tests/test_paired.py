@@ -16,7 +16,7 @@ def row(
         "experiment": "e", "arm": arm, "rate": "20 %", "level": level, "seed": seed,
         "rewind.draw": draw, "density": 0.8**level, "model": "lenet", "run": f"{arm} {seed} {draw}",
         "early_stop_test_accuracy": accuracy, "final_test_accuracy": accuracy - 0.01 * level,
-        "early_stop_iteration": stop,
+        "early_stop_iteration": stop, "censored": False,
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from analysis import probe_figures
 from analysis.collect import collect
+from analysis.needs import Lacking
 from lth.store.files import checksum
 from tests.test_analysis import numbers, write_csv, write_run
 
@@ -70,8 +71,9 @@ def test_draws_that_report_the_same_line_are_one_repetition(tmp_path: Path) -> N
 def test_runs_without_probes_have_no_such_figures(tmp_path: Path) -> None:
     write_run(tmp_path / "0", seed=0)
     runs = collect([tmp_path])
-    assert probe_figures.connectivity(runs) is None
-    assert probe_figures.level_connectivity(runs) is None
+    for draw in (probe_figures.connectivity, probe_figures.level_connectivity):
+        with pytest.raises(Lacking):
+            draw(runs)
 
 
 def test_a_table_without_the_columns_of_its_probe_is_reported(tmp_path: Path) -> None:

@@ -19,7 +19,13 @@ from lth.experiment.results import (
     rows_from_csv,
 )
 from lth.runs.folder import RunFolder
-from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, is_whole
+from lth.runs.records import (
+    LEVEL_COLUMNS,
+    METRIC_COLUMNS,
+    PROBE_COLUMNS,
+    RUN_COLUMNS,
+    is_whole,
+)
 from lth.store.files import checksum
 from tests.trainings import recipe, task_of
 
@@ -63,7 +69,7 @@ def test_the_tables_of_a_run(tmp_path: Path) -> None:
         folder.add(1, TRAINING, OUTCOME, cached=True)
         folder.add(0, TRAINING, OUTCOME, cached=False)
     levels = read(tmp_path / "levels.csv")
-    assert tuple(levels) == (*LEVEL_COLUMNS, "density/a", "density/b")
+    assert tuple(levels) == (*LEVEL_COLUMNS, *RUN_COLUMNS, "density/a", "density/b")
     assert levels["level"] == ["0", "1"]
     assert levels["training"] == [TRAINING.digest] * 2
     expected = {

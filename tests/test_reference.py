@@ -11,7 +11,7 @@ from analysis.tables import claim_cells
 from tests.conftest import ROOT
 from tests.test_analysis import analysis
 
-REFERENCE = ROOT / "multirun/reference"
+REFERENCE = ROOT / "multirun/reference/lenet"
 DRAWN = {"figure1", "figure3", "figure4", "figure4c", "figure12", "differences", "layers", "time"}
 
 

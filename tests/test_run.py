@@ -50,8 +50,9 @@ def test_a_single_run_lands_in_hydras_folders_with_its_table(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
-    (["pruning.typo=1"], "Key 'typo' is not in struct"),
-    (["model=nope"], "Could not find 'model/nope'"),
+    (["pruning.typo=1"], "error: no setting pruning.typo; pruning has "),
+    (["model=nope"], "error: no option nope of model. Its options: conv2, "),
+    (["seed=0,1"], "add -m, as in python run.py -m seed=0,1"),
     (["store=/dev/null/store"], "store=/dev/null/store: cannot write there"),
     (["hydra.run.dir=/dev/null/run"], "Not a directory"),
 ])  # fmt: skip

@@ -93,8 +93,8 @@ def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
     ("~optimizer.lr", "optimizer.lr must be a number > 0, got nothing"),
     ("~training.iterations", "training.iterations must be set"),
     ("+dataset.size=3",
-     "dataset.size is not a setting. conf/ has the settings of each group."),
-    ("+typo=3", "typo is not a setting. conf/ has the settings of each group."),
+     "no setting dataset.size; conf/ has the settings of each group"),
+    ("+typo=3", "no setting typo; conf/ has the settings of each group"),
 ])  # fmt: skip
 def test_a_bad_value_is_refused_with_its_name_and_the_allowed_ones(
     composed: Composer, override: str, message: str

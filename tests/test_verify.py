@@ -146,6 +146,9 @@ PLANTED: dict[str, Callable[[Path], object]] = {
     "rows are those stored": lambda f: forge_table(
         f / "sweep/0", "levels.csv", cell("final_train_accuracy", 1, "0.999")
     ),
+    "rows name their run": lambda f: forge_table(
+        f / "sweep/0", "levels.csv", cell("rate", 1, "5 %")
+    ),
     "controls have the tickets masks": lambda f: swap(f, REINIT),
     "measurements are those stored": lambda f: forge_table(
         f / "sweep/0", "connectivity.csv", cell("test_accuracy", 2, "0.5")

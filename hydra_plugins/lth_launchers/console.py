@@ -12,11 +12,13 @@ from pathlib import Path
 
 import psutil
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.status import View, summary
+from hydra_plugins.lth_launchers.mistakes import explained
 from lth.errors import Interrupted, LotteryError
 from lth.runs.signals import ENDING, SIGNALS
 from lth.runs.status import Status, read_statuses
@@ -25,6 +27,8 @@ SAVING_SECONDS = 20.0
 """How long the jobs of a sweep have to save when it is told to stop."""
 INTERRUPTED = 130
 """Exit code after a signal, by the convention of shells."""
+USAGE = 2
+"""Exit code after an unknown flag, by the convention of argparse."""
 Runs = list[tuple[Path, Status]]
 """Run folders with their status."""
 
@@ -75,11 +79,14 @@ def show(main: Callable[[], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a traceback and exits itself
     failure: BaseException | None = None
     sys.argv += ["-m"] * is_sweep(sys.argv[1:])
+    sys.argv[1:] = flags_first(sys.argv[1:])
     stop_jobs_on_signals()
     try:
         main()
-    except SystemExit:  # a run that was refused: its message is all that is printed
+    except SystemExit as refused:  # its message is all that is printed
         hide_progress()
+        if refused.code == USAGE:
+            print("Settings have no dashes, e.g. seed=1; --help lists flags.", file=sys.stderr)
         raise
     except (Exception, KeyboardInterrupt) as error:
         if wants_traceback:
@@ -94,6 +101,11 @@ def is_sweep(words: Sequence[str]) -> bool:
     explicit = any(word.startswith(("-", "hydra.mode=")) for word in words)
     swept = any(word.startswith(("hydra/launcher=", "experiment=")) for word in words)
     return swept and not explicit and "experiment=null" not in words
+
+
+def flags_first(words: Sequence[str]) -> list[str]:
+    """Return a command with the flag of a sweep in front: behind it, argparse refuses settings."""
+    return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
 
 
 def stop_jobs_on_signals() -> None:
@@ -120,9 +132,16 @@ def conclude(failure: BaseException | None) -> int:
         return INTERRUPTED
     recorded = {status.get("error") for _, status in runs}
     if failure is not None and str(failure) not in recorded:
-        cause = f"\n{failure.__cause__}" if failure.__cause__ else ""
-        print(f"error: {failure or type(failure).__name__}{cause}", file=sys.stderr)
+        print(f"error: {message(failure)}", file=sys.stderr)
     return 1 if failure is not None or "failed" in _states(runs) else 0
+
+
+def message(failure: BaseException) -> str:
+    """Return what is printed of an exception. A LotteryError says all that its cause says."""
+    if isinstance(failure, HydraException | ValueError):
+        return explained(failure, sys.argv[1:])
+    known = isinstance(failure, LotteryError) or failure.__cause__ is None
+    return f"{failure or type(failure).__name__}" + ("" if known else f"\n{failure.__cause__}")
 
 
 def show_summary(folder: Path) -> Runs:

@@ -73,7 +73,7 @@ def report(plan: "Plan", store: str) -> Iterator[str]:
         f"training with another. {plan.stored} of the {plan.distinct} trainings are in {store}."
     )
     for counts, names in plan.counts.items():
-        yield from _counts(counts, names)
+        yield from _counts(counts, names, plan.layers[counts])
     yield (
         f"[bold]to train[/]: {len(plan.trainings)} networks, {plan.iterations:,} iterations, "
         f"{plan.disk / 1e6:,.0f} MB on disk"
@@ -83,10 +83,12 @@ def report(plan: "Plan", store: str) -> Iterator[str]:
         yield f"[red]refused[/] {escape(overrides)}: {escape(reason)}"
 
 
-def _counts(counts: tuple[int, ...], names: list[str]) -> Iterator[str]:
-    """Yield the lines with the surviving weights at each level. `names`: runs that have them."""
+def _counts(counts: tuple[int, ...], names: list[str], layers: str) -> Iterator[str]:
+    """Yield the lines with the surviving weights at each level. `names`: runs that have them.
+    `layers`: rates and weights of the types of layer."""
     others = f" and {len(names) - 1} more" if len(names) > 1 else ""
     yield f"[bold]weights at each level[/] of {names[0] or 'the run'}{others}:"
+    yield f"each level removes {layers}"
     steps = [f"{level:2} {n:>12,} {n / counts[0]:>8.3%}" for level, n in enumerate(counts)]
     rows = -(-len(steps) // COLUMNS)
     yield from ("   ".join(steps[row::rows]) for row in range(rows))

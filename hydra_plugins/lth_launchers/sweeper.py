@@ -1,5 +1,6 @@
 """hydra/sweeper=grid: Hydra's own sweeper with a faster check that every run composes."""
 
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
@@ -9,8 +10,11 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from hydra_plugins.lth_launchers.mistakes import explained, meant_instead
 
 
 class GridSweeper(BasicSweeper):
@@ -18,24 +22,38 @@ class GridSweeper(BasicSweeper):
     anything starts. Hydra's own check reads the YAMLs of every run, a tenth of a second each."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Raise LotteryError with the reasons why runs are refused, each reason once."""
+        """Print the notes on the runs, each once. Raises LotteryError with the reasons why runs are
+        refused, each reason once."""
         from lth.errors import LotteryError
         from lth.experiment.config import from_config
+        from lth.runs.notes import notes
 
         assert self.hydra_context is not None
         assert self.config is not None
         compose = Composer(self.hydra_context.config_loader, self.config)
         reasons: dict[str, str] = {}
+        noted: dict[str, None] = {}
         for overrides in batch:
             try:
-                from_config(compose(overrides))
+                noted |= dict.fromkeys(notes(from_config(compose(overrides))))
             except LotteryError as error:
-                reasons.setdefault(str(error), " ".join(filter_overrides(overrides)))
+                reasons.setdefault(str(error), f" ({' '.join(filter_overrides(overrides))})")
+            except HydraException as error:
+                reasons[explained(error, overrides)] = ""
         if reasons:
-            raise LotteryError(
-                "\n".join(f"{reason} ({run})" for reason, run in reasons.items())
-                + "\nNo run of this sweep was started."
-            )
+            lines = self._instead() or [f"{reason}{run}" for reason, run in reasons.items()]
+            raise LotteryError("\n".join([*lines, "No run of this sweep was started."]))
+        for note in noted:
+            print(f"note: {note}", file=sys.stderr)
+
+    def _instead(self) -> list[str]:
+        """Return what to type instead of sweeps over the values of one list."""
+        assert self.config is not None
+        task = [str(word) for word in self.config.hydra.overrides.task]
+        parsed = OverridesParser.create().parse_overrides(task)
+        swept = [str(o.input_line) for o in parsed if o.is_sweep_override()]
+        single = [word for word in task if word not in swept]
+        return [line for word in swept if (line := meant_instead(word, single))]
 
 
 class Composer:

@@ -15,7 +15,8 @@ from lth.audit.training_rules import TRAINING_RULES, Case
 from lth.engine.build import Builder
 from lth.engine.scheduler import missing
 from lth.errors import LotteryError
-from lth.experiment.nodes import Stored, Training
+from lth.experiment.config import is_edited
+from lth.experiment.nodes import Pruned, Stored, Training
 from lth.runs import status
 from lth.store import cleanup
 from lth.store.store import Damaged
@@ -106,7 +107,7 @@ class Audit:
         build = self._builder(run, fastest_device())
         data = None if self.quick else self._data(build, training)
         case = Case(training, run.store, build, data)
-        yield from violations(TRAINING_RULES, case, where)
+        yield from self._checked(TRAINING_RULES, case, where)
         self._remember(case)
 
     def _of_last_level(self, run: Run) -> Iterator[Violation]:
@@ -122,7 +123,20 @@ class Audit:
         elif device is not None:
             build = self._builder(run, torch.device(device))
             case = Case(last, run.store, build, self._data(build, last))
-            yield from violations(STEP_RULES, case, run.store.path(last))
+            yield from self._checked(STEP_RULES, case, run.store.path(last))
+
+    def _checked(
+        self, rules: Iterable[Callable[[Case], Iterator[str]]], case: Case, where: Path
+    ) -> Iterator[Violation]:
+        """Yield what each rule finds in a training. If it finds anything, note the user code that
+        was edited since: the audit runs it as it is now."""
+        found = list(violations(rules, case, where))
+        for name in _edited(case.training) if found else ():
+            self._note(
+                f"{name} was edited after trainings that use it, which alone may be why what is "
+                "computed with it now differs from what they recorded"
+            )
+        yield from found
 
     def _builder(self, run: Run, device: torch.device) -> Builder:
         root = run.spec.dataset.root
@@ -147,6 +161,14 @@ class Audit:
             for part in (origin, *origin.get("parts", ())):
                 for name in MIXED:
                     self.made_with.setdefault(name, set()).add(json.dumps(part.get(name)))
+
+
+def _edited(training: Training) -> list[str]:
+    """Return the names of the user code of a training that was edited since."""
+    recipe, mask = training.recipe, training.mask
+    targets = [recipe.model, recipe.dataset.loader, recipe.optimizer]
+    targets += [mask.rule.criterion] if isinstance(mask, Pruned) else []
+    return [target.name for target in targets if is_edited(target)]
 
 
 def _device_of(training: Training, run: Run) -> str | None:

@@ -29,7 +29,7 @@ from lth.experiment.results import (
 )
 from lth.experiment.settings import Spec
 from lth.runs import status
-from lth.runs.records import TIMING_COLUMNS, level_row
+from lth.runs.records import TIMING_COLUMNS, level_row, names_of
 from lth.store import cleanup
 from lth.store.files import checksum
 from lth.store.store import Store
@@ -167,12 +167,20 @@ def rows_are_those_stored(run: Run) -> Iterator[str]:
         if training is None or not run.store.exists(training):
             continue
         stored = run.store.results(training)
-        expected = level_row(level, training.digest, stored, cached=True)
+        expected = level_row(level, training.digest, stored, cached=True, names={})
         for name, value in _as_text(expected).items():
             if name not in TIMING_COLUMNS and row.get(name) != value:
                 yield f"level {level}: {name} is {row.get(name)}, the store has {value}"
         if run.curves.get(level) and not _same_curve(run, level, stored):
             yield f"level {level}: its curve is not the stored one"
+
+
+def rows_name_their_run(run: Run) -> Iterator[str]:
+    expected = _as_text(names_of(run.status))
+    for row in run.levels:
+        for name, value in expected.items():
+            if row.get(name, value) != value:  # runs of older versions have no such columns
+                yield f"level {row['level']}: {name} is {row[name]}, but {value} in run.json"
 
 
 def _as_text(row: Row) -> dict[str, str]:
@@ -228,6 +236,6 @@ def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 RUN_RULES = (
     tables_are_as_written, levels_are_complete, levels_are_those_described,
-    early_stops_are_minima, rows_are_those_stored, controls_have_the_tickets_masks,
-    measurements_are_those_stored,
+    early_stops_are_minima, rows_are_those_stored, rows_name_their_run,
+    controls_have_the_tickets_masks, measurements_are_those_stored,
 )  # fmt: skip

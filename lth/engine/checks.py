@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -37,6 +38,24 @@ def check(spec: Spec) -> None:
     _check_types(spec.pruning, set(models.prunable(model).values()))
     _check_levels(spec.pruning, survivor_counts(spec, model))
     list(lottery.nodes(spec))  # raises if the probe does not accept its options
+
+
+class Counted(NamedTuple):
+    """Numbers of weights of a run. `types`: of each type of layer that the network has. `levels`:
+    those that survive, at each level from 0."""
+
+    types: dict[str, int]
+    levels: list[int]
+
+
+def counted(spec: Spec) -> Counted:
+    """Return the numbers of weights of a run, which do not depend on seeds."""
+    model = build_model(Fresh(recipe(spec).network, seed=0))
+    found = models.prunable(model).items()
+    sizes: dict[str, int] = {kind: 0 for kind in TYPES if kind in dict(found).values()}
+    for name, kind in found:
+        sizes[kind] += model.get_parameter(name).numel()
+    return Counted(sizes, survivor_counts(spec, model))
 
 
 def survivor_counts(spec: Spec, model: nn.Module) -> list[int]:
@@ -70,10 +89,16 @@ def _fitting_model(spec: Spec) -> nn.Module:
         with torch.no_grad():
             outputs = tuple(model.eval()(torch.zeros(2, *shape)).shape)
     except UNBUILDABLE as error:
+        options = " ".join(f"{name}={value}" for name, value in spec.model.options.items())
+        remedy = (
+            f"Correct its options, {options}"
+            if isinstance(error, TypeError) and options
+            else "Choose another model or dataset"
+        )
         raise LotteryError(
             f"model={spec.model.name} cannot be built for inputs of shape {list(shape)}, the shape "
-            f"of this dataset ({error}). Choose another model or dataset; conf/model/ has the "
-            "options of each model."
+            f"of this dataset ({error}). {remedy}; conf/model/ has the options of each "
+            "model."
         ) from error
     if outputs != (2, classes):
         raise LotteryError(

@@ -95,6 +95,10 @@ class Engine:
             except Damaged as damage:
                 self._move_aside(damage)
 
+    def pending(self, requested: Iterable[Stored]) -> list[Stored]:
+        """Return what is not there yet of `requested` and of what it needs, parents first."""
+        return missing(requested, self._is_there, self.store.is_made)
+
     def _move_aside(self, damage: Damaged) -> None:
         if str(damage) in self.damaged:
             raise LotteryError(f"{damage} again after it was rebuilt. Check the disk.")
@@ -147,9 +151,9 @@ class Engine:
             self.made.add(node)
             return
         group = self._group(node, candidates, locks)
-        pending = missing(waiting, self._is_there, self.store.is_made)
+        snapshots = [other for other in self.pending(waiting) if isinstance(other, Snapshot)]
         try:
-            self.maker.train(group, [other for other in pending if isinstance(other, Snapshot)])
+            self.maker.train(group, snapshots)
         except torch.OutOfMemoryError:
             if len(group) == 1:
                 raise

@@ -8,12 +8,13 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from lth.engine.build import build_model
-from lth.engine.checks import check, survivor_counts
+from lth.engine.checks import check, counted
 from lth.engine.scheduler import missing
 from lth.errors import LotteryError
 from lth.experiment import lottery
+from lth.experiment.names import layers_of, layers_text
 from lth.experiment.nodes import Fresh, Mask, Snapshot, Stored, Training
-from lth.experiment.recipe import Network, recipe
+from lth.experiment.recipe import Network
 from lth.experiment.settings import Budget, Spec
 from lth.experiment.targets import canonical
 from lth.store.store import Store
@@ -34,6 +35,9 @@ class Plan:
 
     counts: dict[Counts, list[str]]
     """Surviving weights -> overrides of the runs that have them."""
+    layers: dict[Counts, str]
+    """Surviving weights -> rate and number of weights of each type of layer, of the first of these
+    runs."""
     refused: dict[str, str]
     """Overrides of a run -> why it is refused."""
     reported: int
@@ -61,6 +65,7 @@ class _Described:
     """Nodes and survivor counts of the runs of a sweep, collected run by run."""
 
     counts: dict[Counts, list[str]] = field(default_factory=dict)
+    layers: dict[Counts, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     nodes: list[Stored] = field(default_factory=list)
     densities: dict[Mask, float] = field(default_factory=dict)
@@ -90,8 +95,9 @@ class _Described:
         key = repr(replace(spec, seed=0, rewind=replace(spec.rewind, draw=0)))
         if key not in self._known:
             check(spec)
-            model = build_model(Fresh(recipe(spec).network, seed=0))
-            self._known[key] = tuple(survivor_counts(spec, model))
+            types, levels = counted(spec)
+            self._known[key] = tuple(levels)
+            self.layers.setdefault(tuple(levels), layers_text(layers_of(spec.pruning, types)))
         return self._known[key]
 
 
@@ -112,6 +118,7 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
     times = [_seconds(t, described.densities.get(t.mask, 1.0), timings) for t in trainings]
     return Plan(
         counts=described.counts,
+        layers=described.layers,
         refused=described.refused,
         reported=len(reported),
         distinct=len(set(reported)),

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,8 @@ from lth.experiment.builtins import BUILTINS, IDS
 from lth.experiment.consistency import check_consistency
 from lth.experiment.settings import Spec
 from lth.experiment.smoke import for_smoke
-from lth.experiment.targets import flat, load
+from lth.experiment.spelling import did_you_mean, names_in, similar_settings
+from lth.experiment.targets import Target, flat, load
 
 CONF = Path(__file__).parents[2] / "conf"
 VERSION_BASE = {"version_base": "1.3"} if version("hydra-core").startswith("1.3.") else {}
@@ -70,12 +71,26 @@ def composed(*overrides: str) -> Spec:
         return from_config(compose("config", overrides=list(overrides)))
 
 
+@functools.cache
+def option_target(group: str, option: str) -> str | None:
+    """Return the dotted path of the code that an option of `model` or `dataset` names in its YAML
+    or those it extends, "" if none does; None if conf/ has no such option."""
+    file = CONF / group / f"{option}.yaml"
+    if not file.is_file():
+        return None
+    content: Any = OmegaConf.load(file)
+    found = OmegaConf.select(content, "_target_" if group == "model" else "loader._target_")
+    bases = [name for name in content.get("defaults", []) if name != "_self_"]
+    return found or (option_target(group, bases[0]) if bases else "")
+
+
 def validated(plain: Any) -> Spec:  # noqa: ANN401 - any JSON value
     """Return the Spec of plain values. Raises LotteryError naming every invalid setting."""
     try:
         return TypeAdapter(Spec).validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise LotteryError("\n".join(map(_complaint, error.errors()))) from error
+        names = {name.replace(".options.", ".") for name in names_in(plain)}
+        raise LotteryError("\n".join(_complaint(e, names) for e in error.errors())) from error
 
 
 def _name_target(plain: Any, place: list[str]) -> None:  # noqa: ANN401
@@ -101,6 +116,13 @@ def _fingerprint(name: str, options: dict[str, Any]) -> str | None:
     if "_version_" in options:
         return f"version:{options.pop('_version_')}"
     return _source_hash(name)
+
+
+def is_edited(target: Target) -> bool:
+    """Return whether the source of user code is no longer the one whose hash a target has. False if
+    its user declared a version instead."""
+    recorded = target.code or ""
+    return recorded.startswith("sha256:") and _source_hash(target.name) != recorded
 
 
 @functools.cache
@@ -167,12 +189,14 @@ def _converted(value: Any, lengths: Mapping[str, int]) -> Any:  # noqa: ANN401
     return value
 
 
-def _complaint(fault: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Return what must hold and what was given, e.g. `pruning.rate must be in (0, 100), got 0`."""
+def _complaint(fault: Any, names: Set[str]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Return what must hold and what was given, e.g. `pruning.rate must be in (0, 100), got 0`.
+    `names`: the settings as a command names them."""
     where = ".".join(str(part) for part in fault["loc"])
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "unexpected_keyword_argument":
-        return f"{where} is not a setting. conf/ has the settings of each group."
+        meant = did_you_mean(similar_settings(where, names - {where}))
+        return f"no setting {where}{meant or '; conf/ has the settings of each group'}"
     if kind == "value_error" and where == "optimizer":
         return f"{where}.{context['error']}"
     must = MUST.get(kind, fault["msg"]).format(**context)

@@ -1,5 +1,8 @@
 """Name the arm and the rates of a run, as figures and tables show them."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from lth.experiment.recipe import level_rate, paper_rates, type_rates
 from lth.experiment.settings import TYPES, Pruning, Rewind, Spec
 
@@ -51,7 +54,33 @@ def _rewind_words(rewind: Rewind) -> list[str]:
 def rate_name(pruning: Pruning) -> str:
     """Return the rate of each level in percent, and of each layer type that departs from the
     paper's defaults, e.g. `20 %` or `20 %, conv 10 %`."""
-    rates = pruning.rates or (level_rate(pruning),)
+    rates = _rates(pruning)
     usual, own = paper_rates(pruning.scope, rates[0]), type_rates(pruning, rates[0])
     departures = [f", {kind} {own[kind]:.4g} %" for kind in TYPES if own[kind] != usual[kind]]
-    return f"{', '.join(f'{rate:.4g}' for rate in rates)} %{''.join(departures)}"
+    return f"{_percent(rates)}{''.join(departures)}"
+
+
+def layers_of(pruning: Pruning, weights: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Return, for each type of layer that a network has, its number of weights and its rate: that
+    of every level, or a list if levels have rates of their own."""
+    rates = [type_rates(pruning, rate) for rate in _rates(pruning)]
+    found = {}
+    for kind, count in weights.items():
+        own = [of_level[kind] for of_level in rates]
+        found[kind] = {"weights": count, "rate": _percent(own if len({*own}) > 1 else own[:1])}
+    return found
+
+
+def layers_text(layers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return `layers` of run.json in words, e.g. `linear 20 % of 265,200 weights, output 10 % of
+    1,000`."""
+    parts = [f"{kind} {layer['rate']} of {layer['weights']:,}" for kind, layer in layers.items()]
+    return ", ".join([f"{parts[0]} weights", *parts[1:]])
+
+
+def _rates(pruning: Pruning) -> Sequence[float]:
+    return pruning.rates or (level_rate(pruning),)
+
+
+def _percent(rates: Sequence[float]) -> str:
+    return f"{', '.join(f'{rate:.4g}' for rate in rates)} %"

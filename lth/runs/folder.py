@@ -17,6 +17,7 @@ from lth.runs.records import (
     PROBE_COLUMNS,
     level_row,
     metric_rows,
+    names_of,
     probe_rows,
     sealed,
 )
@@ -102,6 +103,8 @@ class RunFolder:
             known = isinstance(error, LotteryError)
             self.status["error"] = str(error) if known else f"{type(error).__name__}: {error}"
             self.status["state"] = "failed"
+        for name in ("left", "pace"):  # of the training in progress, for the estimate of time
+            self.status.pop(name, None)
         try:
             if self._levels:
                 self.write_tables()
@@ -123,7 +126,8 @@ class RunFolder:
             self._probe = node
             self._measured[level, node] = results
         else:
-            self._levels[level] = level_row(level, node.digest, results, cached=cached)
+            names = names_of(self.status)
+            self._levels[level] = level_row(level, node.digest, results, cached=cached, names=names)
             self._metrics[level] = metric_rows(level, results)
         if not cached:
             self.write_tables()

@@ -1,7 +1,8 @@
 """Rows of a run's CSVs under declared headers: the contract with `analysis`. No torch.
 
-    levels.csv    one row per level; after the declared columns, density/<tensor> for each prunable
-                  tensor; `collapsed`: number of tensors with no weight left
+    levels.csv    one row per level; after the declared columns, those that name the run, then
+                  density/<tensor> for each prunable tensor; `collapsed`: number of tensors with no
+                  weight left
     metrics.csv   one row per evaluation
     <probe>.csv   the rows that the run's probe measured, after level and density (`lth.probes`)
 
@@ -34,6 +35,8 @@ LEVEL_COLUMNS = (
     "cached",
     "training",
 )
+RUN_COLUMNS = ("seed", "arm", "rate")
+"""Columns of levels.csv with values of run.json, the same in each row. Older runs have none."""
 METRIC_COLUMNS = ("level", "density", *Evaluation._fields)
 PROBE_COLUMNS = ("level", "density")
 """First columns of every probe's table."""
@@ -41,8 +44,17 @@ TIMING_COLUMNS = ("seconds", "cached")
 """Columns that may differ between two runs of the same experiment; all others are equal."""
 
 
-def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> Row:
-    """Return the row of a level in levels.csv. `cached`: it was in the store already."""
+def names_of(status: Mapping[str, Any]) -> Row:
+    """Return the cells of RUN_COLUMNS, from the content of run.json."""
+    seed = status.get("identity", {}).get("seed")
+    return dict(zip(RUN_COLUMNS, (seed, status.get("arm"), status.get("rate")), strict=True))
+
+
+def level_row(
+    level: int, digest: str, outcome: Outcome, *, cached: bool, names: Mapping[str, Any]
+) -> Row:
+    """Return the row of a level in levels.csv. `cached`: it was in the store already. `names`: the
+    cells of RUN_COLUMNS."""
     stop, final = early_stop(outcome.curve), outcome.curve[-1]
     values = (
         level,
@@ -63,7 +75,7 @@ def level_row(level: int, digest: str, outcome: Outcome, *, cached: bool) -> Row
         digest,
     )
     layers = {f"density/{name}": kept / total for name, (kept, total) in outcome.weights.items()}
-    return dict(zip(LEVEL_COLUMNS, values, strict=True)) | layers
+    return {**dict(zip(LEVEL_COLUMNS, values, strict=True)), **names, **layers}
 
 
 def metric_rows(level: int, outcome: Outcome) -> list[Row]:

@@ -24,6 +24,8 @@ from lth.store.locks import is_abandoned
 Status = dict[str, Any]
 PUBLISHED = "reference"
 """Name of the folder of published runs, beside a user's own."""
+NOT_PUBLISHED = "not-published"
+"""The store of a published run."""
 
 
 @dataclass(frozen=True)

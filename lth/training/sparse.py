@@ -31,7 +31,14 @@ def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> 
     return (
         kept <= DENSEST * sum(of_tensor.numel() for of_tensor in mask.values())
         and pruned == "zero"
-        and optimizer.name in ELEMENTWISE
+        and suits(model, optimizer)
+    )
+
+
+def suits(model: nn.Module, optimizer: Optimizer) -> bool:
+    """Return whether this backend can train a network at low density, with pruned weights at 0."""
+    return (
+        optimizer.name in ELEMENTWISE
         and next(model.parameters()).device.type == "cpu"
         and _is_fully_connected(model)
     )

@@ -1,0 +1,201 @@
+"""Explain in the project's terms why Hydra refuses a command, and what was probably meant.
+
+Hydra's own advice is to add a misspelt setting with `+`, which the schema then refuses.
+"""
+
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+
+Groups = dict[str, list[str]]
+"""Group of configurations -> its options."""
+TYPED = "Type settings as KEY=VALUE, without spaces: seed=1"
+
+
+def explained(error: Exception, words: Sequence[str]) -> str:
+    """Return the message for an exception of Hydra; its own if the mistake is none of those below.
+
+    `words`: the command line, or the overrides of one run.
+    """
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, words)
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        return _no_option(str(error.missing_cfg_file), error.options or ())
+    overrides = [override for word in words for override in _parsed(word)]
+    several = [override for override in overrides if override.is_sweep_override()]
+    if several and not {"-m", "--multirun"} & {*words}:
+        return "\n".join(map(_needs_a_sweep, several))
+    cause = f"\n{error.__cause__}" if error.__cause__ else ""
+    single = [override for override in overrides if override not in several]
+    try:
+        return "\n".join(_unknown(single)) or f"{error}{cause}"
+    except HydraException:  # another fault, which remains without the misspelt settings
+        return f"{error}{cause}"
+
+
+def meant_instead(word: str, others: Sequence[str]) -> str | None:
+    """Return what to type instead of a sweep over the values of one list, such as
+    `pruning.rates=10,50`; None if the setting takes no list. `others`: the overrides beside it."""
+    key, _, values = word.partition("=")
+    if not accepted(*others, f"{key}=[{values}]"):
+        return None
+    message = (
+        f"{word} is a sweep with one value for each run, and each must be a list. For one run with "
+        f"all of these, write '{key}=[{values}]'."
+    )
+    each, first = key.removesuffix("s"), values.partition(",")[0]
+    if each == key or not accepted(*others, f"{each}={first}"):
+        return message
+    plural = key.rpartition(".")[2]
+    return f"{message} For a sweep over these {plural}, write {each}={values}."
+
+
+def accepted(*words: str) -> bool:
+    """Return whether a run with these overrides has valid settings."""
+    from lth.errors import LotteryError
+    from lth.experiment.config import composed
+
+    try:
+        with _apart():
+            composed(*words)
+    except (LotteryError, HydraException):
+        return False
+    return True
+
+
+def _parsed(word: str) -> list[Override]:
+    """Return the override in a word; nothing for flags and words that are none."""
+    try:
+        return OverridesParser.create().parse_overrides([word])
+    except HydraException:
+        return []
+
+
+def _unreadable(word: str, words: Sequence[str]) -> str:
+    """Return the message for a word that Hydra cannot parse."""
+    if word.endswith(","):
+        spaced = _spaced(word, words)
+        if len(spaced) > 1:
+            return f"{' '.join(spaced)} has a space after a comma. Write {''.join(spaced)}"
+        return f"{word} ends with a comma. Write {word.rstrip(',')}"
+    if "=" not in word:
+        return f"{word} is not a setting with a value. {TYPED}"
+    return (
+        f"{word} cannot be read. Close every bracket and quote, and put a value with brackets, "
+        "commas, spaces or quotes into single quotes: 'pruning.rates=[10,50,90]'"
+    )
+
+
+def _spaced(word: str, words: Sequence[str]) -> list[str]:
+    """Return `word` and the words after it that its commas join to it."""
+    spaced = [word]
+    for after in [*words][[*words].index(word) + 1 :]:
+        if not spaced[-1].endswith(",") or "=" in after:
+            break
+        spaced.append(after)
+    return spaced
+
+
+def _needs_a_sweep(override: Override) -> str:
+    word = str(override.input_line)
+    key, _, values = word.partition("=")
+    message = (
+        f"{word} has several values, which needs a sweep: add -m, as in python run.py -m {word}"
+    )
+    if accepted(f"{key}=[{values}]"):
+        message += f". For one run with a list of values, write '{key}=[{values}]'."
+    return message
+
+
+def _no_option(file: str, options: Sequence[str]) -> str:
+    """Return the message for an option, `group/option`, that its group does not have."""
+    from lth.experiment.spelling import did_you_mean, similar_options
+
+    group, _, option = file.rpartition("/")
+    with _hydra() as loader:
+        elsewhere = [f"{g}={option}" for g, theirs in _groups(loader).items() if option in theirs]
+    close = did_you_mean([*similar_options(option, options), *elsewhere]) or "."
+    return f"no option {option} of {group}{close} Its options: {', '.join(options)}"
+
+
+def _unknown(overrides: Sequence[Override]) -> list[str]:
+    """Return a message for each override of a setting that is not there, or of a group by null."""
+    from lth.experiment.spelling import names_in
+
+    with _hydra() as loader:
+        groups = _groups(loader)
+        chosen = [o for o in overrides if o.key_or_group in groups]
+        if unset := [o.key_or_group for o in chosen if _is_null(o)]:
+            return [_no_option(f"{group}/null", groups[group]) for group in unset]
+        words = [str(o.input_line) for o in chosen]
+        config = compose("config", overrides=words, return_hydra_config=True)
+    values: Any = OmegaConf.to_container(config)
+    nodes = {group.replace("/", ".") for group in groups} - {*groups}
+    names = (name for name in names_in(values) if not name.startswith("hydra.runtime."))
+    there = {*groups, *names} - nodes
+    changed = {o.key_or_group: None for o in overrides if o.type is OverrideType.CHANGE}
+    return [_no_setting(name, there, groups, values) for name in changed if name not in there]
+
+
+def _is_null(override: Override) -> bool:
+    return override.type is OverrideType.CHANGE and override.value() is None
+
+
+def _no_setting(name: str, names: Set[str], groups: Groups, values: Any) -> str:  # noqa: ANN401
+    """Return the message for a setting that is not there. `values`: the settings, nested."""
+    from lth.experiment.spelling import did_you_mean, similar_settings
+
+    close = similar_settings(name, names)
+    if not close:
+        return f"no setting {name}; {_beside(name, values)}"
+    options = groups.get(close[0])
+    listed = f" Its options: {', '.join(options)}" if options else ""
+    return f"no setting {name}{did_you_mean(close)}{listed}"
+
+
+def _beside(name: str, values: Any) -> str:  # noqa: ANN401 - nested settings
+    """Return the settings of the same group, and the file that has them."""
+    group = name.partition(".")[0]
+    if not isinstance(values.get(group), dict):
+        return f"there are {', '.join(sorted({*values} - {'hydra'}))} (conf/config.yaml)"
+    choice = values["hydra"]["runtime"]["choices"].get(group)
+    file = f"conf/{group}/{choice}.yaml" if choice else "conf/config.yaml"
+    return f"{group} has {', '.join(sorted(values[group]))} ({file})"
+
+
+@contextmanager
+def _hydra() -> Iterator[ConfigLoader]:
+    """Let Hydra compose from conf/."""
+    from lth.experiment.config import CONF, VERSION_BASE
+
+    with _apart(), initialize_config_dir(str(CONF), **VERSION_BASE):
+        yield GlobalHydra.instance().config_loader()
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Let Hydra be initialised a second time, which it refuses inside a sweep."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        if running is not None:
+            GlobalHydra.instance().initialize(running)
+
+
+def _groups(loader: ConfigLoader) -> Groups:
+    """Return the options of each group of conf/, and of Hydra's."""
+    own = [group for group in loader.list_groups("") if group != "hydra"]
+    hydras = [f"hydra/{group}" for group in loader.list_groups("hydra")]
+    return {g: loader.get_group_options(g, ObjectType.CONFIG) for g in [*own, *hydras]}
