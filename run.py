@@ -48,6 +48,8 @@ def main(config: DictConfig) -> float:
             layers = {} if all_stored(spec, requested) else checked(spec, config)
             description = describe(spec, requested) | layers
             folder = opened.enter_context(RunFolder(output, description))
+        if layers:
+            log.info("each level removes %s", layers_text(layers["layers"]))
         write_hydra_files(config, output / ".hydra")
         show_notes(spec)
         after_the_end.enter_context(tracked(spec.tracker, output))
@@ -81,9 +83,7 @@ def checked(spec: Spec, config: DictConfig) -> dict[str, Any]:
     from lth.engine.checks import check, counted  # imports torch, which takes a second
 
     check(whole_from_config(config))
-    layers = layers_of(spec.pruning, counted(spec).types)
-    log.info("each level removes %s", layers_text(layers))
-    return {"layers": layers}
+    return {"layers": layers_of(spec.pruning, counted(spec).types)}
 
 
 def show_notes(spec: Spec) -> None:

@@ -26,7 +26,7 @@ from lth.store import files
 from lth.store.store import Store
 from run import run
 
-settings.register_profile("default", max_examples=60)
+settings.register_profile("default", max_examples=40)
 settings.register_profile("long", max_examples=1000)
 
 ROOT = Path(__file__).parents[1]

@@ -141,8 +141,8 @@ def undrawn(name: str, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     }
     shown = set[str]()
     for figure in drawn(name):
-        if (out / f"{figure}.png").exists():
-            numbers = pd.read_csv(out / f"{figure}.csv")
+        for page in (*out.glob(f"{figure}.png"), *out.glob(f"{figure}-[0-9]*.png")):
+            numbers = pd.read_csv(page.with_suffix(".csv"))
             column = numbers["runs" if "runs" in numbers else "run"]
             for run_folder in {each for cell in column for each in cell.split(";")}:
                 shown |= trainings[run_folder]

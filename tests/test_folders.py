@@ -21,7 +21,7 @@ def files_in(folder: Path) -> Mapping[Path, bytes]:
 
 @pytest.mark.slow
 def test_runs_started_together_have_folders_of_their_own(tmp_path: Path) -> None:
-    pairs = 4
+    pairs = 2
     for pair in range(pairs):
         words = [command(*TINY, SHORT, f"seed={2 * pair + one}") for one in (0, 1)]
         started = [subprocess.Popen(w, cwd=tmp_path, stdout=subprocess.DEVNULL) for w in words]

@@ -237,5 +237,6 @@ def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 RUN_RULES = (
     tables_are_as_written, levels_are_complete, levels_are_those_described,
     early_stops_are_minima, rows_are_those_stored, rows_name_their_run,
-    controls_have_the_tickets_masks, measurements_are_those_stored,
+    controls_have_the_tickets_masks,
+    measurements_are_those_stored,
 )  # fmt: skip
