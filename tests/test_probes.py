@@ -32,9 +32,9 @@ def lines(spec: Spec) -> dict[int, Connectivity]:
 
 
 def test_a_line_goes_evenly_from_one_end_to_the_other() -> None:
-    model = nn.Linear(1, 2, bias=False)
-    one, other = {"weight": torch.tensor([[4.0], [0.0]])}, {"weight": torch.tensor([[0.0], [2.0]])}
-    part = Part(Examples(torch.ones(2, 1), torch.tensor([0, 1])), lambda x: x)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
+    one, other = ({"1.weight": torch.tensor(w)} for w in ([[4.0], [0.0]], [[0.0], [2.0]]))
+    part = Part(Examples(torch.ones(2, 1, 1, 1), torch.tensor([0, 1])), lambda x: x)
     found = list(interpolation.along(model, one, other, points=3, part=part))
     assert [point.fraction for point in found] == [0.0, 0.5, 1.0]
     for point, logits in zip(found, [(4.0, 0.0), (2.0, 1.0), (0.0, 2.0)], strict=True):
