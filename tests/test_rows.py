@@ -36,13 +36,13 @@ def described(spec: Spec, _: object) -> dict[str, Any]:
 
 @pytest.fixture
 def sweep(tiny: Composer, tmp_path: Path) -> list[Spec]:
-    """Write the runs of the README's sweep, in small, to multirun/reference/0, 1, ..."""
+    """Write the runs of the README's sweep, in small, to multirun/reference/lenet/0, 1, .../"""
     specs = [
         tiny(f"seed={seed}", f"pruning.rate={rate}", "pruning.levels=1", f"store={tmp_path}/store")
         for seed, rate in SWEEP
     ]
     for number, spec in enumerate(specs):
-        run_spec(spec, tmp_path / f"multirun/reference/{number}", describe=described)
+        run_spec(spec, tmp_path / f"multirun/reference/lenet/{number}", describe=described)
     return specs
 
 
@@ -82,7 +82,7 @@ def test_the_snippet_reads_the_published_runs(
 
 def test_an_audit_finds_a_row_that_names_another_run(sweep: list[Spec], tmp_path: Path) -> None:
     assert sweep
-    run = tmp_path / "multirun/reference/5"
+    run = tmp_path / "multirun/reference/lenet/5"
     forge_table(run, "levels.csv", cell("seed", 1, "0"))
     found = {found.rule: found.what for found in Audit(quick=True).of_run(run)}
     assert found == {"rows name their run": "level 1: seed is 0, but 2 in run.json"}
