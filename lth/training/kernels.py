@@ -1,146 +1,160 @@
 """Steps of a sparse fully connected network, compiled by numba. Float32, one thread.
 
-Neurons are numbered layer by layer, without the inputs. The weights of neuron j are `values[k]` for
-k in [starts[j], starts[j + 1]). Weight k reads row `columns[k]` of `inputs` if j < `first` (the
-first layer), else of `outputs`, the values of all neurons. Neurons j < `hidden` have a ReLU; the
-others are the logits. A row holds one value for each example of the batch, so that each weight
-multiplies a whole row, which the compiler vectorises.
-
-Sums may be reordered; nan stays nan.
+Neurons are numbered layer by layer, without the inputs. The examples of a batch are processed
+LANES at a time: inputs, outputs and gradients are arrays (rows, LANES), with one row for each input
+or neuron, so that a weight multiplies a whole row (`lth.training.simd`).
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from lth.training.simd import LANES, add_product, load, splat, store, total
+
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Integers = NDArray[np.int32]
+Indices = NDArray[np.int64]
 
 ZERO = np.float32(0)
-compiled = njit(cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+compiled = njit(cache=True, error_model="numpy")
+
+
+class Network(NamedTuple):
+    """The survivors of a network. Neuron j has the weights `values[k]` for k in [starts[j],
+    starts[j + 1]). Weight k reads row `columns[k]` of the inputs if j < `first` (the first layer),
+    else of the outputs. Neurons j < `hidden` have a ReLU; the others are the logits. `used`: the
+    inputs that any weight reads."""
+
+    starts: Integers
+    columns: Integers
+    used: Integers
+    first: int
+    hidden: int
+    values: Floats
+    biases: Floats
+
+
+class Work(NamedTuple):
+    """Arrays that are written: `stored` (LANES, inputs) for examples as bytes, `labels` (LANES,),
+    `inputs` (inputs, LANES), `outputs` and `gradients` (neurons, LANES), and the gradients of
+    `values` and `biases`."""
+
+    stored: NDArray[np.uint8]
+    labels: Indices
+    inputs: Floats
+    outputs: Floats
+    gradients: Floats
+    of_values: Floats
+    of_biases: Floats
+
+
+class Stored(NamedTuple):
+    """Examples as bytes: `rows` (examples, pixels), `labels` (examples,), and the value of each byte
+    in `table` (channels, 256)."""
+
+    rows: NDArray[np.uint8]
+    labels: Indices
+    table: Floats
+
+
+class Update(NamedTuple):
+    """A step of Adam, AdamW or SGD: of `weights`, given their `gradients`. `average` and `square`
+    are the moments of Adam; `average` is the momentum of SGD. `options`: see `adam` and `sgd`."""
+
+    is_adam: bool
+    weights: Floats
+    gradients: Floats
+    average: Floats
+    square: Floats
+    options: tuple[float, float, float, float, bool]
 
 
 @compiled
-def gather(
-    stored: NDArray[np.uint8], indices: NDArray[np.int64], table: Floats, inputs: Floats
-) -> None:
-    """Fill the first columns of `inputs` (pixels, width) with the rows `indices` of `stored`
-    (examples, pixels), each byte replaced by its value in `table` (channels, 256)."""
-    per_channel = stored.shape[1] // len(table)
-    for pixel in range(stored.shape[1]):
-        of_channel, row = table[pixel // per_channel], inputs[pixel]
-        for b in range(len(indices)):
-            row[b] = of_channel[stored[indices[b], pixel]]
+def gather(network: Network, work: Work, data: Stored, chosen: Indices) -> None:
+    """Fill the first lanes of the used inputs and labels with the examples `chosen`. Each is first copied as a
+    whole: the memory of a large dataset is read twice as fast along rows as across them."""
+    per_channel = data.rows.shape[1] // len(data.table)
+    for b in range(len(chosen)):
+        work.labels[b] = data.labels[chosen[b]]
+        copy, example = work.stored[b], data.rows[chosen[b]]
+        for pixel in range(len(example)):
+            copy[pixel] = example[pixel]
+    for pixel in network.used:
+        of_channel, row = data.table[pixel // per_channel], work.inputs[pixel]
+        for b in range(len(chosen)):
+            row[b] = of_channel[work.stored[b, pixel]]
 
 
 @compiled
-def forward(
-    inputs: Floats,
-    starts: Integers,
-    columns: Integers,
-    values: Floats,
-    biases: Floats,
-    first: int,
-    hidden: int,
-    outputs: Floats,
-) -> None:
-    """Fill `outputs` (neurons, width) from `inputs` (inputs, width), four weights at a time: the
-    row of a neuron is then read and written once for four weights."""
-    batch = inputs.shape[1]
-    for j in range(outputs.shape[0]):
-        source = inputs if j < first else outputs
-        row = outputs[j]
-        for b in range(batch):
-            row[b] = biases[j]
-        k, end = starts[j], starts[j + 1]
-        while k + 4 <= end:
-            w0, w1, w2, w3 = values[k], values[k + 1], values[k + 2], values[k + 3]
-            x0, x1 = source[columns[k]], source[columns[k + 1]]
-            x2, x3 = source[columns[k + 2]], source[columns[k + 3]]
-            for b in range(batch):
-                row[b] += (w0 * x0[b] + w1 * x1[b]) + (w2 * x2[b] + w3 * x3[b])
-            k += 4
-        for rest in range(k, end):
-            w0, x0 = values[rest], source[columns[rest]]
-            for b in range(batch):
-                row[b] += w0 * x0[b]
-        if j < hidden:
-            for b in range(batch):
+def forward(network: Network, work: Work) -> None:
+    """Fill `outputs` from `inputs`."""
+    for j in range(len(network.biases)):
+        source = work.inputs if j < network.first else work.outputs
+        sums = splat(network.biases[j])
+        for k in range(network.starts[j], network.starts[j + 1]):
+            sums = add_product(sums, splat(network.values[k]), load(source, network.columns[k]))
+        store(work.outputs, j, sums)
+        if j < network.hidden:
+            row = work.outputs[j]
+            for b in range(LANES):
                 row[b] = ZERO if row[b] < ZERO else row[b]
 
 
 @compiled
-def backward(
-    inputs: Floats,
-    outputs: Floats,
-    starts: Integers,
-    columns: Integers,
-    values: Floats,
-    first: int,
-    hidden: int,
-    gradients: Floats,
-    of_values: Floats,
-    of_biases: Floats,
-) -> None:
-    """Fill `of_values` and `of_biases`, the gradients of `values` and `biases`.
-
-    `gradients` (neurons, width): the rows from `hidden` on hold the gradients of the logits; the
-    other rows are overwritten."""
-    batch = inputs.shape[1]
-    gradients[:hidden] = ZERO
-    for j in range(outputs.shape[0] - 1, -1, -1):
-        own = gradients[j]
-        if j < hidden:
-            active = outputs[j]
-            for b in range(batch):
-                own[b] = ZERO if active[b] <= ZERO else own[b]
-        total = ZERO
-        for b in range(batch):
-            total += own[b]
-        of_biases[j] = total
-        source = inputs if j < first else outputs
-        for k in range(starts[j], starts[j + 1]):
-            row = source[columns[k]]
-            total = ZERO
-            for b in range(batch):
-                total += own[b] * row[b]
-            of_values[k] = total
-        if j >= first:
-            for k in range(starts[j], starts[j + 1]):
-                w, below = values[k], gradients[columns[k]]
-                for b in range(batch):
-                    below[b] += w * own[b]
+def backward(network: Network, work: Work) -> None:
+    """Add the gradients of weights and biases to `of_values` and `of_biases`, given those of the
+    logits in the last rows of `gradients`; the other rows are overwritten."""
+    work.gradients[: network.hidden] = ZERO
+    for j in range(len(network.biases) - 1, -1, -1):
+        if j < network.hidden:
+            row, active = work.gradients[j], work.outputs[j]
+            for b in range(LANES):
+                row[b] = ZERO if active[b] <= ZERO else row[b]
+        own = load(work.gradients, j)
+        work.of_biases[j] += total(own)
+        source = work.inputs if j < network.first else work.outputs
+        for k in range(network.starts[j], network.starts[j + 1]):
+            product = add_product(splat(ZERO), own, load(source, network.columns[k]))
+            work.of_values[k] += total(product)
+        if j >= network.first:
+            for k in range(network.starts[j], network.starts[j + 1]):
+                below = load(work.gradients, network.columns[k])
+                below = add_product(below, splat(network.values[k]), own)
+                store(work.gradients, network.columns[k], below)
 
 
 @compiled
-def cross_entropy(logits: Floats, labels: NDArray[np.int64], gradients: Floats) -> float:
-    """Return the mean cross-entropy in nats, and fill `gradients` (classes, width)."""
-    count, classes = len(labels), len(logits)
+def cross_entropy(logits: Floats, labels: Indices, count: int, gradients: Floats) -> float:
+    """Return the sum of the cross-entropies of some examples of a batch of `count`, divided by
+    `count`, in nats. Fill `gradients` (classes, LANES); lanes without an example get 0."""
     loss = 0.0
-    for b in range(count):
-        top, total = largest(logits, b)[0], ZERO
-        for j in range(classes):
+    gradients[:, len(labels) :] = ZERO
+    for b in range(len(labels)):
+        top, whole = largest(logits, b)[0], ZERO
+        for j in range(len(logits)):
             gradients[j, b] = math.exp(logits[j, b] - top)
-            total += gradients[j, b]
-        loss += math.log(total) + top - logits[labels[b], b]
-        for j in range(classes):
-            gradients[j, b] /= total * count
+            whole += gradients[j, b]
+        loss += math.log(whole) + top - logits[labels[b], b]
+        for j in range(len(logits)):
+            gradients[j, b] /= whole * count
         gradients[labels[b], b] -= np.float32(1) / count
     return loss / count
 
 
 @compiled
-def scores(logits: Floats, labels: NDArray[np.int64]) -> tuple[float, int]:
+def scores(logits: Floats, labels: Indices) -> tuple[float, int]:
     """Return the sum of the cross-entropies in nats, and the number of correct predictions."""
     loss, right = 0.0, 0
     for b in range(len(labels)):
         top, best = largest(logits, b)
-        total = ZERO
+        whole = ZERO
         for j in range(len(logits)):
-            total += math.exp(logits[j, b] - top)
-        loss += math.log(total) + top - logits[labels[b], b]
+            whole += math.exp(logits[j, b] - top)
+        loss += math.log(whole) + top - logits[labels[b], b]
         right += best == labels[b]
     return loss, right
 
@@ -153,3 +167,141 @@ def largest(logits: Floats, b: int) -> tuple[np.float32, int]:
         if logits[j, b] > logits[best, b]:
             best = j
     return logits[best, b], best
+
+
+@compiled
+def learn(network: Network, work: Work, lanes: int, count: int) -> float:
+    """Add the gradients of the examples in the first lanes of the inputs, which belong to a batch
+    of `count`; return their part of its loss."""
+    forward(network, work)
+    logits, gradients = work.outputs[network.hidden :], work.gradients[network.hidden :]
+    loss = cross_entropy(logits, work.labels[:lanes], count, gradients)
+    backward(network, work)
+    return loss
+
+
+@compiled
+def judge(network: Network, work: Work, lanes: int) -> tuple[float, int]:
+    """Return the scores of the examples in the first lanes of the inputs."""
+    forward(network, work)
+    return scores(work.outputs[network.hidden :], work.labels[:lanes])
+
+
+@compiled
+def evaluate(network: Network, work: Work, data: Stored) -> tuple[float, int]:
+    """Return the scores of all examples."""
+    loss, right, every = 0.0, 0, np.arange(len(data.labels))
+    for first in range(0, len(every), LANES):
+        chosen = every[first : first + LANES]
+        gather(network, work, data, chosen)
+        of_block = judge(network, work, len(chosen))
+        loss, right = loss + of_block[0], right + of_block[1]
+    return loss, right
+
+
+@compiled
+def adam(update: Update, rate: float, step: int) -> None:
+    """Step number `step`, from 1, of Adam or AdamW, as in torch. Options: decay rates of the two
+    moments, epsilon, weight decay, and whether that is decoupled."""
+    first, second, epsilon, decay, decoupled = update.options
+    size = np.float32(rate / (1 - first**step))
+    scale = np.float32(math.sqrt(1 - second**step))
+    kept, new = np.float32(second), np.float32(1 - second)
+    share, small = np.float32(1 - first), np.float32(epsilon)
+    penalty = ZERO if decoupled else np.float32(decay)
+    factor = np.float32(1 - rate * decay) if decoupled else np.float32(1)
+    for i in range(len(update.weights)):
+        gradient = update.gradients[i] + penalty * update.weights[i]
+        update.average[i] += share * (gradient - update.average[i])
+        update.square[i] = kept * update.square[i] + new * gradient * gradient
+        root = np.sqrt(update.square[i]) / scale + small
+        update.weights[i] = factor * update.weights[i] - size * update.average[i] / root
+
+
+@compiled
+def sgd(update: Update, rate: float) -> None:
+    """A step of SGD, as in torch. Options: momentum, dampening, weight decay, not used, and whether
+    momentum is Nesterov's."""
+    momentum, dampening, decay, _, nesterov = update.options
+    kept, new = np.float32(momentum), np.float32(1 - dampening)
+    penalty, size = np.float32(decay), np.float32(rate)
+    for i in range(len(update.weights)):
+        gradient = update.gradients[i] + penalty * update.weights[i]
+        if momentum:
+            update.average[i] = kept * update.average[i] + new * gradient
+            gradient = gradient + kept * update.average[i] if nesterov else update.average[i]
+        update.weights[i] -= size * gradient
+
+
+@compiled
+def steps(
+    network: Network,
+    work: Work,
+    data: Stored,
+    batches: Indices,
+    update: Update,
+    rates: Doubles,
+    step: int,
+    loss: float,
+) -> float:
+    """Take a step for each row of `batches` (steps, batch size) at the learning rates `rates`
+    (steps,); `step` is the number of steps before. Return `loss` with the losses added, in order.
+    """
+    size = batches.shape[1]
+    for i in range(len(batches)):
+        work.of_values[:], work.of_biases[:], of_step = ZERO, ZERO, 0.0
+        for first in range(0, size, LANES):
+            chosen = batches[i, first : first + LANES]
+            gather(network, work, data, chosen)
+            of_step += learn(network, work, len(chosen), size)
+        if update.is_adam:
+            adam(update, rates[i], step + i + 1)
+        else:
+            sgd(update, rates[i])
+        loss += of_step
+    return loss
+
+
+@compiled
+def linear(
+    starts: Integers, rows: Integers, values: Floats, inputs: Floats, outputs: Floats
+) -> None:
+    """Add the products of a sparse linear layer to `outputs` (tiles, outputs, LANES), given
+    `inputs` (tiles, inputs, LANES). Input i has the weights `values[k]` for k in [starts[i],
+    starts[i + 1]); weight k belongs to the output `rows[k]`.
+
+    Input by input, because a head has many inputs and few outputs: the outputs stay in the cache.
+    """
+    count = len(starts) - 1
+    for tile in range(len(inputs)):
+        first = tile * outputs.shape[1]
+        for i in range(count):
+            if starts[i] < starts[i + 1]:
+                own = load(inputs, tile * count + i)
+                for k in range(starts[i], starts[i + 1]):
+                    sums = load(outputs, first + rows[k])
+                    store(outputs, first + rows[k], add_product(sums, splat(values[k]), own))
+
+
+@compiled
+def linear_backward(
+    starts: Integers,
+    rows: Integers,
+    values: Floats,
+    inputs: Floats,
+    gradients: Floats,
+    of_values: Floats,
+    of_inputs: Floats,
+) -> None:
+    """Add to `of_values` the gradients of a sparse linear layer's weights, and fill `of_inputs`
+    (tiles, inputs, LANES), given those of its outputs: (tiles, outputs, LANES)."""
+    count = len(starts) - 1
+    for tile in range(len(inputs)):
+        first = tile * gradients.shape[1]
+        for i in range(count):
+            own, below = load(inputs, tile * count + i), splat(ZERO)
+            for k in range(starts[i], starts[i + 1]):
+                above = load(gradients, first + rows[k])
+                of_values[k] += total(add_product(splat(ZERO), own, above))
+                below = add_product(below, splat(values[k]), above)
+            store(of_inputs, tile * count + i, below)

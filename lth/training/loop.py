@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +20,7 @@ from lth.training import seeds, sparse
 from lth.training.checkpoint import Checkpoint, with_part
 from lth.training.data import Batch, BatchOrder, Data, Part, augment
 from lth.training.eager import Eager
+from lth.training.hybrid import with_fast_head
 from lth.training.masks import Mask
 from lth.training.packed import Pack
 from lth.training.precision import set_precision
@@ -169,7 +169,7 @@ def train(
 ) -> list[Progress]:
     """Train networks with one recipe, at the same iteration, to the end of the budget.
 
-    `on_step` is called before every step and may raise to stop. `until`: iteration at which to end
+    `on_step` is called before every step, or every LONGEST sparse steps, and may raise to stop. `until`: iteration at which to end
     earlier, for a snapshot. The early stop is recorded, never acted on. Raises LotteryError at an
     evaluation whose loss is not finite.
     """
@@ -208,12 +208,14 @@ def build_networks(
         pack = Pack(first.model, weights, under, optimizer, pruned=pruned, precision=precision)
         return pack.members, pack.step
     alone: Eager | Sparse
-    if not only_eager and sparse.fits(first.model, first.mask, optimizer, pruned=pruned):
-        size = recipe.training.batch_size
-        alone = Sparse(first.model, first.weights, first.mask, optimizer, batch_size=size)
+    model, mask = first.model, first.mask
+    if not only_eager and sparse.fits(model, mask, optimizer, pruned=pruned):
+        alone = Sparse(model, first.weights, mask, optimizer)
     else:
+        if not only_eager:
+            model, mask = with_fast_head(model, mask, optimizer, pruned=pruned)
         alone = Eager(
-            first.model, first.weights, first.mask, optimizer, pruned=pruned, precision=precision
+            model, first.weights, mask, optimizer, pruned=pruned, precision=precision
         )
     return [alone], lambda batches: [alone.step(batch) for batch in batches]
 
@@ -236,21 +238,50 @@ def _loop(
         BatchOrder(task.data_seed, examples, recipe.training.batch_size, device) for task in tasks
     ]
     generator = seeds.global_generator(device)
-    for iteration in count(running[0].iteration):
+
+    def batches(iteration: int) -> list[Batch]:
+        return [
+            _batch(data.train, order, recipe, task.data_seed, iteration)
+            for order, task in zip(orders, tasks, strict=True)
+        ]
+
+    iteration = running[0].iteration
+    while True:
         _set_learning_rates(running[0], recipe, iteration)
         for progress, task in zip(running, tasks, strict=True):
             _before_step(progress, task, end)
         if iteration == end:
             return
         on_step(running)
-        generator.manual_seed(seeds.stream_seed(tasks[0].data_seed, "dropout", iteration))
-        losses = step([
-            _batch(data.train, order, recipe, task.data_seed, iteration)
-            for order, task in zip(orders, tasks, strict=True)
-        ])  # fmt: skip
-        for progress, loss in zip(running, losses, strict=True):
-            progress.loss_sum += loss
-            progress.iteration = iteration + 1
+        if isinstance(running[0].network, Sparse):
+            span = range(iteration, _next_stop(tasks[0], iteration, end))
+            _take_several(running[0], recipe, [batches(i)[0] for i in span], span)
+        else:
+            generator.manual_seed(seeds.stream_seed(tasks[0].data_seed, "dropout", iteration))
+            for progress, loss in zip(running, step(batches(iteration)), strict=True):
+                progress.loss_sum += loss
+                progress.iteration += 1
+        iteration = running[0].iteration
+
+
+def _next_stop(task: Task, iteration: int, end: int) -> int:
+    """Return the last iteration up to which steps can be taken at once: the next one at which the
+    network is evaluated or its state is kept, or `sparse.LONGEST` steps from here."""
+    every = task.training.recipe.training.evaluate_every
+    snapshots = (at for at in task.on_snapshot if at > iteration)
+    return min(end, iteration + sparse.LONGEST, iteration - iteration % every + every, *snapshots)
+
+
+def _take_several(
+    progress: Progress, recipe: Recipe, batches: Sequence[Batch], iterations: Sequence[int]
+) -> None:
+    """Take the steps of some iterations of one sparse network, in one call."""
+    assert isinstance(progress.network, Sparse)
+    budget, schedule = recipe.training.iterations, recipe.optimizer.schedule
+    rates = [progress.rates[0] * factor(schedule, i, budget) for i in iterations]
+    total = progress.network.steps(batches, rates, float(progress.loss_sum))
+    progress.loss_sum.fill_(total)
+    progress.iteration += len(batches)
 
 
 def _set_learning_rates(progress: Progress, recipe: Recipe, iteration: int) -> None:

@@ -19,7 +19,7 @@ from lth.experiment.settings import Optimizer, Precision
 from lth.training.data import Batch, Part
 from lth.training.eager import EVALUATION_BATCH
 from lth.training.masks import Mask
-from lth.training.plain import is_plain
+from lth.training.plain import is_known, is_plain
 from lth.training.precision import autocast
 from lth.training.pruned import PrunedWeights, start_state
 
@@ -32,13 +32,9 @@ def fits(model: nn.Module, optimizer: Optimizer) -> bool:
         optimizer.name in ELEMENTWISE
         and own == model.state_dict().keys()
         and is_plain(model)
-        and all(_is_deterministic(module) for module in model.modules())
+        and is_known(model)
+        and not any(isinstance(module, _DropoutNd | nn.RReLU) for module in model.modules())
     )
-
-
-def _is_deterministic(module: nn.Module) -> bool:
-    known = type(module).__module__.startswith(("torch.nn.", "lth.models"))
-    return known and not isinstance(module, _DropoutNd | nn.RReLU)
 
 
 class Pack:

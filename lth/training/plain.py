@@ -22,3 +22,12 @@ def is_plain(model: nn.Module) -> bool:
         and not any(getattr(p, name, None) for p in parameters for name in PARAMETER_HOOKS)
         and not any("forward" in vars(module) for module in modules)
     )
+
+
+def is_known(model: nn.Module) -> bool:
+    """Return whether all modules of a network are torch's or those of `lth.models`. Others may use
+    the weights of a module without calling it."""
+    return all(
+        type(module).__module__.startswith(("torch.nn.", "lth.models"))
+        for module in model.modules()
+    )

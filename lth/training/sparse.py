@@ -4,11 +4,13 @@ Surviving weights and biases lie in one vector, the only parameter of the optimi
 those of `lth.training.eager` up to the order of sums; the time falls with density.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW
 
 from lth import models
 from lth.experiment.builtins import ELEMENTWISE
@@ -17,12 +19,13 @@ from lth.training.data import Batch, Part
 from lth.training.masks import Mask
 from lth.training.plain import is_plain
 
+if TYPE_CHECKING:
+    from lth.training import kernels
+
 DENSEST = 0.35
 """Highest density, in (0, 1], at which this backend is used; above it dense products are faster."""
-LANES = 16
-"""Batches are padded to a multiple of this: the number of floats in the widest vector register."""
-EVALUATION_BATCH = 256
-"""Examples per block. It affects the last bits of a loss: other sizes sum in another order."""
+LONGEST = 100
+"""Most steps that are taken at once, in at most a tenth of a second."""
 
 
 def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> bool:
@@ -64,8 +67,6 @@ class Sparse:
         weights: Mapping[str, Tensor],
         mask: Mask,
         optimizer: Optimizer,
-        *,
-        batch_size: int,
     ) -> None:
         from lth.training import kernels  # imported late: numba takes a second
 
@@ -73,62 +74,115 @@ class Sparse:
         self._model = model
         linear = {n: layer for n, layer in model.named_children() if isinstance(layer, nn.Linear)}
         masks = [mask[f"{name}.weight"] for name in linear]
-        kept = [of_tensor.sum(1) for of_tensor in masks]
         self._places = [of_tensor.flatten().nonzero().squeeze(1) for of_tensor in masks]
-        sizes = [of_tensor.shape[0] for of_tensor in masks]
-        self._parts = [len(places) for places in self._places] + sizes
+        self._parts = [len(places) for places in self._places] + [len(kept) for kept in masks]
         self._vector = nn.Parameter(torch.zeros(sum(self._parts)))
         self._vector.grad = torch.zeros_like(self._vector)
         self.load(weights)
         self.optimizer: torch.optim.Optimizer = optimizer([self._vector])
-        self._structure = _structure(masks, kept)
-        self._first, self._hidden = sizes[0], sum(sizes[:-1])
-        width = LANES * -(-batch_size // LANES)
-        rows = masks[0].shape[1], sum(sizes)
-        self._inputs, self._outputs = _zeros(rows, width)
-        self._evaluated = _zeros(rows, EVALUATION_BATCH)
-        self._gradients = np.zeros_like(self._outputs)
         split = sum(self._parts[: len(masks)])
         vector, gradient = self._vector.detach().numpy(), self._vector.grad.numpy()
-        self._values, self._biases = vector[:split], vector[split:]
-        self._of_values, self._of_biases = gradient[:split], gradient[split:]
+        self._network = kernels.Network(*_structure(masks), vector[:split], vector[split:])
+        rows = masks[0].shape[1], len(vector) - split
+        self._work = kernels.Work(
+            np.zeros((kernels.LANES, rows[0]), np.uint8),
+            np.zeros(kernels.LANES, np.int64),
+            *(np.zeros((count, kernels.LANES), np.float32) for count in (*rows, rows[1])),
+            gradient[:split],
+            gradient[split:],
+        )
+
+    def steps(self, batches: Sequence[Batch], rates: Sequence[float], loss_sum: float) -> float:
+        """Take a step for each batch, at a learning rate of its own. Return `loss_sum` with their
+        losses added, one by one: any division of a training into calls gives the same bytes."""
+        for taken, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
+            update = self._update() if all(map(_is_plain, batches)) else None
+            if update is not None:
+                return self._compiled_steps(update, batches[taken:], rates[taken:], loss_sum)
+            self.optimizer.param_groups[0]["lr"] = rate
+            loss_sum += float(self.step(batch))
+        return loss_sum
+
+    def _compiled_steps(
+        self,
+        update: "kernels.Update",
+        batches: Sequence[Batch],
+        rates: Sequence[float],
+        loss_sum: float,
+    ) -> float:
+        state = self.optimizer.state[self._vector]
+        before = int(state["step"]) if update.is_adam else 0
+        if update.is_adam:
+            state["step"] += len(batches)
+        return self._kernels.steps(
+            self._network, self._work, self._stored(batches[0].part),
+            torch.stack([batch.indices for batch in batches]).numpy(), update, np.array(rates),
+            before, loss_sum,
+        )  # fmt: skip
 
     def step(self, batch: Batch) -> Tensor:
         """Take one step of the optimiser; return the loss before it, a float64 scalar in nats."""
-        labels = self._forward(batch, self._inputs, self._outputs)
-        loss = self._kernels.cross_entropy(
-            self._outputs[self._hidden :], labels, self._gradients[self._hidden :]
-        )
-        self._kernels.backward(
-            self._inputs, self._outputs, *self._structure, self._values, self._first, self._hidden,
-            self._gradients, self._of_values, self._of_biases,
-        )  # fmt: skip
+        loss, count = 0.0, len(batch.indices)
+        self._vector.grad.zero_()  # type: ignore[union-attr]
+        for lanes in self._blocks(batch):
+            loss += self._kernels.learn(self._network, self._work, lanes, count)
         self.optimizer.step()
         return torch.tensor(loss, dtype=torch.float64)
 
-    def _forward(self, batch: Batch, inputs: "np.ndarray", outputs: "np.ndarray") -> "np.ndarray":
-        """Fill `inputs` (inputs, width) and `outputs` (neurons, width); return the labels."""
-        if batch.part.stored.inputs.dtype == torch.uint8 and batch.augment is None:
-            pixels = batch.part.rows.numpy()
-            table, indices = batch.part.table.numpy(), batch.indices.numpy()
-            self._kernels.gather(pixels, indices, table, inputs)
-        else:
-            examples = batch.examples().inputs
-            inputs[:, : len(examples)] = examples.flatten(1).t().numpy()
-        self._kernels.forward(
-            inputs, *self._structure, self._values, self._biases, self._first, self._hidden,
-            outputs,
-        )  # fmt: skip
-        return batch.labels.numpy()
+    def _update(self) -> "kernels.Update | None":
+        """Return the compiled step of the optimiser, or None if torch has to take it: the first one,
+        which makes its state, and every step of optimisers without a compiled one."""
+        (group,), state = self.optimizer.param_groups, self.optimizer.state.get(self._vector, {})
+        kind = type(self.optimizer)
+        if group.get("maximize") or group.get("amsgrad"):
+            return None
+        if kind in (Adam, AdamW) and "exp_avg" in state:
+            decoupled = group.get("decoupled_weight_decay", kind is AdamW)
+            options = (*group["betas"], group["eps"], group["weight_decay"])
+            return self._compiled(options, decoupled, state["exp_avg"], state["exp_avg_sq"])
+        momentum = state.get("momentum_buffer")
+        if kind is SGD and (momentum is not None or not group["momentum"]):
+            options = (group["momentum"], group["dampening"], group["weight_decay"], 0)
+            return self._compiled(options, group["nesterov"], momentum)
+        return None
+
+    def _compiled(
+        self, options: Sequence[float], flag: bool, average: Tensor | None, square: Tensor | None = None
+    ) -> "kernels.Update":
+        nothing = torch.empty(0)
+        vector, gradient = self._vector.detach(), self._vector.grad
+        tensors = (nothing if t is None else t for t in (vector, gradient, average, square))
+        numbers = tuple(map(float, options))
+        is_adam = square is not None
+        return self._kernels.Update(is_adam, *(t.numpy() for t in tensors), (*numbers, bool(flag)))
+
+    def _blocks(self, batch: Batch) -> Iterator[int]:
+        """Fill inputs and labels with some examples after others; yield how many they are."""
+        size = self._kernels.LANES
+        if _is_plain(batch):
+            data = self._stored(batch.part)
+            for chosen in batch.indices.split(size):
+                self._kernels.gather(self._network, self._work, data, chosen.numpy())
+                yield len(chosen)
+            return
+        for inputs, labels in zip(*(t.split(size) for t in batch.examples()), strict=True):
+            self._work.inputs[:, : len(labels)] = inputs.flatten(1).t().numpy()
+            self._work.labels[: len(labels)] = labels.numpy()
+            yield len(labels)
+
+    def _stored(self, part: Part) -> "kernels.Stored":
+        return self._kernels.Stored(part.rows.numpy(), part.labels.numpy(), part.table.numpy())
 
     def evaluate(self, part: Part) -> tuple[float, float]:
         """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
+        if part.stored.inputs.dtype == torch.uint8:
+            loss, right = self._kernels.evaluate(self._network, self._work, self._stored(part))
+            return loss / len(part), right / len(part)
         loss, right = 0.0, 0
-        inputs, outputs = self._evaluated
-        for block in part.blocks(EVALUATION_BATCH):
-            labels = self._forward(block, inputs, outputs)
-            of_block = self._kernels.scores(outputs[self._hidden :], labels)
-            loss, right = loss + of_block[0], right + of_block[1]
+        for block in part.blocks(self._kernels.LANES):
+            for lanes in self._blocks(block):
+                of_block = self._kernels.judge(self._network, self._work, lanes)
+                loss, right = loss + of_block[0], right + of_block[1]
         return loss / len(part), right / len(part)
 
     def state(self) -> dict[str, Tensor]:
@@ -158,14 +212,18 @@ class Sparse:
         return list(zip(tensors, places, parts, strict=True))
 
 
-def _zeros(rows: tuple[int, int], width: int) -> list["np.ndarray"]:
-    return [np.zeros((count, width), np.float32) for count in rows]
+def _is_plain(batch: Batch) -> bool:
+    """Return whether the examples of a batch are bytes that are used as they are stored."""
+    return batch.part.stored.inputs.dtype == torch.uint8 and batch.augment is None
 
 
-def _structure(masks: list[Tensor], kept: list[Tensor]) -> tuple["np.ndarray", "np.ndarray"]:
-    """Return `starts` and `columns` of `lth.training.kernels`: the first survivor of each neuron,
-    and the row that each survivor reads."""
+def _structure(masks: list[Tensor]) -> tuple[Any, Any, Any, int, int]:
+    """Return the fields of `lth.training.kernels.Network` that describe which weights survive."""
+    kept = [of_tensor.sum(1) for of_tensor in masks]
     counts = torch.cat([torch.zeros(1, dtype=torch.int64), *kept])
-    offsets = [0, 0, *(int(n) for n in np.cumsum([len(mask) for mask in masks[:-2]]))]
+    sizes = [len(of_tensor) for of_tensor in masks]
+    offsets = [0, 0, *(int(n) for n in np.cumsum(sizes[:-2]))]
     columns = [mask.nonzero()[:, 1] + offset for mask, offset in zip(masks, offsets, strict=False)]
-    return counts.cumsum(0).int().numpy(), torch.cat(columns).int().numpy()
+    used = masks[0].any(0).nonzero().squeeze(1)
+    indices = (tensor.int().numpy() for tensor in (counts.cumsum(0), torch.cat(columns), used))
+    return *indices, sizes[0], sum(sizes[:-1])
