@@ -8,34 +8,29 @@ Prints tables, and writes them with a description of the machine to benchmarks/r
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.baseline import BaselineLoop, mnist_for_torchvision
-from lth.engine.build import Builder, build_model
+from benchmarks.baseline import BaselineLoop, mnist_for_torchvision, mnist_parts
+from benchmarks.timing import CORES, Ours, Times, alternating, floor, machine, table
+from lth.engine.build import Builder
 from lth.engine.engine import Engine
 from lth.engine.maker import Maker
 from lth.experiment import lottery
 from lth.experiment.config import composed
-from lth.experiment.nodes import Dense, Fresh, Training
-from lth.experiment.recipe import Recipe, recipe
+from lth.experiment.recipe import recipe
 from lth.store.store import Store
-from lth.training.data import Batch, BatchOrder, Data, Part
-from lth.training.loop import Task, build_networks
-from lth.training.masks import Mask
+from lth.training.data import Data
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -43,73 +38,15 @@ DENSITIES = (1.0, 0.51, 0.21, 0.07, 0.036, 0.012)
 ROUNDS, STEPS = 5, 200
 EVALUATE_EVERY = 100
 LEVELS, ITERATIONS = 21, 10_000
-CORES = os.cpu_count() or 1
 SWEEP = ("-m", "preset=lenet", "pruning.rate=10,20", "seed=0,1,2", "rewind=init,reinit")
 SWEEP_LEVELS, SWEEP_ITERATIONS = 20, 2000
 
 
-@dataclass(frozen=True)
-class Times:
-    """The seconds of several rounds."""
-
-    rounds: list[float]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.rounds)
-
-    def in_ms(self) -> str:
-        """Return median, minimum and maximum in ms, e.g. `1.2 (1.1 to 1.4)`."""
-        low, high = 1e3 * min(self.rounds), 1e3 * max(self.rounds)
-        return f"{1e3 * self.median:.3g} ({low:.3g} to {high:.3g})"
-
-
-def alternating(cases: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, Times]:
-    """Measure each case once to warm up, then all of them in turn for some rounds."""
-    for measure in cases.values():
-        measure()
-    found: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, measure in cases.items():
-            found[name].append(measure())
-    return {name: Times(times) for name, times in found.items()}
-
-
-class Ours:
-    """A network under a random mask of some density, trained by the backend that lth chooses."""
-
-    def __init__(self, recipe: Recipe, data: Data, density: float) -> None:
-        start = Fresh(recipe.network, seed=0)
-        model = build_model(start)
-        random = torch.Generator().manual_seed(0)
-        self._mask: Mask = {
-            name: torch.rand(parameter.shape, generator=random) < density
-            for name, parameter in model.named_parameters()
-            if name.endswith("weight")
-        }
-        weights = {name: value.clone() for name, value in model.state_dict().items()}
-        task = Task(Training(recipe, 0, start, Dense()), model, weights, self._mask, data)
-        (self._network,), self._step = build_networks([task])
-        self._data = data
-        self._order = BatchOrder(0, len(data.train), 60, torch.device("cpu"))
-
-    def seconds_per_step(self) -> float:
-        started = time.perf_counter()
-        for iteration in range(STEPS):
-            self._step([Batch(self._data.train, self._order.batch(iteration))])
-        return (time.perf_counter() - started) / STEPS
-
-    def seconds_per_evaluation(self, part: Part) -> float:
-        started = time.perf_counter()
-        self._network.evaluate(part)
-        return time.perf_counter() - started
-
-
 def steps(baseline: BaselineLoop, ours: Mapping[float, Ours]) -> dict[str, Times]:
     """Measure a step of each network."""
-    return alternating({"baseline": lambda: baseline.seconds_per_step(STEPS)} | {
-        f"{density:.1%}": of_density.seconds_per_step for density, of_density in ours.items()
-    })  # fmt: skip
+    cases = {"baseline": baseline.seconds_per_step}
+    cases |= {f"{density:.1%}": of_density.seconds_per_step for density, of_density in ours.items()}
+    return alternating({name: partial(timed, STEPS) for name, timed in cases.items()}, ROUNDS)
 
 
 def evaluations(baseline: BaselineLoop, ours: Mapping[float, Ours], data: Data) -> dict[str, Times]:
@@ -159,7 +96,7 @@ def baseline_on_all_cores(root: Path) -> float:
     """Return the seconds per iteration, evaluation included, with a baseline loop on every core."""
     code = (
         "import sys; from benchmarks.speed import *; torch.set_num_threads(1);"
-        "loop = BaselineLoop(recipe(composed('preset=lenet')).network, Path(sys.argv[1]));"
+        "loop = BaselineLoop(recipe(composed('preset=lenet')), mnist_parts(Path(sys.argv[1])));"
         "loop.seconds_per_step(50);"
         "print(loop.seconds_per_step(200) + loop.seconds_per_evaluation() / EVALUATE_EVERY)"
     )
@@ -170,54 +107,6 @@ def baseline_on_all_cores(root: Path) -> float:
     return statistics.mean(float(loop.communicate()[0]) for loop in loops)
 
 
-def floor() -> dict[str, float]:
-    """Measure the speed of matrix products and of copies on this machine, with one thread."""
-    a, big = torch.randn(1024, 1024), torch.randn(64 * 2**20 // 4)
-    other = torch.empty_like(big)
-
-    def timed(work: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        work()
-        return time.perf_counter() - started
-
-    times = alternating({"product": lambda: timed(lambda: a @ a),
-                         "copy": lambda: timed(lambda: other.copy_(big))}, rounds=15)  # fmt: skip
-    return {
-        "product, GFLOP/s": 2 * 1024**3 / times["product"].median / 1e9,
-        "copy, GB/s": 2 * 64 * 2**20 / times["copy"].median / 1e9,
-    }
-
-
-def machine() -> dict[str, str]:
-    """Describe this machine and its software."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in _lines("/proc/cpuinfo")
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    return {
-        "cpu": cpu, "cores": str(CORES), "torch": torch.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
-
-
-def _lines(file: str) -> list[str]:
-    try:
-        return Path(file).read_text().splitlines()
-    except OSError:
-        return []
-
-
-def table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    drawn = Table(*header, title=title, title_justify="left")
-    for row in rows:
-        drawn.add_row(*map(str, row))
-    return drawn
-
-
 def measure(threads: int, root: Path) -> dict[str, Any]:
     """Measure and print steps and evaluations. Return the seconds of each round."""
     torch.set_num_threads(threads)
@@ -225,7 +114,7 @@ def measure(threads: int, root: Path) -> dict[str, Any]:
     of_spec = recipe(spec)
     build = Builder(Store(root / "store"), Path(spec.dataset.root), torch.device("cpu"))
     data = build.data(of_spec)
-    baseline = BaselineLoop(of_spec.network, root)
+    baseline = BaselineLoop(of_spec, mnist_parts(root))
     ours = {density: Ours(of_spec, data, density) for density in DENSITIES}
     of_step, of_evaluation = steps(baseline, ours), evaluations(baseline, ours, data)
     console = Console()

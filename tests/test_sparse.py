@@ -38,8 +38,11 @@ def part_of(size: int, name: str, stored: torch.dtype = torch.uint8) -> Part:
 
 
 def data_of(stored: torch.dtype) -> Data:
-    sizes = {"train": 75, "validation": 43, "test": 66}
-    return Data(*(part_of(n, name, stored) for name, n in sizes.items()), [0.0], [1.0], {})
+    train, validation, test = (
+        part_of(size, name, stored)
+        for name, size in (("train", 75), ("validation", 43), ("test", 66))
+    )
+    return Data(train, validation, test, [0.0], [1.0], {})
 
 
 DATA, AS_NUMBERS = data_of(torch.uint8), data_of(torch.int32)

@@ -77,7 +77,7 @@ class _Flatten(torch.autograd.Function):
         return _transposed(inputs.permute(0, 2, 3, 1).flatten(1, 2)).flatten(1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
         count, channels, height, width = ctx.shape
         last = _transposed(gradient.reshape(count, channels, height * width))
         return last.view(count, height, width, channels).permute(0, 3, 1, 2)
@@ -121,7 +121,10 @@ class SparseLinear(nn.Module):
         destination[f"{prefix}weight"] = dense.view(self._shape)
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Tensor], prefix: str, *others: Any
+        self,
+        state_dict: Mapping[str, Tensor],
+        prefix: str,
+        *others: Any,  # noqa: ANN401
     ) -> None:
         name = f"{prefix}weight"
         survivors = state_dict[name].flatten()[self._places]
@@ -132,26 +135,30 @@ class _SparseProduct(torch.autograd.Function):
     """Inputs (n, inputs) times sparse weights: (n, outputs)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, inputs: Tensor, weight: Tensor, structure: tuple[Any, Any], outputs: int
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        inputs: Tensor,
+        weight: Tensor,
+        structure: tuple[Any, Any],
+        outputs: int,
     ) -> Tensor:
         from lth.training import kernels  # imported late: numba takes a second
 
-        lanes, count = kernels.LANES, len(inputs)
+        lanes, count, (starts, rows) = kernels.LANES, len(inputs), structure
         tiles, values = _to_tiles(inputs, lanes), weight.detach().numpy()
         sums = np.zeros((len(tiles), outputs, lanes), np.float32)
-        kernels.linear(*structure, values, tiles, sums)
+        kernels.linear(starts, rows, values, tiles, sums)
         ctx.kept = tiles, values, structure
         return _from_tiles(sums, count)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         from lth.training import kernels
 
-        tiles, values, structure = ctx.kept
+        tiles, values, (starts, rows) = ctx.kept
         above = _to_tiles(gradient, kernels.LANES)
         of_values, of_inputs = np.zeros_like(values), np.empty_like(tiles)
-        kernels.linear_backward(*structure, values, tiles, above, of_values, of_inputs)
+        kernels.linear_backward(starts, rows, values, tiles, above, of_values, of_inputs)
         return _from_tiles(of_inputs, len(gradient)), torch.from_numpy(of_values), None, None
 
 

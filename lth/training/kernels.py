@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lth.training.simd import LANES, add_product, load, splat, store, total
+from lth.training.simd import LANES as LANES
+from lth.training.simd import add_product, load, splat, store, total
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -52,9 +53,17 @@ class Work(NamedTuple):
     of_biases: Floats
 
 
+def workspace(inputs: int, of_values: Floats, of_biases: Floats) -> Work:
+    """Return the arrays for a network with this number of inputs, empty but for the gradients."""
+    sizes = (inputs, len(of_biases), len(of_biases))
+    rows, outputs, gradients = (np.zeros((size, LANES), np.float32) for size in sizes)
+    stored, labels = np.zeros((LANES, inputs), np.uint8), np.zeros(LANES, np.int64)
+    return Work(stored, labels, rows, outputs, gradients, of_values, of_biases)
+
+
 class Stored(NamedTuple):
-    """Examples as bytes: `rows` (examples, pixels), `labels` (examples,), and the value of each byte
-    in `table` (channels, 256)."""
+    """Examples as bytes: `rows` (examples, pixels), `labels` (examples,), and the value of each
+    byte in `table` (channels, 256)."""
 
     rows: NDArray[np.uint8]
     labels: Indices
@@ -75,8 +84,8 @@ class Update(NamedTuple):
 
 @compiled
 def gather(network: Network, work: Work, data: Stored, chosen: Indices) -> None:
-    """Fill the first lanes of the used inputs and labels with the examples `chosen`. Each is first copied as a
-    whole: the memory of a large dataset is read twice as fast along rows as across them."""
+    """Fill the first lanes of the used inputs, and the labels, with the examples `chosen`. Each is
+    first copied as a whole: the memory of a large dataset is slow to read across rows."""
     per_channel = data.rows.shape[1] // len(data.table)
     for b in range(len(chosen)):
         work.labels[b] = data.labels[chosen[b]]

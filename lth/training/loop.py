@@ -169,9 +169,9 @@ def train(
 ) -> list[Progress]:
     """Train networks with one recipe, at the same iteration, to the end of the budget.
 
-    `on_step` is called before every step, or every LONGEST sparse steps, and may raise to stop. `until`: iteration at which to end
-    earlier, for a snapshot. The early stop is recorded, never acted on. Raises LotteryError at an
-    evaluation whose loss is not finite.
+    `on_step` is called before every step, or before as many sparse steps as are taken at once, and
+    may raise to stop. `until`: iteration at which to end earlier, for a snapshot. The early stop is
+    recorded, never acted on. Raises LotteryError at an evaluation whose loss is not finite.
     """
     set_precision(tasks[0].training.recipe.training.precision)
     networks, step = build_networks(tasks, only_eager=only_eager)
@@ -214,9 +214,7 @@ def build_networks(
     else:
         if not only_eager:
             model, mask = with_fast_head(model, mask, optimizer, pruned=pruned)
-        alone = Eager(
-            model, first.weights, mask, optimizer, pruned=pruned, precision=precision
-        )
+        alone = Eager(model, first.weights, mask, optimizer, pruned=pruned, precision=precision)
     return [alone], lambda batches: [alone.step(batch) for batch in batches]
 
 

@@ -4,11 +4,12 @@ Loops over rows of an array make LLVM check, for every row, whether two arrays o
 each partial sum. With rows as values the sparse kernels take half of the time. LLVM splits a row
 into the registers that the machine has.
 
-The order of operations is fixed. LLVM may not reorder sums: what it does then depends on whether
-code was just compiled or comes from numba's cache, and a resumed training would end with other bits.
+The order of operations is fixed. Where LLVM may reorder sums, code that was just compiled and code
+from numba's cache differ in the last bits of a result, and a resumed training ends with others.
 """
 
 import platform
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
@@ -40,13 +41,18 @@ class RowModel(PrimitiveModel):
         super().__init__(manager, of, ROW)
 
 
+def in_compiled_code(function: Callable[..., Any]) -> Any:  # noqa: ANN401
+    """Make a function that types a call and generates its code callable in compiled code."""
+    return intrinsic(function)
+
+
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:  # noqa: ANN401
     """Return the address of row `index` of a contiguous float32 array, whatever its shape."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(builder.bitcast(data, ROW.as_pointer()), [index])
 
 
-@intrinsic  # type: ignore[misc]
+@in_compiled_code
 def load(_: Any, array: Any, __: Any) -> Any:  # noqa: ANN401
     """`load(array, index)`: return a row of an array."""
 
@@ -57,7 +63,7 @@ def load(_: Any, array: Any, __: Any) -> Any:  # noqa: ANN401
     return row(array, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]
+@in_compiled_code
 def store(_: Any, array: Any, __: Any, ___: Any) -> Any:  # noqa: ANN401
     """`store(array, index, values)`: replace a row of an array."""
 
@@ -69,7 +75,7 @@ def store(_: Any, array: Any, __: Any, ___: Any) -> Any:  # noqa: ANN401
     return types.void(array, types.intp, row), generate
 
 
-@intrinsic  # type: ignore[misc]
+@in_compiled_code
 def splat(_: Any, __: Any) -> Any:  # noqa: ANN401
     """`splat(number)`: return a row with one value in every lane."""
 
@@ -81,7 +87,7 @@ def splat(_: Any, __: Any) -> Any:  # noqa: ANN401
     return row(types.float32), generate
 
 
-@intrinsic  # type: ignore[misc]
+@in_compiled_code
 def add_product(_: Any, __: Any, ___: Any, ____: Any) -> Any:  # noqa: ANN401
     """`add_product(a, b, c)`: return a + b * c, lane by lane."""
 
@@ -96,7 +102,7 @@ def add_product(_: Any, __: Any, ___: Any, ____: Any) -> Any:  # noqa: ANN401
     return row(row, row, row), generate
 
 
-@intrinsic  # type: ignore[misc]
+@in_compiled_code
 def total(_: Any, __: Any) -> Any:  # noqa: ANN401
     """`total(values)`: return the sum over the lanes, by halves."""
 

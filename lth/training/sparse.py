@@ -26,6 +26,8 @@ DENSEST = 0.35
 """Highest density, in (0, 1], at which this backend is used; above it dense products are faster."""
 LONGEST = 100
 """Most steps that are taken at once, in at most a tenth of a second."""
+NOTHING = np.zeros(0, np.float32)
+"""The moments of an optimiser that has none."""
 
 
 def fits(model: nn.Module, mask: Mask, optimizer: Optimizer, *, pruned: str) -> bool:
@@ -81,16 +83,13 @@ class Sparse:
         self.load(weights)
         self.optimizer: torch.optim.Optimizer = optimizer([self._vector])
         split = sum(self._parts[: len(masks)])
-        vector, gradient = self._vector.detach().numpy(), self._vector.grad.numpy()
-        self._network = kernels.Network(*_structure(masks), vector[:split], vector[split:])
-        rows = masks[0].shape[1], len(vector) - split
-        self._work = kernels.Work(
-            np.zeros((kernels.LANES, rows[0]), np.uint8),
-            np.zeros(kernels.LANES, np.int64),
-            *(np.zeros((count, kernels.LANES), np.float32) for count in (*rows, rows[1])),
-            gradient[:split],
-            gradient[split:],
+        self._arrays = vector, gradient = self._vector.detach().numpy(), self._vector.grad.numpy()
+        indices, first, hidden = _structure(masks)
+        starts, columns, used = indices
+        self._network = kernels.Network(
+            starts, columns, used, first, hidden, vector[:split], vector[split:]
         )
+        self._work = kernels.workspace(masks[0].shape[1], gradient[:split], gradient[split:])
 
     def steps(self, batches: Sequence[Batch], rates: Sequence[float], loss_sum: float) -> float:
         """Take a step for each batch, at a learning rate of its own. Return `loss_sum` with their
@@ -130,31 +129,28 @@ class Sparse:
         return torch.tensor(loss, dtype=torch.float64)
 
     def _update(self) -> "kernels.Update | None":
-        """Return the compiled step of the optimiser, or None if torch has to take it: the first one,
-        which makes its state, and every step of optimisers without a compiled one."""
+        """Return the compiled step of the optimiser. Return None if torch has to take the step: the
+        first one, which makes the state, and every one of optimisers that are not compiled."""
         (group,), state = self.optimizer.param_groups, self.optimizer.state.get(self._vector, {})
-        kind = type(self.optimizer)
         if group.get("maximize") or group.get("amsgrad"):
             return None
+        kind, momentum = type(self.optimizer), state.get("momentum_buffer")
+        weights, gradients = self._arrays
         if kind in (Adam, AdamW) and "exp_avg" in state:
-            decoupled = group.get("decoupled_weight_decay", kind is AdamW)
-            options = (*group["betas"], group["eps"], group["weight_decay"])
-            return self._compiled(options, decoupled, state["exp_avg"], state["exp_avg_sq"])
-        momentum = state.get("momentum_buffer")
+            decoupled = bool(group.get("decoupled_weight_decay", kind is AdamW))
+            first, second = map(float, group["betas"])
+            options = (first, second, float(group["eps"]), float(group["weight_decay"]), decoupled)
+            moments = state["exp_avg"].numpy(), state["exp_avg_sq"].numpy()
+            return self._kernels.Update(True, weights, gradients, *moments, options)
         if kind is SGD and (momentum is not None or not group["momentum"]):
-            options = (group["momentum"], group["dampening"], group["weight_decay"], 0)
-            return self._compiled(options, group["nesterov"], momentum)
+            kept, damped = float(group["momentum"]), float(group["dampening"])
+            decay = float(group["weight_decay"])
+            average = NOTHING if momentum is None else momentum.numpy()
+            return self._kernels.Update(
+                False, weights, gradients, average, NOTHING,
+                (kept, damped, decay, 0.0, bool(group["nesterov"])),
+            )  # fmt: skip
         return None
-
-    def _compiled(
-        self, options: Sequence[float], flag: bool, average: Tensor | None, square: Tensor | None = None
-    ) -> "kernels.Update":
-        nothing = torch.empty(0)
-        vector, gradient = self._vector.detach(), self._vector.grad
-        tensors = (nothing if t is None else t for t in (vector, gradient, average, square))
-        numbers = tuple(map(float, options))
-        is_adam = square is not None
-        return self._kernels.Update(is_adam, *(t.numpy() for t in tensors), (*numbers, bool(flag)))
 
     def _blocks(self, batch: Batch) -> Iterator[int]:
         """Fill inputs and labels with some examples after others; yield how many they are."""
@@ -217,13 +213,14 @@ def _is_plain(batch: Batch) -> bool:
     return batch.part.stored.inputs.dtype == torch.uint8 and batch.augment is None
 
 
-def _structure(masks: list[Tensor]) -> tuple[Any, Any, Any, int, int]:
-    """Return the fields of `lth.training.kernels.Network` that describe which weights survive."""
+def _structure(masks: list[Tensor]) -> tuple[list[Any], int, int]:
+    """Return `starts`, `columns` and `used`, `first`, and `hidden` of a network of the kernels, for
+    the masks of its layers."""
     kept = [of_tensor.sum(1) for of_tensor in masks]
     counts = torch.cat([torch.zeros(1, dtype=torch.int64), *kept])
     sizes = [len(of_tensor) for of_tensor in masks]
     offsets = [0, 0, *(int(n) for n in np.cumsum(sizes[:-2]))]
     columns = [mask.nonzero()[:, 1] + offset for mask, offset in zip(masks, offsets, strict=False)]
     used = masks[0].any(0).nonzero().squeeze(1)
-    indices = (tensor.int().numpy() for tensor in (counts.cumsum(0), torch.cat(columns), used))
-    return *indices, sizes[0], sum(sizes[:-1])
+    indices = [tensor.int().numpy() for tensor in (counts.cumsum(0), torch.cat(columns), used)]
+    return indices, sizes[0], sum(sizes[:-1])

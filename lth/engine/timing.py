@@ -1,0 +1,100 @@
+"""Measure what a precision costs on this machine."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from lth import models
+from lth.engine.build import build_model
+from lth.experiment.nodes import Dense, Fresh, Training
+from lth.experiment.recipe import Recipe
+from lth.experiment.settings import Precision
+from lth.experiment.targets import canonical
+from lth.training.data import Batch, Data, Examples, Part
+from lth.training.loop import Task, build_networks
+from lth.training.precision import set_precision
+from lth.training.seeds import generator
+
+SECONDS = 1.0
+"""Time of measurement for each precision."""
+FEWEST = 3
+"""Steps that are measured at least."""
+
+
+def step_seconds(recipe: Recipe, *precisions: Precision, device: torch.device) -> list[float]:
+    """Return the median time of a step of the dense network in each precision. Inputs are random;
+    the precisions take turns, so that slow phases of the machine affect all of them."""
+    data = _random_data(recipe, device)
+    steps = [_step(recipe, precision, data, device) for precision in precisions]
+    times: list[list[float]] = [[] for _ in steps]
+    for step in steps:
+        step()  # the first step allocates memory
+    while sum(times[0]) < SECONDS or len(times[0]) < FEWEST:
+        for step, of_step in zip(steps, times, strict=True):
+            of_step.append(_timed(step))
+    return [median(of_step) for of_step in times]
+
+
+def _timed(step: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def _random_data(recipe: Recipe, device: torch.device) -> Data:
+    random, size = generator(0, "timing"), recipe.training.batch_size
+    inputs = torch.randint(256, (size, *recipe.dataset.shape), dtype=torch.uint8, generator=random)
+    labels = torch.randint(recipe.dataset.classes, (size,), generator=random)
+    part = Part(Examples(inputs.to(device), labels.to(device)), lambda x: x.float().div_(255))
+    return Data(part, part, part, [], [], {})
+
+
+def _step(
+    recipe: Recipe, precision: Precision, data: Data, device: torch.device
+) -> Callable[[], float]:
+    recipe = replace(recipe, training=replace(recipe.training, precision=precision))
+    start = Fresh(recipe.network, seed=0)
+    model = models.channels_last(build_model(start).to(device))
+    kept = {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool, device="cpu")
+            for name in models.prunable(model)}  # fmt: skip
+    task = Task(Training(recipe, 0, start, Dense()), model, models.state(model), kept, data)
+    _, step = build_networks([task])
+    batch = Batch(data.train, torch.arange(len(data.train), device=device))
+
+    def taken() -> float:
+        set_precision(precision)
+        (loss,) = step([batch])
+        return float(loss)  # waits for a GPU
+
+    return taken
+
+
+class Saving(NamedTuple):
+    """Seconds of a step of the dense network in float32 and in bfloat16, on this machine."""
+
+    model: str
+    float32: float
+    bfloat16: float
+
+
+def bfloat16_saving(trainings: Iterable[Training], device: torch.device) -> Saving | None:
+    """Measure, in a few seconds, what bfloat16 would save in the kind of float32 training that has
+    the most iterations. Return None if there is none."""
+    work, recipes = Counter[str](), dict[str, Recipe]()
+    for training in trainings:
+        recipe = training.recipe
+        if recipe.training.precision == "float32":
+            kind = json.dumps([canonical(recipe.network), recipe.training.batch_size])
+            recipes[kind] = recipe
+            work[kind] += recipe.training.iterations - training.start
+    if not work:
+        return None
+    ((kind, _),) = work.most_common(1)
+    times = step_seconds(recipes[kind], "float32", "bfloat16", device=device)
+    return Saving(recipes[kind].model.name, *times)
