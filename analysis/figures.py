@@ -41,7 +41,7 @@ CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
 """The densities of the paper's figure 3."""
 LENET_ITERATIONS = 15_000
 """The last iteration that figure 3 shows of LeNet."""
-SPARSE_FROM = 0.35
+SPARSE_FROM = 0.7
 """Highest density of sparse steps: `lth.training.sparse.DENSEST`, whose import would need torch."""
 SPARSE = (
     "on a CPU, fully connected networks train with sparse steps at densities up to "

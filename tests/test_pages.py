@@ -142,7 +142,7 @@ def test_the_figure_of_time_says_where_sparse_steps_begin(tmp_path: Path) -> Non
     write_sweep(tmp_path)
     assert figures.SPARSE_FROM == DENSEST
     text = caption(figures.time(collect([tmp_path])))
-    assert "sparse steps at densities up to 35 %" in text
+    assert "sparse steps at densities up to 70 %" in text
     dense = collect([tmp_path])
     shallow = Runs(dense.levels[dense.levels["level"] < 2], {}, {}, [])
     assert "sparse" not in caption(figures.time(shallow))

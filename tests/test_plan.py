@@ -88,6 +88,7 @@ def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
     assert "runs: 2, which report 8 levels; 0 of them share" in done.stdout
     assert "to train: 8 networks, 96 iterations" in done.stdout
     assert "refused seed=1 pruning.conv_rate=10" in done.stdout
+    assert "bfloat16: a dense step of lenet takes" in done.stdout
     assert "2 of 4 runs are refused" in done.stderr
     assert not list(tmp_path.glob("**/run.json"))
     assert not (tmp_path / "multirun" / "store").exists()

@@ -16,7 +16,7 @@ from lth.experiment.recipe import recipe
 from lth.experiment.settings import Spec
 from lth.training import sparse as sparse_steps
 
-FIXED, BY_DENSITY = 0.17, 2.0
+FIXED, BY_DENSITY = 0.07, 1.1
 """Cost of a sparse iteration: a fixed part, and one that is proportional to density. They fit the
 measurements in docs/speed.md within 15 %."""
 MEASURED_AFTER = 1.0

@@ -22,7 +22,7 @@ from lth.training.plain import is_plain
 if TYPE_CHECKING:
     from lth.training import kernels
 
-DENSEST = 0.35
+DENSEST = 0.7
 """Highest density, in (0, 1], at which this backend is used; above it dense products are faster."""
 LONGEST = 100
 """Most steps that are taken at once, in at most a tenth of a second."""
