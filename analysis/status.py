@@ -52,15 +52,20 @@ class View:
     def _watch(self) -> None:
         if not sys.stdout.isatty():
             while not self._stopped.wait(LOG_SECONDS):
-                runs = read_statuses(self.folder)
-                self.announce(runs, self._console)
-                print(self.line(runs), flush=True)
+                self.log(read_statuses(self.folder))
             return
         with Live(console=self._console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(REFRESH_SECONDS):
                 runs = read_statuses(self.folder)
                 self.announce(runs, live.console)
                 live.update(self._picture(runs), refresh=True)
+
+    def log(self, runs: list[tuple[Path, Status]]) -> None:
+        """Print the progress as a plain line. Before the first run has started there is none: a run
+        that is refused prints its reason alone, however long the check takes."""
+        if runs or self.note:
+            self.announce(runs, self._console)
+            print(self.line(runs), flush=True)
 
     def announce(self, runs: list[tuple[Path, Status]], console: Console) -> None:
         """Print the rates of runs that were not printed before."""

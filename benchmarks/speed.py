@@ -7,7 +7,6 @@ Prints tables, and writes them with a description of the machine to benchmarks/r
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -39,6 +38,14 @@ ROUNDS, STEPS = 5, 200
 EVALUATE_EVERY = 100
 LEVELS, ITERATIONS = 21, 10_000
 SWEEP = ("-m", "preset=lenet", "pruning.rate=10,20", "seed=0,1,2", "rewind=init,reinit")
+MEASURED = (
+    "import resource, subprocess, sys;"
+    "code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL);"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);"
+    "sys.exit(code)"
+)
+"""A small process between this one and a command: the peak memory of a child that a large process
+starts is at least that of the large process."""
 SWEEP_LEVELS, SWEEP_ITERATIONS = 20, 2000
 
 
@@ -76,12 +83,11 @@ def command(*overrides: str) -> tuple[float, int]:
     words = [sys.executable, str(ROOT / "run.py"), *overrides]
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(words)}: exit code {process.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss // 1024
+        done = subprocess.run([sys.executable, "-c", MEASURED, *words], cwd=folder,
+                              stdout=subprocess.PIPE, text=True, check=False)  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}")
+    return time.perf_counter() - started, int(done.stdout) // 1024
 
 
 def sweep() -> dict[str, float]:

@@ -144,7 +144,7 @@ def test_the_figure_of_time_says_where_sparse_steps_begin(tmp_path: Path) -> Non
     text = caption(figures.time(collect([tmp_path])))
     assert "sparse steps at densities up to 70 %" in text
     dense = collect([tmp_path])
-    shallow = Runs(dense.levels[dense.levels["level"] < 2], {}, {}, [])
+    shallow = Runs(dense.levels[dense.levels["level"] < 1], {}, {}, [])
     assert "sparse" not in caption(figures.time(shallow))
 
 

@@ -11,6 +11,7 @@ from lth.engine.monitor import Watch
 from lth.errors import Interrupted, LotteryError
 from lth.experiment.nodes import Snapshot, Training
 from lth.store.store import Store
+from lth.training import sparse
 from tests.conftest import NORM_NET, Composer, engine_on
 from tests.engines import again, elsewhere, made, mask_of, stopping_every, trainings, weights
 
@@ -93,7 +94,10 @@ def test_a_damaged_snapshot_is_made_again(engine: Engine, tiny: Composer) -> Non
     assert start.digest[:12] in repairing.damaged[0]
 
 
-def test_an_interrupted_training_resumes_to_the_same_bytes(engine: Engine, tiny: Composer) -> None:
+def test_an_interrupted_training_resumes_to_the_same_bytes(
+    engine: Engine, tiny: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse, "LONGEST", 1)  # so that it can stop anywhere
     requested = trainings(tiny())
     undisturbed = elsewhere(engine)
     dict(undisturbed.ensure(requested))

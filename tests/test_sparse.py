@@ -227,7 +227,7 @@ def test_the_sparse_backend_is_used_only_where_it_is_faster_and_equal() -> None:
     network, optimizer = model(), recipe().optimizer
     assert sparse.fits(network, mask(network), optimizer, pruned="zero")
     assert not sparse.fits(network, mask(network), optimizer, pruned="frozen")
-    assert not sparse.fits(network, mask(network, 0.5), optimizer, pruned="zero")
+    assert not sparse.fits(network, mask(network, 0.8), optimizer, pruned="zero")
     own = dataclasses.replace(optimizer, name="mine.Optimizer")
     assert not sparse.fits(network, mask(network), own, pruned="zero")
 

@@ -11,6 +11,7 @@ from lth.engine import publisher
 from lth.engine.build import Builder
 from lth.engine.monitor import Monitor, Watch
 from lth.experiment.nodes import Measurement, Snapshot, Stored, Training
+from lth.experiment.recipe import Network
 from lth.experiment.targets import canonical
 from lth.store.provenance import provenance
 from lth.training import packed
@@ -93,12 +94,17 @@ class Maker:
             self.build.data(training.recipe),
             {s.iteration: self._publish_snapshot(s) for s in snapshots if s.of == training},
             saved,
-            self._origin(),
+            self._origin(network),
         )
 
-    def _origin(self) -> dict[str, object]:
+    def _origin(self, network: Network) -> dict[str, object]:
         """Return what provenance.json says of this process."""
-        return provenance() | {"device": str(self.build.device), "threads": self.threads}
+        convolutions = any(len(shape) == 4 for _, shape in self.build.layers(network).values())
+        return provenance() | {
+            "device": str(self.build.device),
+            "threads": self.threads,
+            "memory_format": "channels_last" if convolutions else "contiguous",
+        }
 
     def _publish_snapshot(self, snapshot: Snapshot) -> Callable[[dict[str, Tensor]], None]:
         return partial(publisher.publish_snapshot, self.build, snapshot)

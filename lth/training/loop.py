@@ -36,6 +36,8 @@ class Trainable(Protocol):
     """The weights of one network and its optimiser, in any layout."""
 
     optimizer: torch.optim.Optimizer
+    backend: str
+    """Name of the implementation, as in provenance.json."""
 
     def evaluate(self, part: Part) -> tuple[float, float]:
         """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
@@ -93,7 +95,7 @@ class Progress:
         self.iteration = self._since = iteration
         self._earlier: list[dict[str, Any]] = []
         """Parts of the training that earlier processes have made."""
-        self.origin = {**origin, "backend": type(network).__name__.lower()}
+        self.origin = {**origin, "backend": network.backend}
         self.seconds = 0.0
         self.curve: list[Evaluation] = []
         self.early: dict[str, Tensor] = {}
@@ -215,6 +217,7 @@ def build_networks(
         if not only_eager:
             model, mask = with_fast_head(model, mask, optimizer, pruned=pruned)
         alone = Eager(model, first.weights, mask, optimizer, pruned=pruned, precision=precision)
+        alone.backend = "eager" if mask.keys() == first.mask.keys() else "hybrid"
     return [alone], lambda batches: [alone.step(batch) for batch in batches]
 
 

@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from lth.experiment.builtins import ELEMENTWISE
 from lth.experiment.settings import Optimizer, Precision
 from lth.training.data import Batch, Part
-from lth.training.eager import EVALUATION_BATCH
+from lth.training.eager import ON_GPU
 from lth.training.masks import Mask
 from lth.training.plain import is_known, is_plain
 from lth.training.precision import autocast
@@ -109,7 +109,7 @@ class Pack:
         loss = torch.zeros(len(self.members), dtype=torch.float64, device=part.labels.device)
         correct = torch.zeros_like(loss)
         self._model.eval()
-        for block in part.blocks(EVALUATION_BATCH):
+        for block in part.blocks(ON_GPU):
             inputs, labels = block.examples()
             outputs = vmap(self._outputs, (0, 0, None))(self._parameters, self._buffers, inputs)
             loss += self._losses(outputs, labels.expand(len(outputs), -1)) * len(labels)
@@ -130,6 +130,8 @@ class Pack:
 
 class Member:
     """One network of a pack, with the interface of a single network."""
+
+    backend = "member"
 
     def __init__(self, pack: Pack, index: int) -> None:
         self._pack, self._index = pack, index

@@ -63,6 +63,8 @@ def _is_fully_connected(model: nn.Module) -> bool:
 class Sparse:
     """The surviving weights and the biases of a fully connected network, and their optimiser."""
 
+    backend = "sparse"
+
     def __init__(
         self,
         model: nn.Module,

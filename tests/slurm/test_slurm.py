@@ -13,7 +13,11 @@ from benchmarks.kills import differences, results
 from lth.runs.status import read_statuses
 from tests.conftest import ROOT, TINY
 
-pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.usefixtures("slurm"),
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("slurm"),  # one SLURM, in one process
+]
 MEMORY = "hydra.launcher.mem_gb=2"
 DETACHED = (
     "hydra/launcher=slurm", "hydra.launcher.detach=true", MEMORY, "hydra.sweep.dir=sweep",
