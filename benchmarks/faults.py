@@ -1,6 +1,6 @@
 """Fail each file operation of a run in turn, below Python, and run the same command again.
 
-python -m benchmarks.faults [--every 1]
+python -m benchmarks.faults [--every 1] [--first 1]
 
 A shim in C (faults.c, loaded with LD_PRELOAD) makes one operation on the run's files fail, or all
 operations from one on. The run must complete, or end with exit code 1 and a sentence; the same
@@ -74,13 +74,14 @@ def main() -> int:
     """Print the number of faults tried and how the runs ended. Return 1 if one ended badly."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1, help="fail only every n-th operation")
-    every = parser.parse_args().every
+    parser.add_argument("--first", type=int, default=1, help="first operation that fails")
+    given = parser.parse_args()
     if SHIM not in os.environ:
         return in_shim()
     for module in PRELOADED:
         __import__(module)
     with tempfile.TemporaryDirectory() as name:
-        return report(Path(name), every)
+        return report(Path(name), given.first, given.every)
 
 
 def in_shim() -> int:
@@ -93,15 +94,16 @@ def in_shim() -> int:
         return subprocess.run(command, cwd=ROOT, env=loaded, check=False).returncode
 
 
-def report(folder: Path, every: int) -> int:
+def report(folder: Path, first: int, every: int) -> int:
     sound, codes = folder / "sound", dict.fromkeys((0, 1), 0)
     assert attempt(sound, Fault("none", 0, 0), 0).code == 0
-    bad, tried = [], [(f, n) for f in FAULTS for n in range(1, operations(folder, f) + 1, every)]
+    tried = [(f, n) for f in FAULTS for n in range(first, operations(folder, f) + 1, every)]
+    bad = []
     for number, (fault, position) in enumerate(track(tried, "failing")):
-        first, complaint = disturbed(folder / str(number), sound, fault, position)
-        codes[first.code] = codes.get(first.code, 0) + 1
+        ended, complaint = disturbed(folder / str(number), sound, fault, position)
+        codes[ended.code] = codes.get(ended.code, 0) + 1
         if complaint:
-            bad.append(f"{fault.name} at operation {position}: {complaint}\n{first.output}")
+            bad.append(f"{fault.name} at operation {position}: {complaint}\n{ended.output}")
     print(f"{len(tried)} faults: {codes[0]} runs completed, {codes[1]} ended with a sentence and "
           f"exit code 1, {len(bad)} ended badly")  # fmt: skip
     print(*bad, sep="\n")

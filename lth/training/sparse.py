@@ -97,7 +97,7 @@ class Sparse:
         """Take a step for each batch, at a learning rate of its own. Return `loss_sum` with their
         losses added, one by one: any division of a training into calls gives the same bytes."""
         for taken, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
-            update = self._update() if all(map(_is_plain, batches)) else None
+            update = self._update() if _as_stored(batch) else None
             if update is not None:
                 return self._compiled_steps(update, batches[taken:], rates[taken:], loss_sum)
             self.optimizer.param_groups[0]["lr"] = rate
@@ -157,7 +157,7 @@ class Sparse:
     def _blocks(self, batch: Batch) -> Iterator[int]:
         """Fill inputs and labels with some examples after others; yield how many they are."""
         size = self._kernels.LANES
-        if _is_plain(batch):
+        if _as_stored(batch):
             data = self._stored(batch.part)
             for chosen in batch.indices.split(size):
                 self._kernels.gather(self._network, self._work, data, chosen.numpy())
@@ -210,7 +210,7 @@ class Sparse:
         return list(zip(tensors, places, parts, strict=True))
 
 
-def _is_plain(batch: Batch) -> bool:
+def _as_stored(batch: Batch) -> bool:
     """Return whether the examples of a batch are bytes that are used as they are stored."""
     return batch.part.stored.inputs.dtype == torch.uint8 and batch.augment is None
 
