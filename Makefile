@@ -34,6 +34,7 @@ check: .venv/test  ## format, lint, layers, types
 
 bench: .venv/demo  ## the cost of an iteration, against a baseline loop
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.convolutions
 
 kills: .venv/demo  ## a sweep killed 100 times at random moments, against an undisturbed one
 	$(BIN)/python -m benchmarks.kills

@@ -82,6 +82,23 @@ def test_each_member_ends_where_it_does_alone(optimizer: str, pruned: str) -> No
         assert_close(ours, theirs)
 
 
+def test_in_bfloat16_each_member_ends_near_where_it_does_alone() -> None:
+    def rounded(task: Task) -> Task:
+        given = task.training.recipe
+        budget = dataclasses.replace(given.training, precision="bfloat16", iterations=10)
+        given = dataclasses.replace(given, training=budget)
+        return dataclasses.replace(task, training=dataclasses.replace(task.training, recipe=given))
+
+    together = train([rounded(task) for task in tasks("momentum")])
+    single = [trained(rounded(task), only_eager=True) for task in tasks("momentum")]
+    exact = trained(tasks("momentum")[0], until=10, only_eager=True)
+    for ours, theirs in zip(together, single, strict=True):
+        assert {value.dtype for value in ours.network.state().values()} == {torch.float32}
+        for name, value in ours.network.state().items():
+            torch.testing.assert_close(value, theirs.network.state()[name], rtol=0.05, atol=5e-3)
+    assert repr(together[0].curve) != repr(exact.curve)
+
+
 def test_pruned_weights_of_each_member_are_zero() -> None:
     for progress, mask in zip(train(tasks("momentum")), masks(), strict=True):
         assert all(not progress.network.state()[n][~kept].any() for n, kept in mask.items())
