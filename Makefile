@@ -13,9 +13,8 @@ demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 test: .venv/test  ## the laws and one sweep from end to end, within 5 minutes on two cores
 	$(PYTEST) -m "not slow" --ignore tests/slurm
 
-# The tests on SLURM wait most of the time, so they have a third process to themselves.
-test-all: .venv/test browser slurm  ## every test, within 20 minutes on two cores
-	$(PYTEST) --numprocesses $$(( $(WORKERS) + 1 )) --dist loadgroup
+test-all: .venv/test browser slurm-test  ## every test, within 20 minutes on two cores
+	$(PYTEST) --ignore tests/slurm
 
 browser:  ## install what the test of the report needs (as root)
 	which chromium chromedriver > /dev/null || { $(APT) chromium chromium-driver; } || echo "Chromium cannot be installed: its test is skipped"

@@ -13,11 +13,7 @@ from benchmarks.kills import differences, results
 from lth.runs.status import read_statuses
 from tests.conftest import ROOT, TINY
 
-pytestmark = [
-    pytest.mark.usefixtures("slurm"),
-    pytest.mark.timeout(600),
-    pytest.mark.xdist_group("slurm"),  # one SLURM, in one process
-]
+pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
 MEMORY = "hydra.launcher.mem_gb=2"
 DETACHED = (
     "hydra/launcher=slurm", "hydra.launcher.detach=true", MEMORY, "hydra.sweep.dir=sweep",
