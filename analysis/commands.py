@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pandas as pd
@@ -64,18 +65,33 @@ def publish(arguments: argparse.Namespace) -> int:
     """Write each run to OUT/SWEEP/RUN; return 1 if one was left out."""
     check_runs(arguments.folders)
     check_out_folder(arguments.out)
+    targets = {
+        run: arguments.out / run.resolve().relative_to(folder.resolve().parent)
+        for folder in arguments.folders
+        for run in sorted(find_runs(folder))
+    }
+    _check_published(arguments.out, set(targets.values()))
     published, left_out = 0, 0
-    for folder in arguments.folders:
-        for run in sorted(find_runs(folder)):
-            try:
-                publish_run(run, arguments.out / run.resolve().relative_to(folder.resolve().parent))
-                published += 1
-            except (LotteryError, OSError, ValueError, KeyError) as error:
-                reason = str(error).removeprefix(f"{run}: ")  # a LotteryError names the folder
-                print(f"{run}: left out ({reason})", file=sys.stderr)
-                left_out += 1
+    for run, target in targets.items():
+        try:
+            publish_run(run, target)
+            published += 1
+        except (LotteryError, OSError, ValueError, KeyError) as error:
+            reason = str(error).removeprefix(f"{run}: ")  # a LotteryError names the folder
+            print(f"{run}: left out ({reason})", file=sys.stderr)
+            left_out += 1
     print(f"{arguments.out}: {published} runs")
     return int(left_out > 0)
+
+
+def _check_published(out: Path, targets: AbstractSet[Path]) -> None:
+    """Raise LotteryError if `out` holds other runs: figures would mix them with these."""
+    others = sorted(set(find_runs(out)) - targets) if out.is_dir() else []
+    if others:
+        raise LotteryError(
+            f"{out.resolve()} must hold no other runs, and has {len(others)}, e.g. {others[0]}. "
+            "Name another folder with --out."
+        )
 
 
 def collected(folders: Sequence[Path]) -> Runs:

@@ -1,6 +1,7 @@
 """Published runs: they are read like the runs themselves, and hide the machine."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +35,24 @@ def test_figures_and_claims_see_the_same(published: Published) -> None:
     pd.testing.assert_frame_equal(own.levels.drop(columns="run"), theirs.levels.drop(columns="run"))
     curves = [runs.curves(runs.levels).drop(columns="run") for runs in (own, theirs)]
     pd.testing.assert_frame_equal(*curves)
+
+
+def test_other_runs_are_not_added_to_a_publication(
+    published: Published,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sweep, out = published
+    assert _publish(monkeypatch, sweep, out) == 0  # the same runs again
+    before = list(find_runs(out))
+    other = tmp_path / "another"
+    shutil.copytree(sweep, other)
+    assert _publish(monkeypatch, other, out) == 1
+    message = capsys.readouterr().err
+    assert "must hold no other runs, and has" in message
+    assert "Name another folder with --out." in message
+    assert list(find_runs(out)) == before
 
 
 def test_the_audit_sees_tables_alone(published: Published) -> None:
