@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds that take turns, a network of lth to measure, the machine."""
+"""Shared parts of the benchmarks: alternating rounds, a network of lth to measure, the machine."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What a plan says of bfloat16: measured on the network that the sweep trains most."""
+"""The plan measures bfloat16 on the network that the sweep trains most."""
 
 import re
 
