@@ -23,7 +23,7 @@ from lth.store.files import checksum
 ROOT = Path(__file__).parents[1]
 SWEEP = (
     "-m", "seed=0,1,2,3", "rewind=init,reinit", "pruning.levels=6", "checkpoint_seconds=1",
-    "training.iterations=40000", "training.evaluate_every=1000", "hydra.sweep.dir=sweep",
+    "training.iterations=24000", "training.evaluate_every=1000", "hydra.sweep.dir=sweep",
     "store=store",
 )  # fmt: skip
 """52 trainings, more than a minute of work."""

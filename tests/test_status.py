@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from analysis.__main__ import main
 from analysis.collect import collect
-from analysis.status import overview, summary
+from analysis.status import View, overview, summary
 from analysis.tables import level_tables, tables_of
 from lth.runs.status import read_statuses
 from lth.store.locks import Locks
@@ -89,3 +89,17 @@ def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:
     assert "94.00±4.50" in text
     assert text.index("winning") < text.index("random")
     assert "random reinit 50 % 2 to 3" in text
+
+
+def test_no_line_of_progress_is_printed_before_a_run_has_started(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = View(tmp_path, 1)
+    view.log([])
+    assert capsys.readouterr().out == ""
+    view.note = "1 job is pending"
+    view.log([])
+    assert "1 job is pending" in capsys.readouterr().out
+    view.note = ""
+    view.log(read_statuses(sweep))
+    assert "runs: " in capsys.readouterr().out
