@@ -106,7 +106,7 @@ def test_a_run_makes_its_weights_again_if_it_is_told_to(
 def test_the_setting_is_off_by_default_and_in_runs_of_before(tiny: Composer) -> None:
     assert not tiny().remake_weights
     assert tiny("remake_weights=true").remake_weights
-    for run in status.find_runs(ROOT / "multirun/reference"):
+    for run in status.find_runs(ROOT / "multirun/reference/lenet"):
         written = status.read_whole(run)
         assert "remake_weights" not in written["spec"]
         assert not status.spec_of(written).remake_weights
