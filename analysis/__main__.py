@@ -5,7 +5,7 @@ import importlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from analysis import export, store, verify
 from analysis.clear import clear
 from analysis.status import overview
 from lth.errors import LotteryError
+from lth.experiment.spelling import did_you_mean, similar_options
 from lth.runs.places import check_runs
 
 WATCH_SECONDS = 1.0
@@ -25,7 +26,7 @@ RUNS = {"nargs": "*", "type": Path, "default": [Path("multirun")],
 def main() -> int:
     """Parse the command line, run the command, and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, summary, add_arguments, command in (
         ("figures", "draw the paper's figures, and write merged tables as CSV", _add_figures,
          _on_demand("figures")),
@@ -46,13 +47,23 @@ def main() -> int:
         subparser = commands.add_parser(name, help=summary, description=summary)
         add_arguments(subparser)
         subparser.set_defaults(command=command)
-    arguments = parser.parse_args()
     try:
+        _check_command(sys.argv[1:2], commands.choices)
+        arguments = parser.parse_args()
         code: int = arguments.command(arguments)
     except LotteryError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return code
+
+
+def _check_command(words: Iterable[str], known: Iterable[str]) -> None:
+    """Raise LotteryError, which says what may be meant, if a first word is not a command."""
+    known = list(known)
+    for word in words:
+        if word not in known and not word.startswith("-"):
+            close = did_you_mean(similar_options(word, known)) or "."
+            raise LotteryError(f"no command {word}{close} There are {', '.join(known)}")
 
 
 def _on_demand(name: str) -> Callable[[argparse.Namespace], int]:
@@ -74,8 +85,9 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("figures"), help="folder to write to (default: figures)"
     )
     parser.add_argument(
-        "--format", default="png", help="png, pdf, svg, or several: png,pdf (default: png)"
-    )
+        "--format", nargs="+", default=["png"], metavar="FORMAT",
+        help="png, pdf, svg, or several: png,pdf (default: png)",
+    )  # fmt: skip
     parser.add_argument(
         "--weights", action="store_true", help="also draw appendix F, which reads the store"
     )

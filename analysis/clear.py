@@ -23,14 +23,14 @@ OF_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 def clear(arguments: argparse.Namespace) -> int:
     """List the folders to remove, ask, and remove them; return the exit code."""
-    found = list(_removable(arguments.folders))
-    removable = [run for run, reason, stranger in found if not stranger]
+    found = list(removable(arguments.folders))
+    chosen = [run for run, reason, stranger in found if not stranger]
     for run, reason, stranger in found:
         print(f"{run}: {reason}" + f"; kept, because it also holds {stranger}" * bool(stranger))
-    if not removable:
+    if not chosen:
         print("nothing to remove")
-    elif arguments.yes or _confirmed(len(removable)):
-        removed = sum(_remove(run, arguments.folders) for run in removable)
+    elif arguments.yes or _confirmed(len(chosen)):
+        removed = sum(_remove(run, arguments.folders) for run in chosen)
         print(f"{removed} folders removed")
     else:
         print("nothing was removed: add --yes")
@@ -42,7 +42,7 @@ def _confirmed(count: int) -> bool:
     return sys.stdin.isatty() and input(question).strip().lower() in ("y", "yes")
 
 
-def _removable(folders: Sequence[Path]) -> Iterator[tuple[Path, str, str]]:
+def removable(folders: Sequence[Path]) -> Iterator[tuple[Path, str, str]]:
     """Yield (run, why it can be removed, a file that is not its own or nothing)."""
     paths = sorted({run for root in folders for run in find_runs(root)})
     runs = [(path, read_status(path)) for path in paths]

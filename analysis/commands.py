@@ -12,6 +12,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from rich.console import Console
 
 from analysis.claims import judged
+from analysis.clear import removable
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, FigureWithData
 from analysis.figures import FIGURES, pages
@@ -27,6 +28,8 @@ from lth.experiment.config import CONF
 from lth.experiment.spelling import did_you_mean, similar_options
 from lth.runs.places import check_runs
 from lth.runs.status import find_runs
+
+CLEAR = "python -m analysis status --clear removes the folders of runs without results"
 
 
 def claims(arguments: argparse.Namespace) -> int:
@@ -100,6 +103,8 @@ def collected(folders: Sequence[Path]) -> Runs:
     runs = collect(folders)
     for problem in runs.problems:
         print(f"note: {problem}", file=sys.stderr)
+    if runs.problems and any(removable(folders)):
+        print(f"note: {CLEAR}", file=sys.stderr)
     if runs.levels.empty:
         places = ", ".join(str(folder.absolute()) for folder in folders)
         raise LotteryError(f"the runs in {places} have no level yet. Wait, or name other folders.")
@@ -110,7 +115,7 @@ def figures(arguments: argparse.Namespace) -> int:
     """Write levels.csv, and every figure that the runs support beside its numbers; return 1 if one
     that is named lacks its data."""
     known = FIGURES | WEIGHT_FIGURES
-    formats = [word.strip() for word in arguments.format.split(",")]
+    formats = [name for word in arguments.format for name in word.split(",") if name]
     _check_names(arguments.only or (), known)
     _check_formats(formats)
     check_out_folder(arguments.out)
@@ -157,8 +162,9 @@ def _remedy(figure: str) -> str:
 
 
 def save(drawn: FigureWithData, file: Path, formats: Iterable[str]) -> None:
-    """Write a figure in each format, and beside it its numbers."""
+    """Write a figure in each format, and beside it its numbers. Print what it is about."""
     for name in formats:
         drawn.figure.savefig(file.with_suffix(f".{name}"))
     drawn.numbers.to_csv(file.with_suffix(".csv"), index=False)
-    print(f"{file}: {', '.join([*formats, 'csv'])}")
+    about = "; ".join(drawn.numbers["experiment"].unique())
+    print(f"{file}: {', '.join([*formats, 'csv'])} ({about})")

@@ -33,6 +33,8 @@ SIDE_ENTRIES = 11
 """Entries in one column of a legend beside a panel."""
 AXIS_DEPTH = 0.05
 """Depth of an axis below the dense network's accuracy: 5 points, as in the paper."""
+NARROWEST = 0.01
+"""Least range of accuracies on an axis: one point."""
 EDGE = "edge"
 """Marks points beyond an axis."""
 Dash = Literal["-", "--", ":", "-."]
@@ -113,9 +115,10 @@ def arm_colours(arms: Iterable[str]) -> dict[str, Colour]:
     return colours(in_order({*ARMS, *arms}))
 
 
-def colours(names: Sequence[str]) -> dict[str, Colour]:
-    """Return distinct colours; for more than ten names, from dark to light."""
-    palette = "colorblind" if len(names) <= 10 else "viridis"
+def colours(names: Sequence[str], palette: str = "") -> dict[str, Colour]:
+    """Return distinct colours, of a palette of seaborn; by default, for more than ten names, from
+    dark to light."""
+    palette = palette or ("colorblind" if len(names) <= 10 else "viridis")
     return dict(zip(names, sns.color_palette(palette, len(names)), strict=True))
 
 
@@ -165,7 +168,8 @@ def in_percent(density: float) -> str:
 def accuracy_axis(axis: Axes, lowest: float, found: pd.DataFrame) -> None:
     """Let an axis show what is found, down to the accuracy `lowest`, with ticks up to 100 %."""
     lowest, highest = max(found["low"].min(), lowest), found["high"].max()
-    room = 0.08 * max(highest - lowest, 0.01)
+    lowest = min(lowest, highest - NARROWEST)
+    room = 0.08 * (highest - lowest)
     bottom, top = lowest - room, highest + room
     ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(bottom, top)
     axis.set_ylim(bottom, top)

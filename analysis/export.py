@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("ticket.safetensors"),
-        help="file to write (default: ticket.safetensors)",
+        help="file to write, replaced if it exists (default: ticket-level-LEVEL.safetensors, which "
+        "must not exist)",
     )
 
 
@@ -40,7 +40,8 @@ def export(arguments: argparse.Namespace) -> int:
     from lth.ticket import save_ticket
 
     try:
-        check_out_file(arguments.out)
+        if arguments.out:
+            check_out_file(arguments.out)
         _check_run(arguments.run)
         run = open_run(arguments.run)
         _check_store(run)
@@ -50,16 +51,28 @@ def export(arguments: argparse.Namespace) -> int:
             raise LotteryError(
                 f"--level must be in 0 to {max(run.trainings)} for this run, got {level}"
             )
+        out = arguments.out or _new_file(level)
         _make_weights(run, level)
-        save_ticket(arguments.out, level, run.trainings[level], run.builder())
+        save_ticket(out, level, run.trainings[level], run.builder())
     except (LotteryError, Damaged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted:
         print("interrupted: the same command continues", file=sys.stderr)
         return 1
-    print(f"{arguments.out}: level {level} of {arguments.run}")
+    print(f"{out}: level {level} of {arguments.run}")
     return 0
+
+
+def _new_file(level: int) -> Path:
+    """Return the file to write where none is named. Raises LotteryError if it exists."""
+    out = Path(f"ticket-level-{level}.safetensors")
+    if out.exists():
+        raise LotteryError(
+            f"{out.absolute()} exists already, perhaps as the ticket of another run. Name a file "
+            "with --out."
+        )
+    return out
 
 
 def _check_run(folder: Path) -> None:

@@ -12,6 +12,8 @@ from lth.experiment.builtins import BUILTINS, IDS
 from lth.experiment.config import option_target
 from lth.experiment.settings import TYPES
 
+SHA, HASH = "sha256:", 7
+"""Characters that are shown of the hash of user code, as many as git shows of a commit."""
 CRITERION, OPTIONS = "pruning.criterion.", "pruning.criterion.options."
 REPLICATE = ("seed", "rewind.draw")
 """Settings that number the repetitions of one experiment."""
@@ -98,9 +100,15 @@ def experiment_titles(levels: pd.DataFrame) -> "pd.Series[str]":
         names = sorted({name for values in settings.values() for name in values})
         differ = [n for n in names if len({str(v.get(n)) for v in settings.values()}) > 1]
         for setting, values in settings.items():
-            parts = [f", {_short_name(name)} {values.get(name)}" for name in differ]
+            parts = [f", {_short_name(name)} {_short_value(name, values)}" for name in differ]
             titles[setting] = f"{network}{''.join(parts)}"
     return levels["setting"].map(titles)
+
+
+def _short_value(setting: str, values: Mapping[str, Any]) -> str:
+    """Return the value of a setting; of code, the start of the hash of its source."""
+    value = str(values.get(setting))
+    return value.removeprefix(SHA)[:HASH] if value.startswith(SHA) else value
 
 
 def _short_name(setting: str) -> str:

@@ -195,12 +195,10 @@ def summary(
     """Return the outcome of a run or a sweep: `tables` of its levels (`analysis.tables.tables_of`),
     every failure with its reason, and where its CSVs are."""
     states = Counter(status["state"] for _, status in runs)
-    trained = sum(status.get("trained", 0) for _, status in runs)
     damaged = [line for _, status in runs for line in status.get("damaged", [])]
     levels = sum(status.get("done", 0) for _, status in runs)
     lines = [
-        f"[bold]runs[/]: {_counted(runs) or 'none'}. [bold]{trained} networks trained[/] for the "
-        f"{levels} levels reported; the others were shared, or in the store before.",
+        f"[bold]runs[/]: {_counted(runs) or 'none'}.{_trained(runs, levels)}",
         *(f"[yellow]repaired[/]: {escape(line)}" for line in damaged),
         *(_failure(path, status) for path, status in runs if status["state"] == "failed"),
     ]
@@ -218,8 +216,17 @@ def summary(
     lines += [
         f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(_where(folder, runs))}",
         f"[bold]figures[/]: python -m analysis figures {escape(str(folder))}",
-    ]
+    ] * bool(levels)
     return Group(*tables, *(Text.from_markup(line) for line in lines))
+
+
+def _trained(runs: list[tuple[Path, Status]], levels: int) -> str:
+    """Return how many of the levels that are recorded were trained by these runs, in words."""
+    trained = sum(status.get("trained", 0) for _, status in runs)
+    if not levels:
+        return ""
+    others = "; the others were shared, or in the store before" * (trained < levels)
+    return f" [bold]{trained} networks trained[/] for the {levels} levels reported{others}."
 
 
 def _where(folder: Path, runs: list[tuple[Path, Status]]) -> str:

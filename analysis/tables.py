@@ -21,6 +21,7 @@ COLUMNS = {
     "final_test_accuracy": ("at end", 100.0, 2),
 }
 """Column of levels.csv -> heading, factor, decimals."""
+LEARNT_NOTHING = "stop 0: the validation loss never fell, so the network learnt nothing"
 
 
 def tables_of(folder: Path) -> list[Table]:
@@ -46,7 +47,8 @@ def _table(group: pd.DataFrame, arms: list[str], title: str) -> Table:
     table = Table(
         title=title,
         caption=f"stop: early-stop iteration; accuracy: on test, there (%); {_spread(group)}"
-        + f"; >=: {BUDGET}" * bool(group["censored"].any()),
+        + f"; >=: {BUDGET}" * bool(group["censored"].any())
+        + f"; {LEARNT_NOTHING}" * bool((group["early_stop_iteration"] == 0).any()),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

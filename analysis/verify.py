@@ -1,6 +1,7 @@
 """python -m analysis verify: audit finished runs and the trainings behind them."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -25,15 +26,21 @@ def verify(arguments: argparse.Namespace) -> int:
     check_runs(arguments.folders)
     from lth.audit.audit import Audit  # imports torch, which is slow
 
-    audit, found = Audit(quick=arguments.quick), 0
+    audit, found, noted = Audit(quick=arguments.quick), 0, set[str]()
     console = Console(highlight=False)
+
+    def show_notes(notes: Iterable[str]) -> None:
+        for note in [note for note in notes if note not in noted]:
+            noted.add(note)
+            console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+
     for run in sorted({run for folder in arguments.folders for run in find_runs(folder)}):
         for violation in audit.of_run(run):
             found += 1
+            show_notes(audit.notes)  # they may explain what follows
             line = f"{violation.where}: [{violation.rule}] {violation.what}"
             console.print(Text(line, style="red"), soft_wrap=True)
-    for note in [*audit.notes, *audit.mixtures()]:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    show_notes([*audit.notes, *audit.mixtures()])
     checked = f"{audit.runs} runs, {audit.trainings} trainings"
     console.print(f"{checked}: {f'{found} violations' if found else 'nothing found'}")
     return int(found > 0)

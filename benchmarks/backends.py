@@ -1,9 +1,12 @@
-"""Compare the results of the fast backends with those of autograd alone: accuracies and early-stop
-iterations of winning tickets on the digits, paired by seed.
+"""Compare the results of two ways to train, paired by seed: accuracies and early-stop iterations of
+winning tickets. The plain way is autograd alone, the other one the fast backends.
 
-python -m benchmarks.backends [--seeds 10] [--first 0] [KEY=VALUE ...]
+python -m benchmarks.backends [--seeds 10] [--first 0] [--both KEY=VALUE ...]
+    [--plain KEY=VALUE ...] [--fast KEY=VALUE ...]
 
-KEY=VALUE: settings of the fast runs, e.g. training.precision=tf32
+--both preset=lenet: settings of all runs (the digits where none are given)
+--plain training.precision=float32: settings of the plain runs (backend=eager)
+--fast training.precision=bfloat16: settings of the fast runs (the default ones)
 """
 
 import argparse
@@ -26,11 +29,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="first seed (0)")
-    arguments, overrides = parser.parse_known_args()
+    parser.add_argument("--both", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--plain", nargs="*", default=["backend=eager"], metavar="KEY=VALUE")
+    parser.add_argument("--fast", nargs="*", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        plain = sweep(Path(folder, "plain"), seeds, "backend=eager")
-        fast = sweep(Path(folder, "fast"), seeds, *overrides)
+        plain = sweep(Path(folder, "plain"), seeds, *arguments.both, *arguments.plain)
+        fast = sweep(Path(folder, "fast"), seeds, *arguments.both, *arguments.fast)
     differences = fast[list(COMPARED)] - plain[list(COMPARED)]
     console = Console()
     table = Table("level", "density", *COMPARED)

@@ -171,12 +171,25 @@ def test_a_level_that_is_missing_breaks_the_line(sweep: Path) -> None:
     assert np.isnan(gap["mean"])
 
 
-def test_curves_are_drawn_at_the_papers_densities(sweep: Path) -> None:
+@pytest.mark.parametrize(("ladder", "chosen"), [
+    ([1, 0.8, 0.51, 0.2, 0.1, 0.07, 0.05], [1, 0.51, 0.2, 0.07]),  # the paper's
+    ([1, 0.9, 0.8, 0.7], [1, 0.9, 0.8, 0.7]), ([1], [1]),
+    ([1 - 0.05 * level for level in range(10)], [1, 0.9, 0.8, 0.75, 0.65, 0.55]),
+])  # fmt: skip
+def test_curves_are_drawn_at_the_papers_densities_or_evenly(
+    ladder: list[float], chosen: list[float]
+) -> None:
+    rows = pd.DataFrame({"level": range(len(ladder)), "density": ladder})
+    drawn = figures.at_densities(rows.assign(experiment="e", arm="a", rate="r"))
+    assert list(drawn["density"]) == pytest.approx(chosen)
+
+
+def test_curves_have_a_legend_of_their_densities(sweep: Path) -> None:
     drawn = figures.figure3(collect([sweep]))
     assert drawn is not None
     ticket, reinit = drawn.figure.axes
     labels = [text.get_text() for text in reinit.get_legend().get_texts()]  # type: ignore[union-attr]
-    assert labels == ["100.0 %", "50.0 %"]  # 25 % is far from any of them
+    assert labels == ["100.0 %", "50.0 %", "25.0 %"]
     ends = [points[0] for points in lines(ticket).values()]
     assert ends[:2] == [pytest.approx((500, 0.94)), pytest.approx((500, 0.93))]
 
@@ -265,4 +278,6 @@ def test_the_command_writes_a_table_and_figures_with_their_numbers(
         "levels.csv", "figure4.png", "figure4.csv"
     }  # fmt: skip
     assert analysis(monkeypatch, "figures", sweep / "nowhere") == 1
-    assert "Give folders of runs" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{sweep / 'one/figure4'}: png, csv (lenet_300_100 on digits)" in printed.out
+    assert "Give folders of runs" in printed.err

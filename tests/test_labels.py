@@ -48,11 +48,11 @@ def test_a_smoke_test_is_titled_by_the_dataset_that_it_stands_for(tmp_path: Path
 
 
 def test_versions_of_own_code_are_different_experiments(tmp_path: Path) -> None:
-    for number, code in enumerate(("sha256:aa", "sha256:bb")):
+    for number, code in enumerate(("sha256:aa34567890123456", "sha256:bb34567890123456")):
         write_run(tmp_path / f"{number}", seed=0,
                   settings={"model.name": "mine.Net", "model.code": code})  # fmt: skip
     assert set(collect([tmp_path]).levels["experiment"]) == {
-        "mine.Net on digits, model code sha256:aa", "mine.Net on digits, model code sha256:bb",
+        "mine.Net on digits, model code aa34567", "mine.Net on digits, model code bb34567",
     }  # fmt: skip
 
 

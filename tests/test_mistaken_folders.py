@@ -126,6 +126,8 @@ OPTIONS = {
     "figures sweep --only figure4.png": "error: no figure figure4.png; did you mean figure4",
     "figures sweep --only fig4": "error: no figure fig4; did you mean figure4",
     "figures sweep --format jpgg": "error: --format must be of avif, eps, gif, jpeg, jpg, pdf, ",
+    "figure sweep": "error: no command figure; did you mean figures? There are figures, claims, ",
+    "figures sweep --format png, jpgg": "error: --format must be of avif, eps, gif, jpeg, jpg, ",
     "figures sweep --out file": "error: --out must be a folder, and {here}/file is a file",
     "report sweep --out empty": "error: --out must be a file, and {here}/empty is a folder",
     "claims sweep --out empty": "error: --out must be a file, and {here}/empty is a folder",

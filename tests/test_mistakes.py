@@ -49,6 +49,15 @@ REFUSED = {
         "preset=lenet? Its "
         f"options: {MODELS}"
     ),
+    "network=lenet": "no setting network; did you mean preset=lenet?",
+    "model=own model._target_=tests.typed.Net model.depth=3": (
+        "no setting model.depth. For an argument of that name of your own code, write "
+        "+model.depth=3"
+    ),
+    "optimizer._target_=torch.optim.Adagrad optimizer.decay=0": (
+        "no setting optimizer.decay. For an argument of that name of your own code, write "
+        "+optimizer.decay=0"
+    ),
     "rewind=reinitt": (
         "no option reinitt of rewind; did you mean reinit, init or reinit_sign? Its options: "
         f"{REWINDS}"

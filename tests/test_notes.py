@@ -1,4 +1,4 @@
-"""Notes on valid runs that may not be what is meant: small rates, and a second store."""
+"""Notes on valid runs that may not be what is meant: small rates, no early stop, a second store."""
 
 from pathlib import Path
 
@@ -23,6 +23,17 @@ def test_rates_below_one_percent_are_noted(
     composed: Composer, words: list[str], expected: list[str]
 ) -> None:
     assert notes.notes(composed(*words)) == expected
+
+
+@pytest.mark.parametrize(("every", "noted"), [(99, 0), (100, 1), (500, 1)])
+def test_a_training_without_an_evaluation_between_start_and_end_is_noted(
+    composed: Composer, every: int, noted: int
+) -> None:
+    words = ("training.iterations=100", f"training.evaluate_every={every}")
+    assert notes.notes(composed(*words)) == noted * [
+        f"training.evaluate_every={every} evaluates only at the start and the end of 100 "
+        "iterations, so no early stop can be found. Set it lower."
+    ]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf/preset").glob("*.yaml")), ids=str)

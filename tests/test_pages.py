@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
-from analysis import figures
+from analysis import drawing, figures
 from analysis.collect import Runs, collect
 from analysis.drawing import FigureWithData
 from lth.training.sparse import DENSEST
@@ -136,6 +138,13 @@ def test_no_accuracy_axis_has_a_tick_above_100_percent(tmp_path: Path, figure: s
         if "accuracy" in axis.get_ylabel():
             assert max(axis.get_yticks()) <= 1
             assert len(axis.get_yticks()) > 1
+
+
+def test_most_of_an_axis_of_equal_accuracies_is_below_them() -> None:
+    axis = Figure().subplots()
+    drawing.accuracy_axis(axis, 1.0, pd.DataFrame({"low": [1.0], "high": [1.0]}))
+    bottom, top = axis.get_ylim()
+    assert bottom <= 0.99 < 1 < top < 1.002
 
 
 def test_the_figure_of_time_says_where_sparse_steps_begin(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
 from hydra_plugins.lth_launchers import slurm
 from hydra_plugins.lth_launchers.scontrol import cancelling, largest_array
 from hydra_plugins.lth_launchers.slurm import Runs, SlurmLauncher, batches, chunks
+from lth.errors import LotteryError
 from lth.runs.status import read_statuses
 from tests.conftest import ROOT, TINY
 
@@ -31,6 +34,18 @@ def test_arrays_are_within_the_limit_and_keep_the_order(
     arrays = list(chunks(list(range(count)), size))
     assert [len(array) for array in arrays] == lengths
     assert [job for array in arrays for job in array] == list(range(count))
+
+
+def test_without_submitit_a_sweep_is_refused_with_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slurm, "find_spec", lambda _: None)
+    launcher = SlurmLauncher(
+        cluster="slurm", detach=False, runs_per_job=1, max_num_timeout=1, cpus_per_task=1
+    )
+    hydra: Any = SimpleNamespace(config_loader=None)
+    with pytest.raises(LotteryError, match=r"needs submitit, .*pip install -e '\.\[slurm\]'"):
+        launcher.setup(hydra_context=hydra, task_function=print, config=DictConfig({}))
 
 
 def test_jobs_that_were_submitted_before_an_error_are_named(

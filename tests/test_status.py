@@ -60,6 +60,37 @@ def test_a_summary_lists_every_failure_with_its_reason(sweep: Path) -> None:
     assert "failed 7 (seed=7): pruning.rate=[0]: more than 0" in text
 
 
+def test_a_summary_of_runs_without_a_level_names_no_tables(tmp_path: Path) -> None:
+    reason = "the loss is not finite"
+    write_run(tmp_path / "0", seed=0, state="failed", error=reason, done=0, trained=0)
+    assert printed(summary(tmp_path, read_statuses(tmp_path))).splitlines() == [
+        "runs: 1 failed.", f"failed 0 (seed=0): {reason} {tmp_path}/0/run.log"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("trained", "words"), [
+    (3, "3 networks trained for the 3 levels reported."),
+    (2, "2 networks trained for the 3 levels reported; the others were shared, or in the store "
+        "before."),
+])  # fmt: skip
+def test_a_summary_says_of_levels_that_were_not_trained_where_they_are_from(
+    tmp_path: Path, trained: int, words: str
+) -> None:
+    write_run(tmp_path / "0", seed=0, trained=trained)
+    assert printed(summary(tmp_path, read_statuses(tmp_path))).splitlines()[0] == (
+        f"runs: 1 finished. {words}"
+    )
+
+
+def test_the_terminal_table_says_which_networks_learnt_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    assert "learnt nothing" not in printed(*tables_of(tmp_path))
+    file = tmp_path / "0/levels.csv"
+    file.write_text(file.read_text().replace(",100,", ",0,"))
+    words = " ".join(printed(*tables_of(tmp_path)).split())
+    assert "stop 0: the validation loss never fell" in words
+
+
 def test_status_shows_the_state_of_every_sweep(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,21 @@ def test_the_command_exports_a_level(
     assert analysis(monkeypatch, "export", clean / "store") == 1
 
 
+def test_a_ticket_without_a_name_is_written_to_a_new_file(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert analysis(monkeypatch, "export", clean / "sweep/0") == 0
+    out = tmp_path / "ticket-level-3.safetensors"
+    before = out.read_bytes()
+    assert analysis(monkeypatch, "export", clean / "sweep/1") == 1
+    assert capsys.readouterr().err == (
+        f"error: {out} exists already, perhaps as the ticket of another run. Name a file with "
+        "--out.\n"
+    )
+    assert out.read_bytes() == before
+
+
 def test_figures_of_weights_show_the_stored_ones(clean: Path) -> None:
     runs = collect([clean / "sweep"])
     initial, moved, kept = initial_weights(runs), distance(runs), connections(runs)

@@ -1,15 +1,18 @@
 """The plan measures bfloat16 on the network that the sweep trains most."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from hydra_plugins.lth_launchers.plan import of_bfloat16
+from hydra_plugins.lth_launchers.plan import of_bfloat16, report
 from lth.engine import timing
+from lth.engine.plan import Plan, plan
 from lth.engine.timing import Saving, bfloat16_saving
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
+from lth.store.store import Store
 from tests.conftest import Composer
 
 CPU = torch.device("cpu")
@@ -70,3 +73,24 @@ def test_a_step_is_measured_in_each_precision(
 )
 def test_the_line_says_what_would_be_saved(saving: Saving, expected: str) -> None:
     assert re.search(expected, of_bfloat16(saving))
+
+
+def time_line(made: Plan, saving: Saving | None) -> str:
+    (line,) = [line for line in report(made, saving, "store", jobs=2) if "[bold]time" in line]
+    return line
+
+
+def test_without_timing_data_the_plan_gives_the_time_of_dense_steps(
+    tiny: Composer, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    made = plan({"": tiny}, store)
+    assert (made.untimed, made.iterations) == (4, 48)
+    lacking = "4 of the networks have no timing data: run one of their kind with few levels"
+    assert time_line(made, Saving("lenet", 10.0, 5.0)) == (
+        "[bold]time[/]: unknown; 8:00 min of one process if every step took as long as a dense "
+        f"one does here; {lacking}"
+    )
+    assert time_line(made, None) == f"[bold]time[/]: unknown; {lacking}"
+    both = plan({"": tiny, "other": lambda: tiny("model.widths=[7,5]")}, store)
+    assert "dense" not in time_line(both, Saving("lenet", 10.0, 5.0))

@@ -142,24 +142,49 @@ def _unknown(overrides: Sequence[Override]) -> list[str]:
     nodes = {group.replace("/", ".") for group in groups} - {*groups}
     names = (name for name in names_in(values) if not name.startswith("hydra.runtime."))
     there = {*groups, *names} - nodes
-    changed = {o.key_or_group: None for o in overrides if o.type is OverrideType.CHANGE}
-    return [_no_setting(name, there, groups, values) for name in changed if name not in there]
+    changed = {o.key_or_group: o for o in overrides if o.type is OverrideType.CHANGE}
+    unknown = {name: o for name, o in changed.items() if name not in there}
+    own = {_above(o.key_or_group) for o in overrides if o.key_or_group.endswith("._target_")}
+    return [_no_setting(o, there, groups, values, own) for o in unknown.values()]
 
 
 def _is_null(override: Override) -> bool:
     return override.type is OverrideType.CHANGE and override.value() is None
 
 
-def _no_setting(name: str, names: Set[str], groups: Groups, values: Any) -> str:  # noqa: ANN401
-    """Return the message for a setting that is not there. `values`: the settings, nested."""
+def _no_setting(
+    override: Override, names: Set[str], groups: Groups, values: Any, own: Set[str],  # noqa: ANN401
+) -> str:  # fmt: skip
+    """Return the message for a setting that is not there. `values`: the settings, nested. `own`:
+    groups whose code is named in the command."""
     from lth.experiment.spelling import did_you_mean, similar_settings
 
+    name, option = override.key_or_group, override.value()
     close = similar_settings(name, names)
+    close = close or [f"{group}={option}" for group, own in groups.items() if option in own]
+    if not close and (_above(name) in own or _is_own(_above(name), values)):
+        return (
+            f"no setting {name}. For an argument of that name of your own code, write "
+            f"+{override.input_line}"
+        )
     if not close:
         return f"no setting {name}; {_beside(name, values)}"
     options = groups.get(close[0])
     listed = f" Its options: {', '.join(options)}" if options else ""
     return f"no setting {name}{did_you_mean(close)}{listed}"
+
+
+def _above(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _is_own(group: str, values: Any) -> bool:  # noqa: ANN401 - nested settings
+    """Return whether a group's option names the user's own code, or leaves it to be named."""
+    from lth.experiment.builtins import BUILTINS, IDS
+
+    target = OmegaConf.select(OmegaConf.create(values), f"{group}._target_")
+    ours = target is None or target in {*BUILTINS, *IDS} or group.startswith("hydra")
+    return not ours
 
 
 def _beside(name: str, values: Any) -> str:  # noqa: ANN401 - nested settings

@@ -24,7 +24,11 @@ WORTH_IT = 1.1
 
 
 class PlanLauncher(Launcher):
-    """Compose and check every run, and print what the sweep would need."""
+    """Compose and check every run, and print what the sweep would need. `jobs`: the number of runs
+    at once for which to estimate the time; None: one for each core."""
+
+    def __init__(self, jobs: int | None) -> None:
+        self._jobs = jobs or os.cpu_count() or 1
 
     def setup(
         self,
@@ -59,25 +63,23 @@ class PlanLauncher(Launcher):
             for overrides in job_overrides
         }
         made = plan(jobs, Store(Path(self._store)))
+        saving = self._saving(made)
         out = Console(highlight=False, soft_wrap=True)
-        out.print(*report(made, self._store), sep="\n")
-        out.print(*self._precision(made), sep="\n", end="")
+        out.print(*report(made, saving, self._store, self._jobs), sep="\n")
         if made.refused:
             count = f"{len(made.refused)} of {len(job_overrides)}"
             raise LotteryError(f"{count} runs are refused for the reasons above. Correct them.")
         return []
 
-    def _precision(self, plan: "Plan") -> Iterator[str]:
-        """Yield the line about bfloat16, if there is anything to train in float32."""
+    def _saving(self, plan: "Plan") -> "Saving | None":
+        """Measure a step in float32 and bfloat16, if there is anything to train in float32."""
         import torch
 
         from lth.engine.engine import find_device
         from lth.engine.timing import bfloat16_saving
 
         torch.set_num_threads(self._threads)
-        saving = bfloat16_saving(plan.trainings, find_device(self._device))
-        if saving:
-            yield of_bfloat16(saving)
+        return bfloat16_saving(plan.trainings, find_device(self._device))
 
 
 def of_bfloat16(saving: "Saving") -> str:
@@ -87,12 +89,13 @@ def of_bfloat16(saving: "Saving") -> str:
     change = f"{factor:.1f} times faster" if factor > WORTH_IT else "no gain here"
     return (
         f"[bold]bfloat16[/]: a dense step of {saving.model} takes {rounded} ms instead of {exact} "
-        f"with training.precision=bfloat16, measured on this machine: {change}\n"
+        f"with training.precision=bfloat16, measured on this machine: {change}"
     )
 
 
-def report(plan: "Plan", store: str) -> Iterator[str]:
-    """Yield the lines of a plan, in rich's markup. `store`: the path to name."""
+def report(plan: "Plan", saving: "Saving | None", store: str, jobs: int) -> Iterator[str]:
+    """Yield the lines of a plan, in rich's markup. `store`: the path to name. `jobs`: processes at
+    once."""
     from rich.markup import escape
 
     runs = sum(map(len, plan.counts.values()))
@@ -107,7 +110,9 @@ def report(plan: "Plan", store: str) -> Iterator[str]:
         f"[bold]to train[/]: {len(plan.trainings)} networks, {plan.iterations:,} iterations, "
         f"{plan.disk / 1e6:,.0f} MB on disk"
     )
-    yield f"[bold]time[/]: {_time(plan)}"
+    yield f"[bold]time[/]: {_time(plan, saving, jobs)}"
+    if saving:
+        yield of_bfloat16(saving)
     for overrides, reason in plan.refused.items():
         yield f"[red]refused[/] {escape(overrides)}: {escape(reason)}"
 
@@ -123,16 +128,26 @@ def _counts(counts: tuple[int, ...], names: list[str], layers: str) -> Iterator[
     yield from ("   ".join(steps[row::rows]) for row in range(rows))
 
 
-def _time(plan: "Plan") -> str:
+def _time(plan: "Plan", saving: "Saving | None", jobs: int) -> str:
     from analysis.status import clock
 
-    cores = os.cpu_count() or 1
+    if not plan.untimed:
+        at_once = f", {clock(plan.seconds / jobs)} of {jobs} at once" if jobs > 1 else ""
+        return f"{clock(plan.seconds)} of one process{at_once}"
     unknown = (
-        f"; {plan.untimed} of them have no timing data: run one of their kind with few levels"
-        if plan.untimed
-        else ""
+        f"{plan.untimed} of the networks have no timing data: run one of their kind with few levels"
     )
-    if plan.untimed == len(plan.trainings) and plan.trainings:
-        return f"unknown{unknown}"
-    at_once = f", {clock(plan.seconds / cores)} of {cores} at once" if cores > 1 else ""
-    return f"{clock(plan.seconds)} of one process{at_once}{unknown}"
+    if plan.untimed < len(plan.trainings):
+        return f"{clock(plan.seconds)} of one process for those that have timing data; {unknown}"
+    return f"unknown{_bound(plan, saving)}; {unknown}"
+
+
+def _bound(plan: "Plan", saving: "Saving | None") -> str:
+    """Return the time if all steps took as long as the dense one that was measured, in words."""
+    from analysis.status import clock
+
+    networks = [training.recipe.network for training in plan.trainings]
+    if saving is None or any(network != networks[0] for network in networks):
+        return ""
+    seconds = clock(plan.iterations * saving.float32)
+    return f"; {seconds} of one process if every step took as long as a dense one does here"

@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.lth_launchers.local import ending, raise_refused
 from hydra_plugins.lth_launchers.scontrol import cancelling, largest_array, scontrol_show
 from hydra_plugins.lth_launchers.sweeper import Composer
+from lth.errors import LotteryError
 
 T = TypeVar("T")
 LOGGING = "hydra.job_logging.root.handlers=[file,console]"
@@ -72,6 +74,11 @@ class SlurmLauncher(Launcher):
         task_function: TaskFunction,  # noqa: ARG002 - jobs run the script
         config: DictConfig,
     ) -> None:
+        if find_spec("submitit") is None:
+            raise LotteryError(
+                "hydra/launcher=slurm needs submitit, which is not installed. Install it (pip "
+                "install -e '.[slurm]'), or leave out hydra/launcher=slurm."
+            )
         self._compose = Composer(hydra_context.config_loader, config)
         self._sweep = Path(config.hydra.sweep.dir).absolute()
 
@@ -278,7 +285,6 @@ def _returned(sweep: Path, runs: Iterable[int], errors: Iterable[str]) -> list[J
 
 def _result(run: Path, reason: str | None) -> JobReturn:
     """Return the result of a run. `reason`: why it failed, if its job says so."""
-    from lth.errors import LotteryError
     from lth.runs.status import read_statuses
 
     status = next((status for _, status in read_statuses(run)), {"state": "missing"})

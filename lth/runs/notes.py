@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lth.experiment.settings import TYPES, Pruning, Spec
+from lth.experiment.settings import TYPES, Budget, Pruning, Spec
 from lth.runs.places import PROJECT
 from lth.store.cleanup import is_store
 
 
 def notes(spec: Spec) -> list[str]:
     """Return a sentence for each thing that the user of a run should know before it starts."""
-    return [*_small_rates(spec.pruning), *_another_store(Path(spec.store))]
+    return [
+        *_small_rates(spec.pruning),
+        *_no_early_stop(spec.training),
+        *_another_store(Path(spec.store)),
+    ]
 
 
 def _small_rates(pruning: Pruning) -> Iterator[str]:
@@ -28,6 +32,16 @@ def _small_rates(pruning: Pruning) -> Iterator[str]:
             yield (
                 f"{name} removes {rate:g} % per level (percent, not a fraction; 20 removes a fifth)"
             )
+
+
+def _no_early_stop(training: Budget) -> Iterator[str]:
+    """Yield a note if no evaluation lies between the start and the end of a training."""
+    if training.evaluate_every >= training.iterations > 0:
+        yield (
+            f"training.evaluate_every={training.evaluate_every} evaluates only at the start and "
+            f"the end of {training.iterations} iterations, so no early stop can be found. Set it "
+            "lower."
+        )
 
 
 def _another_store(store: Path) -> Iterator[str]:
