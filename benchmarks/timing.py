@@ -95,10 +95,25 @@ class Ours:
         augmented = partial(augment, flip=of.flip, crop=of.crop, random=random)
         return Batch(self._data.train, indices, augmented)
 
+    def seconds_of_inputs(self) -> float:
+        """Return the time to gather, scale and augment the inputs of a step."""
+        started = time.perf_counter()
+        self._batch(0).examples()
+        return time.perf_counter() - started
+
     def seconds_per_evaluation(self, part: Part) -> float:
         started = time.perf_counter()
         self._network.evaluate(part)
         return time.perf_counter() - started
+
+
+def product_seconds(precision: str) -> float:
+    """Return the time of one multiplication or addition in a large matrix product."""
+    a = torch.randn(1024, 1024, dtype=getattr(torch, precision))
+    a @ a  # the first product packs and allocates
+    started = time.perf_counter()
+    a @ a
+    return (time.perf_counter() - started) / (2 * 1024**3)
 
 
 def floor() -> dict[str, float]:
