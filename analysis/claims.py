@@ -1,14 +1,17 @@
 """Test the paper's claims on runs that follow its presets."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.collect import Runs
-from analysis.measured import Sample, sample
+from analysis.intervals import holm
+from analysis.labels import OWN, SPLIT
 from analysis.paper import Claim, paper_claims
 from analysis.protocol import Departure, departures, has_preset
-from analysis.verdicts import Verdict, judge
+from analysis.sample import Sample, sample
+from analysis.verdicts import ALPHA, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,58 @@ def judged(runs: Runs) -> Iterator[Verdict]:
     """Test every claim on every experiment and rate that it is about, one after the other."""
     claims = paper_claims()
     found = list(_followers(runs, claims))
-    others: dict[str, list[Sample]] = {}
-    for each in found:
-        if not each.disqualified:
-            others.setdefault(each.preset, []).append(each.sample)
+    others = _comparable(found)
     for experiment, preset in dict.fromkeys((each.experiment, each.preset) for each in found):
         rates = [each for each in found if (each.experiment, each.preset) == (experiment, preset)]
-        for claim in claims:
-            able = [each for each in rates if each.can_test(claim)]
-            with_arm = [each for each in able if claim.arm in ("", *each.sample.tables)]
-            for each in with_arm or able[:1]:
-                yield judge(each.title(claim), each.sample, claim, others)
+        yield from with_effects(
+            [
+                judge(each.title(claim), each.sample, claim, others)
+                for each in rates
+                for claim in claims
+                if any(each is able for able in _able(rates, claim))
+            ]
+        )
+
+
+def _able(rates: Sequence[Followers], claim: Claim) -> Sequence[Followers]:
+    """Return the rates of an experiment at which a claim is tested."""
+    able = [each for each in rates if each.can_test(claim)]
+    return [each for each in able if claim.arm in ("", *each.sample.tables)] or able[:1]
+
+
+def with_effects(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts of an experiment with their effects: each test is one of several."""
+    tested = [verdict for verdict in verdicts if not math.isnan(verdict.p)]
+    corrected = dict(zip(map(id, tested), holm([verdict.p for verdict in tested]), strict=True))
+    words = {True: "shown", False: "not shown"}
+    return [
+        verdict._replace(effect=words[corrected[id(verdict)] <= ALPHA], p=corrected[id(verdict)])
+        if id(verdict) in corrected
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _comparable(found: Sequence[Followers]) -> dict[str, list[Sample]]:
+    """Return, for each preset, a sample of each experiment. Those of several rates share their
+    dense networks."""
+    samples: dict[tuple[str, str], Sample] = {}
+    for each in found:
+        key = each.preset, each.experiment
+        if not each.disqualified and len(each.sample.seeds) > len(
+            samples[key].seeds if key in samples else ()
+        ):
+            samples[key] = each.sample
+    of_presets: dict[str, list[Sample]] = {}
+    for (preset, _), of in samples.items():
+        of_presets.setdefault(preset, []).append(of)
+    return of_presets
+
+
+def _shared_split(row: Mapping[Any, Any]) -> list[Departure]:
+    """Return the departure of trials that share one validation split, as the paper's do not."""
+    split = row.get("split", OWN)
+    return [] if split == OWN else [Departure(SPLIT, split, "that of each seed", "is named")]
 
 
 def _followers(runs: Runs, claims: list[Claim]) -> Iterator[Followers]:
@@ -63,7 +107,10 @@ def _followers(runs: Runs, claims: list[Claim]) -> Iterator[Followers]:
     known = {p for p in presets if has_preset(p) and any(c.matches(p) for c in claims)}
     named = levels[prunes & levels["preset"].isin(known)]
     compared = {
-        row["run"]: tuple(departures(row["preset"], row["dataset"], runs.identities[row["run"]]))
+        row["run"]: (
+            *departures(row["preset"], row["dataset"], runs.identities[row["run"]]),
+            *_shared_split(row),
+        )
         for row in named.drop_duplicates("run").to_dict("records")
     }
     departed = named["run"].map(lambda run: " ".join(map(str, compared[run])))

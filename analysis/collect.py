@@ -13,12 +13,14 @@ import pandas as pd
 
 from analysis.labels import (
     REPLICATE,
+    SPLIT,
     arm_labels,
     code_label,
     experiment_titles,
     numerically,
     rate_labels,
     shared_settings,
+    split_labels,
 )
 from lth.errors import LotteryError
 from lth.experiment.recipe import with_neutral_options
@@ -192,7 +194,12 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 def _settings(runs: list[Run]) -> pd.DataFrame:
     """Return the settings of each run, with labels of arm and rate that tell all runs apart."""
     settings = pd.DataFrame([run.settings for run in runs])
-    settings["arm"] = arm_labels([run.settings for run in runs])
+    if SPLIT in settings:
+        settings["split"] = split_labels(settings)
+        chosen = zip(settings["setting"], settings["split"], strict=True)
+        settings["setting"] = [json.dumps(json.loads(of) | {SPLIT: split}) for of, split in chosen]
+    named = zip(runs, settings["setting"], strict=True)
+    settings["arm"] = arm_labels([run.settings | {"setting": setting} for run, setting in named])
     settings["rate"] = rate_labels(settings["rate"])
     # of two runs with the same settings only one is kept, and it may not name the preset
     named = settings.groupby("setting")["preset"].transform("first")

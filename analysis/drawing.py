@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analysis.arms import ARMS, in_order
-from analysis.measured import BUDGET
 from analysis.points import LINE, in_words, incomplete
+from analysis.sample import BUDGET
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 DENSITY_TICKS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
@@ -180,6 +180,14 @@ def accuracy_axis(axis: Axes, lowest: float, found: pd.DataFrame) -> None:
 def iteration_axis(axis: Axis) -> None:
     """Write thousands with a comma."""
     axis.set_major_formatter(FuncFormatter(lambda iteration, _: f"{iteration:,.10g}"))
+
+
+def stop_axis(axis: Axes) -> None:
+    """Make an axis of early stops logarithmic: tickets differ by less than reinits are later."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_minor_locator(NullLocator())
+    iteration_axis(axis.yaxis)
 
 
 def mark_outside(axis: Axes) -> bool:

@@ -29,6 +29,7 @@ from analysis.grid import QUANTITIES, against_density, grid
 from analysis.needs import Lacking, needed, some, with_all_arms
 from analysis.paired import paired
 from analysis.points import LINE, points
+from analysis.printed import printed
 from analysis.probe_figures import connectivity, level_connectivity
 
 LENET, CONV = {"lenet_300_100"}, {"conv2", "conv4", "conv6"}
@@ -200,7 +201,9 @@ def layers(runs: Runs) -> FigureWithData | None:
 def differences(runs: Runs) -> FigureWithData | None:
     """Differences within a seed: each arm against the dense network and the winning ticket."""
     pairs = some(paired(runs.levels), "levels beyond level 0")
-    return against_density(pairs, ("gain", "gain_at_end", "behind", "stop"), interval=True)
+    quantities = ("gain", "gain_at_end", "behind", "stop")
+    marks, notes = printed(runs.levels), ["ratios: geometric mean, and interval of the logarithm"]
+    return against_density(pairs, quantities, interval=True, marks=marks, notes=notes)
 
 
 def time(runs: Runs) -> FigureWithData | None:
@@ -319,14 +322,17 @@ def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
     """Draw the curves of one arm, on the accuracy scale of its row of panels."""
     own = density_colours(found["density"])
     shown = found.assign(shown=[drawing.in_percent(density) for density in found["density"]])
-    drawing.draw_lines(axis, shown, "iteration", colour="shown", colours=own, marked=False)
+    drawing.draw_lines(
+        axis, shown, "iteration", colour="shown", colours=own, dash="shown", marked=False
+    )
     axis.set(xlabel="Iteration", ylabel=QUANTITIES["test_accuracy"])
     axis.margins(x=0.01)
     drawing.iteration_axis(axis.xaxis)
     last = of_row[of_row["iteration"] == of_row["iteration"].max()]
     dense = last.loc[last["level"] == 0, "mean"].mean()
     drawing.accuracy_axis(axis, min(last["mean"].min(), dense - drawing.AXIS_DEPTH), of_row)
-    drawing.side_legend(axis, own, "Density")
+    styles = {name: (dash, "") for name, (dash, _) in drawing.line_styles(shown, "shown").items()}
+    drawing.side_legend(axis, own, "Density", styles)
 
 
 def _during_training(

@@ -1,7 +1,7 @@
 """Grids of panels against density: a row for each experiment, a column for each quantity."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import pandas as pd
@@ -11,6 +11,7 @@ from analysis import drawing
 from analysis.arms import ARMS, CONTINUED, RANDOM_REINIT
 from analysis.drawing import FigureWithData
 from analysis.points import points
+from analysis.sample import STOP, learnt
 
 QUANTITIES = {
     "early_stop_iteration": "Early-stop iteration",
@@ -30,7 +31,7 @@ QUANTITIES = {
 }
 """Column -> axis label."""
 AXES: dict[str, Callable[[Axes], None]] = {
-    "early_stop_iteration": lambda axis: drawing.iteration_axis(axis.yaxis),
+    "early_stop_iteration": drawing.stop_axis,
     "gain": drawing.points_axis,
     "gain_at_end": drawing.points_axis,
     "behind": drawing.points_axis,
@@ -38,6 +39,9 @@ AXES: dict[str, Callable[[Axes], None]] = {
 }
 """Column -> scale and limits of its axis, if it has its own; accuracies go down to AXIS_DEPTH."""
 BEYOND = "triangles at an edge: points beyond the axis (in the CSV)"
+DRAWS = "the draws of a seed share its masks"
+BUDGET_LINE = "dotted: the budget of iterations"
+PRINTED = "crosses: the paper's numbers"
 
 
 def against_density(
@@ -48,17 +52,25 @@ def against_density(
     linear: bool = False,
     behind: pd.DataFrame | None = None,
     interval: bool = False,
+    marks: pd.DataFrame | None = None,
     notes: Iterable[str] = (),
 ) -> FigureWithData | None:
     """Draw quantities against density: a row of panels for each experiment or, with
-    hue="setting", for each network. Rows `behind` are drawn faintly in the background. The caption
-    ends with `notes`."""
+    hue="setting", for each network. Rows `behind` are drawn faintly in the background, `marks` as
+    crosses. The caption ends with `notes`."""
     if levels.empty:
         return None
+    levels = learnt(levels) if STOP in levels else levels
+    notes = [*notes, *([DRAWS] if has_draws(levels) else [])]
     every = levels if behind is None else pd.concat([levels, behind])
     found = {QUANTITIES[q]: points(levels, q, interval=interval) for q in quantities}
     faint = {} if behind is None else {QUANTITIES[q]: points(behind, q) for q in quantities}
-    return grid(found, every, hue=hue, linear=linear, behind=faint, notes=notes)
+    return grid(found, every, hue=hue, linear=linear, behind=faint, marks=marks, notes=notes)
+
+
+def has_draws(levels: pd.DataFrame) -> bool:
+    """Return whether some ticket was drawn again more than once."""
+    return "rewind.draw" in levels and levels["rewind.draw"].nunique() > 1
 
 
 def grid(
@@ -68,10 +80,12 @@ def grid(
     hue: str,
     linear: bool = False,
     behind: Mapping[str, pd.DataFrame] | None = None,
+    marks: pd.DataFrame | None = None,
     notes: Iterable[str] = (),
 ) -> FigureWithData | None:
     """Draw a row of panels for each experiment or network, a column for each of `found` (label ->
-    rows of `analysis.points`). Arms have a colour each; with several rates, each rate of an arm."""
+    rows of `analysis.points`). Arms have a colour each; with several rates, each rate of an arm.
+    `marks`: what the paper prints (`analysis.printed`)."""
     title = "experiment" if hue == "arm" else "network"
     numbers = {label: _named(rows, levels, hue) for label, rows in found.items()}
     numbers = {
@@ -84,7 +98,7 @@ def grid(
     colour = "kind" if hue == "arm" else hue
     own = _colours(pd.concat([everything, *faint.values()]), colour)
     dash = "kind" if everything["kind"].any() else hue
-    titles, outside = everything[title].unique(), False
+    titles, outside, noted = everything[title].unique(), False, set[str]()
     square = len(titles) == 1 and len(numbers) == 4
     figure, axes = drawing.panels(2, 2) if square else drawing.panels(len(titles), len(numbers))
     for row, name in zip(axes.reshape(len(titles), -1), titles, strict=True):
@@ -96,11 +110,32 @@ def grid(
             draw(back, dash="rate", faint=True)
             draw(here, dash=dash, among=everything)
             outside |= _label(axis, here, label, linear=linear)
+            noted |= {*_lines(axis, here, levels, marks)}
         width = int(drawing.TITLE_CHARACTERS * figure.get_figwidth())
         row[0].set_title("\n".join(textwrap.wrap(name, width)), loc="left")
-    notes = [*notes, *([BEYOND] if outside else [])]
+    notes = [*notes, *sorted(noted), *([BEYOND] if outside else [])]
     drawing.legend(figure, everything, colour=colour, own=own, dash=dash, notes=notes)
     return FigureWithData(figure, everything.drop(columns=["network", "setting", "kind"]))
+
+
+def _lines(
+    axis: Axes, here: pd.DataFrame, levels: pd.DataFrame, marks: pd.DataFrame | None
+) -> Iterator[str]:
+    """Draw the budget beside early stops, and what the paper prints. Yield the notes on them."""
+    if here.empty:
+        return
+    quantity, shown = here["quantity"].iloc[0], {*here["experiment"]}
+    if quantity == "early_stop_iteration":
+        for budget in levels.loc[levels["experiment"].isin(shown), "final_iteration"].unique():
+            axis.axhline(budget, color="0.4", linewidth=1, linestyle=":", gid=BUDGET_LINE)
+        yield BUDGET_LINE
+    if marks is not None:
+        own = marks[marks["experiment"].isin(shown) & (marks["quantity"] == quantity)]
+        if len(own):
+            axis.scatter(
+                own["density"], own["value"], 40, color="black", marker="x", zorder=5, gid=PRINTED
+            )
+            yield PRINTED
 
 
 def _label(axis: Axes, here: pd.DataFrame, label: str, *, linear: bool) -> bool:

@@ -17,6 +17,7 @@ SHA, HASH = "sha256:", 7
 CRITERION, OPTIONS = "pruning.criterion.", "pruning.criterion.options."
 REPLICATE = ("seed", "rewind.draw")
 """Settings that number the repetitions of one experiment."""
+SPLIT, OWN = "split_seed", "own"
 RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in TYPES))
 """Settings that `rate` of run.json describes."""
 ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.")
@@ -40,9 +41,27 @@ def code_label(group: str, option: str, name: str | None) -> str:
 
 def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the runs of one experiment share: all except those that number
-    repetitions and those that the arm and the rate describe."""
-    apart = (*REPLICATE, *RATES)
+    repetitions and those that the arm and the rate describe, and the split (`split_labels`)."""
+    apart = (*REPLICATE, SPLIT, *RATES)
     return {k: v for k, v in identity.items() if k not in apart and not k.startswith(ARM)}
+
+
+def split_labels(runs: pd.DataFrame) -> "pd.Series[str]":
+    """Return how each run's validation split was chosen, by the columns `seed`, `split_seed` and
+    `setting`: OWN if each seed has its own, which makes it a trial of its own, else the split that
+    all seeds share.
+
+    A run whose seed and split have the same number may be either. It belongs to the runs of its
+    setting that share its split, if there are any and no others with a split of their own.
+    """
+    own = runs["seed"] == runs[SPLIT]
+    labels = runs[SPLIT].map("{:g}".format).where(~own, OWN)
+    for _, rows in runs.groupby("setting"):
+        shared = set(rows.loc[~own[rows.index], SPLIT])
+        of_own = rows[own[rows.index]]
+        if len(set(of_own["seed"])) == 1 and shared & set(of_own[SPLIT]):
+            labels[of_own.index] = of_own[SPLIT].map("{:g}".format)
+    return labels
 
 
 def arm_labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -98,7 +117,7 @@ def experiment_titles(levels: pd.DataFrame) -> "pd.Series[str]":
     for network, rows in levels.groupby("network"):
         settings = {setting: json.loads(setting) for setting in rows["setting"].unique()}
         names = sorted({name for values in settings.values() for name in values})
-        differ = [n for n in names if len({str(v.get(n)) for v in settings.values()}) > 1]
+        differ = [n for n in names if len({str(v.get(n, "unset")) for v in settings.values()}) > 1]
         for setting, values in settings.items():
             parts = [f", {_short_name(name)} {_short_value(name, values)}" for name in differ]
             titles[setting] = f"{network}{''.join(parts)}"
@@ -106,8 +125,9 @@ def experiment_titles(levels: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _short_value(setting: str, values: Mapping[str, Any]) -> str:
-    """Return the value of a setting; of code, the start of the hash of its source."""
-    value = str(values.get(setting))
+    """Return the value of a setting, "unset" where there is no such setting; of code, the start of
+    the hash of its source."""
+    value = str(values.get(setting, "unset"))
     return value.removeprefix(SHA)[:HASH] if value.startswith(SHA) else value
 
 

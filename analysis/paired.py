@@ -3,8 +3,8 @@
 import pandas as pd
 
 from analysis.arms import TICKET
-from analysis.measured import reported_accuracy
 from analysis.points import LINE
+from analysis.sample import learnt, reported_accuracy
 
 
 def paired(levels: pd.DataFrame) -> pd.DataFrame:
@@ -16,7 +16,7 @@ def paired(levels: pd.DataFrame) -> pd.DataFrame:
     `behind` read accuracy at early stop, or at the end for VGG and ResNet. `gain_censored` and so
     on: whether one of the early stops that are compared is censored.
     """
-    own = _by_seed(levels)
+    own = _by_seed(learnt(levels))
     dense = own[own["level"] == 0].drop_duplicates(["experiment", "seed"])
     ticket = own[own["arm"] == TICKET]
     measured = ["accuracy", "final", "stop", "censored", "accuracy_censored"]
@@ -25,13 +25,11 @@ def paired(levels: pd.DataFrame) -> pd.DataFrame:
     pairs = pairs.join(dense.set_index(same)[measured].add_suffix("_dense"), on=same)
     pairs = pairs.join(ticket.set_index(place)[measured].add_suffix("_ticket"), on=place)
     behind = 100 * (pairs["accuracy_ticket"] - pairs["accuracy"])
-    # a network that stops at iteration 0 has learnt nothing
-    learnt = (pairs["stop"] > 0) & (pairs["stop_dense"] > 0)
     return pairs.assign(
         gain=100 * (pairs["accuracy"] - pairs["accuracy_dense"]),
         gain_at_end=100 * (pairs["final"] - pairs["final_dense"]),
         behind=behind.where(pairs["arm"] != TICKET),
-        stop=(pairs["stop"] / pairs["stop_dense"]).where(learnt),
+        stop=pairs["stop"] / pairs["stop_dense"],
         gain_censored=_either(pairs, "accuracy_censored", "accuracy_censored_dense"),
         behind_censored=_either(pairs, "accuracy_censored", "accuracy_censored_ticket"),
         stop_censored=_either(pairs, "censored", "censored_dense"),

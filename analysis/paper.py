@@ -42,7 +42,8 @@ class Claim(NamedTuple):
     `where`: conditions on settings, for variants that are no preset; `rule`: a function of RULES,
     or `name:argument`; `level` or `density` (percent): where it holds, if at one place; `depth`:
     the density that runs must reach; `bound`: = about, >= at least, <= at most, > more than
-    `value`; `digits`: decimals of the value as the paper prints it."""
+    `value`; `trials`: the number of trials of which the value is the mean, 0 for one that does not
+    depend on chance; `digits`: decimals of the value as the paper prints it."""
 
     id: str
     preset: str
@@ -57,6 +58,7 @@ class Claim(NamedTuple):
     unit: str
     says: str
     source: str
+    trials: int
     digits: int
 
     @property
@@ -92,4 +94,6 @@ def _claim(row: dict[str, str]) -> Claim:
     own = {name: float(row[name]) if row[name] else None for name in names}
     digits = len(row["value"].partition(".")[2])
     level = None if own["level"] is None else int(own["level"])
-    return Claim(**{**row, **own, "level": level}, digits=digits)  # type: ignore[arg-type]
+    trials = int(row["trials"] or 0)
+    known = {**row, **own, "level": level, "trials": trials}
+    return Claim(**known, digits=digits)  # type: ignore[arg-type]

@@ -7,13 +7,16 @@ import pandas as pd
 from scipy import stats
 
 from analysis.arms import in_order
+from analysis.intervals import FEWEST
 from analysis.labels import numerically
 
 LINE = ["experiment", "arm", "rate"]
 """Columns that name a line of a figure."""
-RANGE, INTERVAL = "range from minimum to maximum", "95 % interval (Student's t)"
-FEWEST = 3
-"""The fewest repetitions that have an interval."""
+RANGE = "range from minimum to maximum (wider with more repetitions)"
+INTERVAL = "95 % interval (Student's t)"
+RATIOS = ("stop",)
+"""Quantities whose mean and interval are those of their logarithms: then the interval of a ratio
+does not reach 0, and a half and a double are equally far from 1."""
 
 
 def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = False) -> pd.DataFrame:
@@ -21,7 +24,7 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
     `mean`, the ends `low` and `high` of its `spread` over the `n` repetitions (minimum and maximum
     or, with `interval`, a 95 % interval of the mean), the `most` repetitions anywhere on the line
     beyond level 0, the number of `censored` early stops that it depends on, and the `runs`. Missing
-    measurements do not count.
+    measurements do not count. Means of RATIOS are geometric.
 
     Level 0 is one training for all draws of a seed, so its n may be smaller than that of the other
     levels. A level without measurements, between levels with some, has a row with mean nan and
@@ -29,6 +32,8 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
     """
     key = [*LINE, "level", *place]
     measured = rows.assign(censored=_censored(rows, quantity)).dropna(subset=[quantity])
+    if quantity in RATIOS:
+        measured = measured.assign(**{quantity: np.log(measured[quantity])})
     found = measured.groupby(key, as_index=False, sort=False).agg(
         density=("density", "mean"),
         mean=(quantity, "mean"),
@@ -43,6 +48,8 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
         half = stats.t.ppf(0.975, found["n"] - 1) * found["deviation"] / np.sqrt(found["n"])
         half = half.where(found["n"] >= FEWEST)
         found = found.assign(low=found["mean"] - half, high=found["mean"] + half)
+    if quantity in RATIOS:
+        found = found.assign(**{name: np.exp(found[name]) for name in ("mean", "low", "high")})
     found = found.assign(spread=INTERVAL if interval else RANGE)
     found = found if place else _with_gaps(found, rows)
     later = found[(found["level"] > 0) | (found["level"].max() == 0)]

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from analysis.drawing import STYLE
 from analysis.figures import FIGURES, pages
 from analysis.needs import Lacking
 from analysis.points import LINE, points
-from analysis.tables import claim_cells
+from analysis.tables import CLAIM_COLUMNS, claim_rows
 from analysis.winners import EPSILON, smallest_winners, winners
 from lth.runs.status import Status, find_runs, read_status
 
@@ -57,7 +56,8 @@ def write_report(runs: Runs, folders: Iterable[Path], out: Path, epsilon: float 
         experiments=list(_experiments(runs.levels, dict(statuses))),
         origins=list(_origins([status for _, status in statuses])),
         figures=list(_pictures(runs, notes)),
-        claims=list(_claims(runs)),
+        claims=list(claim_rows(judged(runs))),
+        claim_columns=CLAIM_COLUMNS,
         epsilon=epsilon,
         winners=list(smallest_winners(winners(runs.levels, epsilon))),
         levels=list(_levels(runs.levels)),
@@ -125,11 +125,6 @@ def _pictures(runs: Runs, notes: list[str]) -> Iterator[Picture]:
                 titles = ", ".join(figure.numbers["experiment"].unique())
                 svg = base64.b64encode(drawn.getvalue()).decode()
                 yield Picture(page, f"{titles}. {summary}", svg)
-
-
-def _claims(runs: Runs) -> Iterator[tuple[str, list[Cells]]]:
-    for experiment, found in groupby(judged(runs), lambda verdict: verdict.experiment):
-        yield experiment, [claim_cells(verdict) for verdict in found]
 
 
 def _levels(levels: pd.DataFrame) -> Iterator[tuple[str, list[Cells]]]:

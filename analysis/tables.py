@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +11,9 @@ from rich.table import Table
 
 from analysis.arms import in_order
 from analysis.collect import collect
-from analysis.measured import BUDGET
 from analysis.points import in_words, points
-from analysis.verdicts import Verdict
+from analysis.sample import BUDGET
+from analysis.verdicts import DESIGNED, Verdict
 from analysis.winners import smallest_winners
 
 COLUMNS = {
@@ -85,23 +86,38 @@ def _spread(group: pd.DataFrame) -> str:
     return in_words(_found(group), "mean ± half of the range")
 
 
+CLAIM_COLUMNS = (
+    "claim", "paper", "measured", "95 % interval", "mean of ratios", "n", "effect", "agreement"
+)  # fmt: skip
+
+
 def claim_table(verdicts: Iterable[Verdict]) -> Table:
-    """Return a table of claims with the paper's value, the measured one and the verdict."""
+    """Return a table of claims: the paper's number, the measured one, whether there is an effect,
+    and whether the numbers agree. Numbers that follow from the design have one row."""
     table = Table(
-        *("claim", "paper", "measured", "95 % interval", "mean of ratios", "n", "verdict"),
-        title="mean over seeds, paired within a seed; interval: percentile bootstrap over seeds",
+        *CLAIM_COLUMNS,
+        title="mean over seeds, paired within a seed; interval: Student's t over seeds",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
     )
-    experiment = ""
-    for found in verdicts:
-        if found.experiment != experiment:
-            table.add_section()
-            table.add_row(f"[bold]{found.experiment}[/]")
-            experiment = found.experiment
-        table.add_row(*claim_cells(found))
+    for experiment, rows in claim_rows(verdicts):
+        table.add_section()
+        table.add_row(f"[bold]{experiment}[/]")
+        for row in rows:
+            table.add_row(*row)
     return table
+
+
+def claim_rows(verdicts: Iterable[Verdict]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """Yield each experiment with the rows of its claims."""
+    for experiment, found in groupby(verdicts, lambda verdict: verdict.experiment):
+        of = list(found)
+        designed = sum(verdict.agreement == DESIGNED for verdict in of)
+        rows = [claim_cells(verdict) for verdict in of if verdict.agreement != DESIGNED]
+        empty = ("",) * (len(CLAIM_COLUMNS) - 2)
+        summary = [(f"{designed} densities, weights and settings", *empty, DESIGNED)]
+        yield experiment, rows + summary * bool(designed)
 
 
 def claim_cells(found: Verdict) -> tuple[str, ...]:
@@ -114,15 +130,18 @@ def claim_cells(found: Verdict) -> tuple[str, ...]:
     ]
     bound = "" if claim.bound == "=" else f"{claim.bound} "
     known = not math.isnan(found.low) and found.low != found.high
-    spread = f"{number(found.low)} to {number(found.high)}" if known else ""
+    below = "<= " * (found.low == 0 and claim.unit == "% density")
     return (
         f"{claim.says}{''.join(at)}",
         f"{bound}{number(claim.value)} {claim.unit}",
-        number(found.measured),
-        spread,
+        number(found.measured) if found.measured or not below else "below all levels",
+        (below + number(found.high) if below else f"{number(found.low)} to {number(found.high)}")
+        if known
+        else "",
         number(found.mean_of_ratios),
         str(found.n or ""),
-        found.verdict + (f": {found.why}" if found.why else ""),
+        found.effect,
+        found.agreement + (f": {found.why}" if found.why else ""),
     )
 
 
@@ -139,7 +158,8 @@ def winner_table(found: pd.DataFrame, epsilon: float) -> Table:
         *("experiment", "arm", "rate", "winning levels", "smallest winning density", "n"),
         "not judged",
         title=f"winning: accuracy at early stop at most {100 * epsilon:g} points below dense, in "
-        "no more iterations (VGG, ResNet: accuracy at the end alone)",
+        "no more iterations (VGG, ResNet: accuracy at the end alone), by one-sided bounds of 95 % "
+        "at two levels in a row",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,

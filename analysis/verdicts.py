@@ -1,48 +1,62 @@
-"""Test one claim: estimate, interval over seeds, verdict.
+"""Test one claim on the trials of an experiment. Two questions are asked.
 
-The interval is the 95 % percentile bootstrap over seeds. Seeds without everything that a claim
-needs are left out.
+Effect: is there an effect in the claimed direction at all? A one-sided paired t-test answers it,
+corrected for the number of tests of an experiment (`analysis.claims`).
+
+Agreement: do the trials agree with the number that the paper prints? That number is a mean of a few
+trials itself. It is inconsistent with ours if a 95 % prediction interval excludes it, and agrees if
+a 90 % interval of the difference is within a margin. Bounds are supported or contradicted by a
+one-sided bound of 95 %. Everything else is undecided.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.crossings import CONDITIONS, Crossing, crossing
+from analysis.intervals import FEWEST, Array, Mean, mean_of, trials_that_decide
 from analysis.measured import (
-    BUDGET,
     COMPARED,
     EXACT,
     NEAR,
-    RATIOS,
+    READS,
     RULES,
-    SAME,
-    Array,
     Case,
-    Sample,
-    Untestable,
+    ratios_of,
     reads_censored,
 )
 from analysis.paper import Claim
-from analysis.points import FEWEST
+from analysis.sample import (
+    ACCURACY,
+    BUDGET,
+    CENSORED,
+    SAME,
+    STOP,
+    Sample,
+    Untestable,
+    reported_accuracy,
+)
 
-RESAMPLES = 5000
-
-NO_EFFECT = {"speedup": 1.0, "slower_than_ticket": 1.0} | dict.fromkeys(
-    ("earlier", "gain", "below_ticket", "mean_below_ticket", "above_random_mask", "dense_gain"), 0.0
-)  # fmt: skip
-"""Rule -> its value where pruning has no effect. Without effect, rules that end in `until` reach
-any density, and rules that end in `from` the first level, by noise alone."""
-HIGHEST = ("best_gain", "best_final_gain")
-"""Rules that take the best of all levels, which is above 0 by noise alone."""
+CONFIDENCE = 0.95
+EQUIVALENT = 0.9
+"""Confidence of the interval that must be within a margin: two one-sided tests at 5 % each."""
+MARGINS = {"points": 0.2, "%": 10.0}
+"""Unit -> largest difference from the paper's number that counts as agreement: points of accuracy,
+and percent by which an early stop comes earlier."""
+ACCURACY_MARGIN = MARGINS["points"]
+RELATIVE = 0.25
+"""The same for all other numbers, as a fraction of the paper's."""
+ALPHA = 0.05
+DESIGNED = "as designed"
+"""Agreement of numbers that follow from the design alone."""
 
 
 class Verdict(NamedTuple):
-    """The estimate of a claim's number over `n` seeds, its interval, the mean of ratios where the
-    estimate is a ratio of means; the verdict and its reason."""
+    """The estimate of a claim's number over `n` trials with its 95 % interval, and the mean of
+    ratios where the estimate is a ratio of means. `p`: of the test of the effect, nan without one;
+    `effect`: shown, not shown, or ""; `agreement` with the paper's number, and `why`."""
 
     experiment: str
     claim: Claim
@@ -51,44 +65,199 @@ class Verdict(NamedTuple):
     high: float
     mean_of_ratios: float
     n: int
-    verdict: str
+    p: float
+    effect: str
+    agreement: str
     why: str
 
 
 def judge(
     experiment: str, of: Sample, claim: Claim, others: Mapping[str, list[Sample]] | None = None
 ) -> Verdict:
-    """Test a claim on a sample. `others`: preset -> samples that the claim may compare with."""
+    """Test a claim on a sample. `others`: preset -> samples that the claim may compare with. The
+    effect is not decided here, only its p-value."""
     nan = math.nan
+    nothing = Verdict(experiment, claim, nan, nan, nan, nan, 0, nan, "", "", "")
     try:
-        case = _case(of, claim, others or {})
-        with np.errstate(all="ignore"):
-            value = RULES[claim.name](case)
-            each = RULES[claim.name](case, each=True) if claim.name in RATIOS else nan
-            low, high = _interval(case, value)
+        case = case_of(of, claim, others or {})
     except Untestable as reason:
-        return Verdict(experiment, claim, nan, nan, nan, nan, 0, "not enough data", str(reason))
-    n = len(case.of.seeds)
+        return nothing._replace(agreement="not enough data", why=str(reason))
+    nothing = nothing._replace(n=len(case.of.seeds))
     if reads_censored(case):
-        return Verdict(experiment, claim, nan, nan, nan, nan, n, "cannot be judged", BUDGET)
-    found = Verdict(experiment, claim, value, low, high, each, n, "", "")
-    verdict, why = _decided(found, case)
-    return found._replace(verdict=verdict, why=why)
+        return nothing._replace(agreement="cannot be judged", why=BUDGET)
+    found = (_of_crossing if claim.name in CONDITIONS else _of_mean)(case, nothing)
+    dropped = ", ".join(map(str, case.of.dropped))
+    lacking = f"seeds without the data for it: {dropped}" if dropped else ""
+    return found._replace(why="; ".join(filter(None, (found.why, lacking))))
 
 
-def _case(of: Sample, claim: Claim, others: Mapping[str, list[Sample]]) -> Case:
+def _of_mean(case: Case, found: Verdict) -> Verdict:
+    """Judge a rule that has a number for each trial."""
+    with np.errstate(all="ignore"):
+        values, each = RULES[case.claim.name](case), ratios_of(case)
+    found = found._replace(measured=float(values.mean()))
+    if each is not None:
+        found = found._replace(mean_of_ratios=float(each.mean()))
+    if case.claim.name in EXACT:
+        agreement, why = _as_designed(found.measured, case.claim)
+        value = found.measured
+        return found._replace(low=value, high=value, agreement=agreement, why=why)
+    if found.n < FEWEST:
+        return _too_few(found)
+    mean = mean_of(values)
+    half = mean.half(CONFIDENCE)
+    agreement, why = (
+        _equal(mean, case.claim) if case.claim.bound == "=" else _bounded(mean, case.claim)
+    )
+    found = found._replace(low=mean.value - half, high=mean.value + half)
+    return found._replace(p=p_of(case), agreement=agreement, why=why)
+
+
+def _of_crossing(case: Case, found: Verdict) -> Verdict:
+    """Judge a rule about a whole ladder of levels."""
+    if found.n < FEWEST:
+        return _too_few(found)
+    own = crossing(case, confidence=CONFIDENCE)
+    agreement, why = (_equal_density if case.claim.bound == "=" else _bounded_density)(case)
+    found = found._replace(measured=own.value, low=own.low, high=own.high)
+    return found._replace(p=p_of(case), agreement=agreement, why=why)
+
+
+def _too_few(found: Verdict) -> Verdict:
+    why = f"n = {found.n} seeds; {FEWEST} are the fewest"
+    return found._replace(agreement="not enough data", why=why)
+
+
+def _as_designed(value: float, claim: Claim) -> tuple[str, str]:
+    """Judge a number that does not depend on chance."""
+    same = abs(value - claim.value) <= _printed(claim)
+    return (DESIGNED, "") if same else ("not as designed", f"it is {value:g}")
+
+
+def _printed(claim: Claim) -> float:
+    """Return how far a number may be from the one that it is printed as."""
+    return 0.5 * 10.0**-claim.digits + SAME
+
+
+def margin_of(claim: Claim) -> float:
+    """Return the largest difference from the paper's number that counts as agreement."""
+    if claim.name == "final_accuracy":
+        return ACCURACY_MARGIN
+    return MARGINS.get(claim.unit, RELATIVE * claim.value)
+
+
+def _equal(mean: Mean, claim: Claim) -> tuple[str, str]:
+    """Judge a number that the paper gives as the mean of its trials."""
+    margin = margin_of(claim)
+    away, half = abs(mean.value - claim.value), mean.half(EQUIVALENT, claim.trials)
+    if away + half <= margin:
+        return "agrees", f"within {margin:.3g}"
+    if away > mean.half(CONFIDENCE, claim.trials) + _printed(claim):
+        return "inconsistent", f"measured {'above' if mean.value > claim.value else 'below'} it"
+    if half <= margin:
+        return "undecided", f"± {half:.2g}, neither excluded nor within {margin:.2g}"
+    needed = trials_that_decide(mean.deviation, margin, EQUIVALENT, claim.trials)
+    decide = f"with {needed} trials" if needed else "but the paper's own trials are too few"
+    return "undecided", f"± {half:.2g}; ± {margin:.2g} could decide, {decide}"
+
+
+def _bounded(mean: Mean, claim: Claim) -> tuple[str, str]:
+    """Judge a number that the paper gives as a bound."""
+    above = 1 if claim.bound.startswith(">") else -1
+    beyond, half = above * (mean.value - claim.value), mean.bound(CONFIDENCE)
+    if beyond - half >= 0 and not (claim.bound == ">" and beyond - half == 0):
+        return "supported", ""
+    if beyond + half < 0:
+        return "contradicted", ""
+    needed = trials_that_decide(mean.deviation, abs(beyond), 2 * CONFIDENCE - 1, 0)
+    decide = f": {needed} trials could decide" if needed else ""
+    return "undecided", f"± {half:.2g}{decide}"
+
+
+def _equal_density(case: Case) -> tuple[str, str]:
+    """Judge a density at which something ends or begins, as the paper gives it."""
+    value, widest = case.claim.value, 1 + RELATIVE + SAME
+    near = crossing(case, confidence=EQUIVALENT, others=case.claim.trials)
+    if near.low > 0 and near.high <= widest * value and value <= widest * near.low:
+        return "agrees", f"within {RELATIVE:.0%}"
+    found = crossing(case, confidence=CONFIDENCE, others=case.claim.trials)
+    inside = found.low * (1 - NEAR) <= value <= found.high * (1 + NEAR)
+    agreement = "undecided" if inside else "inconsistent"
+    return agreement, f"the paper's trials could find {_between(found, case.claim)}"
+
+
+def _bounded_density(case: Case) -> tuple[str, str]:
+    """Judge a bound of the density at which something ends. Down to a density, an accuracy may be
+    ACCURACY_MARGIN below the dense network's."""
+    claim = case.claim
+    deeper = claim.bound == "<="
+    lenient = deeper and not claim.name.startswith("earlier") and "better" in claim.name
+    margin = ACCURACY_MARGIN if lenient else 0.0
+    found = crossing(case, confidence=2 * CONFIDENCE - 1, margin=margin)
+    reached = found.high <= claim.value if deeper else found.low >= claim.value
+    missed = found.low > claim.value if deeper else found.high < claim.value
+    agreement = "supported" if reached else "contradicted" if missed else "undecided"
+    return agreement, f"it ends at {_between(found, claim)}"
+
+
+def _between(found: Crossing, claim: Claim) -> str:
+    unit = " %" if claim.unit.startswith("%") else ""
+    low = f"{found.low:,.3g} to " if found.low else "less than measured to "
+    return f"{low if found.low < found.high else ''}{found.high:,.3g}{unit}"
+
+
+WITHOUT_EFFECT = {"speedup": 1.0, "slower_than_ticket": 1.0} | dict.fromkeys(
+    ("earlier", "gain", "below_ticket", "mean_below_ticket", "above_random_mask", "dense_gain",
+     "best_gain", "best_final_gain"), 0.0,
+)  # fmt: skip
+"""Rule -> its value where there is no effect."""
+OF_LADDER = ("earlier_until", "earlier_from", "better_until", "better_from", "worse_from")
+"""Rules whose effect is on average over the levels from 1 to the claimed density, or from there."""
+
+
+def p_of(case: Case) -> float:
+    """Return the p-value of an effect in the claimed direction, nan of a claim without one."""
+    claim = case.claim
+    if claim.name in WITHOUT_EFFECT:
+        return mean_of(RULES[claim.name](case) - WITHOUT_EFFECT[claim.name]).p_value()
+    if claim.name not in OF_LADDER or claim.bound != "=":
+        return math.nan
+    table = CONDITIONS[claim.name](case)
+    if claim.name == "worse_from":
+        return mean_of(-table[:, case.place : case.depth + 1].mean(axis=1)).p_value()
+    last = (case.place if claim.name.endswith("_until") else 0) or case.depth
+    return mean_of(table[:, 1 : last + 1].mean(axis=1)).p_value()
+
+
+def case_of(of: Sample, claim: Claim, others: Mapping[str, list[Sample]]) -> Case:
     """Select the seeds that have everything that a claim needs. Raises Untestable."""
-    if claim.name not in RULES:
+    if claim.name not in {*RULES, *CONDITIONS}:
         raise Untestable(claim.argument.replace("_", " "))
     if claim.name == "dense_gain":
         return _compared(of, claim, others.get(claim.argument, []))
     if not claim.arm:
-        return Case(of, claim, 0)
+        return Case(of, claim, 0, 0)
     if claim.arm not in of.densities:
         raise Untestable(f"no runs of the arm {claim.arm}")
     place, depth = _place(claim, 100 * of.densities[claim.arm])
-    arms = {claim.arm, COMPARED.get(claim.name, claim.arm)}
-    return Case(of.down_to(sorted(arms), depth), claim, place)
+    arms = sorted({claim.arm, COMPARED.get(claim.name, claim.arm)})
+    reads = READS.get(claim.name)
+    levels = [*reads.levels(Case(of, claim, place, depth))] if reads else []
+    whole = of.complete(arms, reads.quantities if reads else (), levels, depth)
+    if claim.name in CONDITIONS:
+        whole = _without_censored(whole, claim, depth)
+    return Case(whole, claim, place, depth)
+
+
+def _without_censored(of: Sample, claim: Claim, depth: int) -> Sample:
+    """Cut a ladder of early stops before the first level beyond a claim's depth that is censored,
+    or that some trial lacks."""
+    if not {STOP, ACCURACY} & {*READS[claim.name].quantities}:
+        return of
+    censored, accuracy = of.of(claim.arm, CENSORED) > 0, of.of(claim.arm, ACCURACY)
+    unknown = np.asarray((censored | np.isnan(accuracy)).any(axis=0))
+    beyond = np.flatnonzero(unknown[depth + 1 :])
+    return of.first(depth + 1 + int(beyond[0])) if len(beyond) else of
 
 
 def _compared(of: Sample, claim: Claim, others: list[Sample]) -> Case:
@@ -96,11 +265,17 @@ def _compared(of: Sample, claim: Claim, others: list[Sample]) -> Case:
     if len(others) != 1:
         count = "several experiments" if others else "no runs"
         raise Untestable(f"{count} of {claim.argument} to compare with")
-    shared = [seed for seed in of.seeds if seed in others[0].seeds]
+    shared = sorted(_with_dense(of) & _with_dense(others[0]))
     if not shared:
         raise Untestable(f"no seed that {claim.argument} has as well")
     own, other = (s.rows([s.seeds.index(seed) for seed in shared]) for s in (of, others[0]))
-    return Case(own, claim, 0, other)
+    return Case(own, claim, 0, 0, other)
+
+
+def _with_dense(of: Sample) -> set[int]:
+    """Return the seeds with the accuracy of a dense network."""
+    dense = next(iter(of.tables.values()))[reported_accuracy(of.settings)][:, 0]
+    return {seed for seed, accuracy in zip(of.seeds, dense, strict=True) if accuracy >= 0}
 
 
 def _place(claim: Claim, densities: Array) -> tuple[int, int]:
@@ -114,8 +289,8 @@ def _place(claim: Claim, densities: Array) -> tuple[int, int]:
     if claim.density is not None:
         level = _nearest(claim.density, densities)
         return level, level
-    if claim.unit == "% density" and claim.bound == "=":
-        _nearest(claim.value, densities)
+    at_a_level = claim.unit == "% density" and claim.bound == "="
+    place = _nearest(claim.value, densities) if at_a_level else 0
     depth = claim.depth if claim.depth is not None else claim.value * (1 - NEAR)
     deep = np.flatnonzero(densities <= depth + SAME)
     if not len(deep):
@@ -123,7 +298,7 @@ def _place(claim: Claim, densities: Array) -> tuple[int, int]:
         raise Untestable(
             f"the runs end at {lowest}, {depth:.3g} % are needed: set pruning.levels higher"
         )
-    return 0, int(deep[0])
+    return place, int(deep[0])
 
 
 def _nearest(density: float, densities: Array) -> int:
@@ -131,68 +306,3 @@ def _nearest(density: float, densities: Array) -> int:
     if np.nanmin(distances) > NEAR:
         raise Untestable(f"no level near {density:g} %")
     return int(np.nanargmin(distances))
-
-
-def _interval(case: Case, value: float) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval over seeds; deterministic."""
-    if case.claim.name in EXACT:
-        return value, value
-    count = len(case.of.seeds)
-    if count < FEWEST:
-        return math.nan, math.nan
-    drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
-    unique, times = np.unique(np.sort(drawn, axis=1), axis=0, return_counts=True)
-    values = np.repeat([_redrawn(case, rows) for rows in unique], times)
-    low, high = np.nanquantile(values, [0.025, 0.975], method="inverted_cdf")
-    return float(low), float(high)
-
-
-def _redrawn(case: Case, rows: NDArray[np.int64]) -> float:
-    other = case.other and case.other.rows(rows)
-    return RULES[case.claim.name](case._replace(of=case.of.rows(rows), other=other))
-
-
-def _decided(found: Verdict, case: Case) -> tuple[str, str]:
-    """Return the verdict and its reason."""
-    claim = found.claim
-    printed = 0.5 * 10.0**-claim.digits + SAME
-    # levels lie on another grid of densities than the paper's
-    at_a_level = claim.unit == "% density" and claim.bound == "="
-    rounding = max(printed, NEAR * claim.value) if at_a_level else printed
-    exact = claim.name in EXACT
-    if not exact and found.n < FEWEST:
-        return "not enough data", f"n = {found.n} seeds; {FEWEST} are the fewest"
-    if claim.bound == ">":
-        excluded = "not reproduced" if found.high <= claim.value else "not enough data"
-        return ("reproduced", "") if found.low > claim.value else (excluded, "by its interval")
-    reached = found.high + rounding >= claim.value
-    kept = found.low - rounding <= claim.value
-    if {"=": reached and kept, ">=": reached, "<=": kept}[claim.bound]:
-        if not exact and _has_no_effect(found, case):
-            return "not enough data", "with this noise, no effect would do as well"
-        return "reproduced", "" if exact else "the paper's value is not excluded"
-    side = "below" if found.high < claim.value else "above"
-    return "not reproduced", f"measured {side} it{'' if exact else ', beyond the interval'}"
-
-
-def _has_no_effect(found: Verdict, case: Case) -> bool:
-    """Return whether noise alone, without any effect of pruning, explains the estimate."""
-    name = found.claim.name
-    if name in HIGHEST:
-        return found.measured <= _by_chance(case)
-    if name.endswith("_from"):
-        return found.high >= float(case.densities[1]) - SAME
-    if name.endswith("_until") and found.claim.bound != ">=":
-        of_weights = name.startswith("weights")
-        dense = case.own("weights_remaining")[:, 0].mean() if of_weights else case.densities[0]
-        return found.high >= float(dense) - SAME
-    return name in NO_EFFECT and found.low <= NO_EFFECT[name] <= found.high
-
-
-def _by_chance(case: Case) -> float:
-    """Return the 97.5 % quantile, over resampled seeds, of the highest gain if no level gains
-    anything on average."""
-    table = case.of.tables[case.claim.arm]
-    even = {name: own - (own - own[:, :1]).mean(axis=0) for name, own in table.items()}
-    nothing = replace(case.of, tables={**case.of.tables, case.claim.arm: even})
-    return _interval(case._replace(of=nothing), 0.0)[1]

@@ -2,11 +2,12 @@
 winning tickets. The plain way is autograd alone, the other one the fast backends.
 
 python -m benchmarks.backends [--seeds 10] [--first 0] [--both KEY=VALUE ...]
-    [--plain KEY=VALUE ...] [--fast KEY=VALUE ...]
+    [--plain KEY=VALUE ...] [--fast KEY=VALUE ...] [--keep FOLDER]
 
 --both preset=lenet: settings of all runs (the digits where none are given)
 --plain training.precision=float32: settings of the plain runs (backend=eager)
 --fast training.precision=bfloat16: settings of the fast runs (the default ones)
+--keep FOLDER: keep the runs there; the same command again goes on
 """
 
 import argparse
@@ -32,9 +33,11 @@ def main() -> None:
     parser.add_argument("--both", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--plain", nargs="*", default=["backend=eager"], metavar="KEY=VALUE")
     parser.add_argument("--fast", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--keep")
     arguments = parser.parse_args()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or temporary
         plain = sweep(Path(folder, "plain"), seeds, *arguments.both, *arguments.plain)
         fast = sweep(Path(folder, "fast"), seeds, *arguments.both, *arguments.fast)
     differences = fast[list(COMPARED)] - plain[list(COMPARED)]
@@ -55,7 +58,7 @@ def sweep(folder: Path, seeds: range, *overrides: str) -> pd.DataFrame:
     """Run a sweep over `seeds`. Return the rows of all levels.csv, by level and seed."""
     swept = f"seed=range({seeds.start},{seeds.stop})"
     words = [sys.executable, str(ROOT / "run.py"), "-m", swept, *overrides]
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     command = [*words, "hydra.sweep.dir=sweep"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     tables = [

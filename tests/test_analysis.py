@@ -16,6 +16,7 @@ from analysis import figures
 from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.drawing import EDGE, FigureWithData
+from analysis.grid import BUDGET_LINE
 from analysis.needs import Lacking
 from analysis.points import points
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS
@@ -84,7 +85,8 @@ def sweep(tmp_path: Path) -> Path:
 
 def lines(axis: Axes) -> dict[str, list[tuple[float, float]]]:
     """Return the points of each line that has any, by colour, in descending order of x."""
-    drawn = [(str(line.get_color()), np.asarray(line.get_xydata())) for line in axis.get_lines()]
+    own = [line for line in axis.get_lines() if line.get_gid() != BUDGET_LINE]
+    drawn = [(str(line.get_color()), np.asarray(line.get_xydata())) for line in own]
     return {
         colour: sorted(map(tuple, xy.tolist()), reverse=True) for colour, xy in drawn if len(xy)
     }
@@ -145,9 +147,9 @@ def caption(drawn: FigureWithData | None) -> str:
 def test_incomplete_levels_are_named(sweep: Path) -> None:
     runs = collect([sweep])
     assert caption(figures.figure4(runs)) == (
-        "mean and range from minimum to maximum, "
+        "mean and range from minimum to maximum (wider with more repetitions), "
         "n: random reinit 50 % 2 to 3, winning ticket 50 % 3; "
-        "rings: fewer repetitions than elsewhere on the line; "
+        "rings: fewer repetitions than elsewhere on the line; dotted: the budget of iterations; "
         "triangles at an edge: points beyond the axis (in the CSV)"
     )
     assert any("killed, with 2 levels so far" in problem for problem in runs.problems)
@@ -158,7 +160,8 @@ def test_the_caption_has_n_or_the_n_of_each_arm(sweep: Path) -> None:
     assert "random reinit 2, winning ticket 3" in text
     assert "rings" not in text
     text = caption(figures.figure4(collect([sweep / name for name in "012"])))
-    assert text == "mean and range from minimum to maximum, n = 3"
+    spread = "mean and range from minimum to maximum (wider with more repetitions)"
+    assert text == f"{spread}, n = 3; {BUDGET_LINE}"
 
 
 def test_a_level_that_is_missing_breaks_the_line(sweep: Path) -> None:

@@ -102,3 +102,31 @@ def test_a_criterion_with_several_options_is_several_arms(sweep: Path) -> None:
     assert {"snip, per class 10", "snip, per class 20"} < arms
     (sweep / "snip1" / "run.json").unlink()
     assert "snip" in set(collect([sweep]).levels["arm"])
+
+
+def titles_of(folder: Path, *trials: tuple[int, int]) -> dict[str, list[int]]:
+    """Write runs with these seeds and splits. Return the seeds of each experiment."""
+    for number, (seed, split) in enumerate(trials):
+        write_run(folder / f"{number}", seed=seed, settings={"split_seed": split})
+    levels = collect([folder]).levels
+    return {str(t): sorted(rows["seed"].unique()) for t, rows in levels.groupby("experiment")}
+
+
+@pytest.mark.parametrize(("trials", "experiments"), [
+    ([(0, 0), (1, 1), (2, 2)], {"": [0, 1, 2]}), ([(0, 0), (1, 0), (2, 0)], {"": [0, 1, 2]}),
+    ([(0, 0)], {"": [0]}), ([(1, 0), (2, 0)], {"": [1, 2]}),
+    ([(0, 0), (1, 1), (2, 0), (3, 0)], {", split_seed own": [0, 1], ", split_seed 0": [2, 3]}),
+    ([(1, 1), (2, 0), (3, 0)], {", split_seed own": [1], ", split_seed 0": [2, 3]}),
+])  # fmt: skip
+def test_trials_with_splits_of_their_own_are_one_experiment(
+    tmp_path: Path, trials: list[tuple[int, int]], experiments: dict[str, list[int]]
+) -> None:
+    found = titles_of(tmp_path, *trials)
+    assert found == {f"lenet_300_100 on digits{t}": seeds for t, seeds in experiments.items()}
+
+
+def test_a_missing_setting_is_not_titled_like_an_empty_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0, settings={"model.options.own": None})
+    write_run(tmp_path / "1", seed=0)
+    titles = set(collect([tmp_path]).levels["experiment"])
+    assert titles == {"lenet_300_100 on digits, own None", "lenet_300_100 on digits, own unset"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from analysis.collect import collect
-from analysis.measured import FINAL, reported_accuracy
+from analysis.sample import FINAL, reported_accuracy
 from analysis.tables import level_tables
 from tests.test_analysis import write_run
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from analysis import drawing, figures
 from analysis.collect import Runs, collect
 from analysis.drawing import FigureWithData
+from analysis.grid import PRINTED
 from lth.training.sparse import DENSEST
 from tests.test_analysis import analysis, caption, lines, write_run, write_sweep
 
@@ -170,7 +171,8 @@ def test_without_an_interval_the_caption_names_none(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path / f"{seed}", seed=seed)
     assert caption(figures.differences(collect([tmp_path]))) == (
-        "mean; an interval needs n >= 3, n = 2"
+        "mean; an interval needs n >= 3, n = 2; ratios: geometric mean, and interval of the "
+        "logarithm"
     )
 
 
@@ -183,3 +185,47 @@ def test_the_network_behind_a_figure_may_have_other_rates(tmp_path: Path) -> Non
     assert name == "figure6"
     assert list(legend(drawn)) == ["winning ticket, 20 % per level"]
     assert len(lines(drawn.figure.axes[0])) == 2
+
+
+def test_networks_that_learnt_nothing_have_no_early_stop_in_a_figure(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    file = tmp_path / "0/levels.csv"
+    file.write_text(file.read_text().replace(",200,", ",0,"))
+    drawn = figures.figure4(collect([tmp_path]))
+    assert drawn is not None
+    stop, at_stop, *_ = drawn.figure.axes
+    (own,) = lines(stop).values()
+    assert [y for _, y in own if y > 0] == [100, 300]
+    assert stop.get_yscale() == "log"
+    assert len(lines(at_stop)) == 1
+
+
+def test_ratios_are_drawn_on_their_logarithms(tmp_path: Path) -> None:
+    for seed, stop in enumerate((50, 100, 200)):
+        write_run(tmp_path / f"{seed}", seed=seed)
+        file = tmp_path / f"{seed}/levels.csv"
+        file.write_text(file.read_text().replace(",200,", f",{stop},"))
+    drawn = figures.differences(collect([tmp_path]))
+    assert drawn is not None
+    found = drawn.numbers[drawn.numbers["quantity"] == "stop"].set_index("level").loc[1]
+    assert found["mean"] == pytest.approx(1)
+    half = 4.302653 * np.log(2) / np.sqrt(3)  # t of 97.5 % with 2 degrees of freedom
+    assert (found["low"], found["high"]) == pytest.approx((np.exp(-half), np.exp(half)))
+
+
+def test_the_papers_numbers_are_crosses(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", seed=seed, preset="lenet")
+    text = caption(figures.differences(collect([tmp_path])))
+    assert "crosses: the paper's numbers" not in text  # these runs end at 25 %
+    for seed in range(3):
+        file = tmp_path / f"{seed}/levels.csv"
+        file.write_text(file.read_text().replace("2,0.25,", "2,0.135,"))
+    drawn = figures.differences(collect([tmp_path]))
+    assert drawn is not None
+    crosses = [
+        xy for axis in drawn.figure.axes for own in axis.collections if own.get_gid() == PRINTED
+        for xy in np.asarray(own.get_offsets()).tolist()
+    ]  # fmt: skip
+    assert crosses == [pytest.approx([0.135, 0.3]), pytest.approx([0.211, 0.62])]
+    assert "crosses: the paper's numbers" in caption(drawn)

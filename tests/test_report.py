@@ -42,7 +42,7 @@ def test_it_has_runs_claims_levels_and_failures(page: Path) -> None:
     assert "Lottery tickets: lenet_300_100 on mnist" in text
     assert "winning ticket 20 % 0, 1, 2 3 9 9 finished" in text
     assert "test accuracy at early stop below the ticket" in text
-    assert "95 % percentile bootstrap" in text
+    assert "95 % intervals of Student's t" in text
     assert "0 100.0 3 100 100 100 91.00 90.00 92.00 90.90" in text
     assert "failed no &lt;b&gt;disk&lt;/b&gt;" in text
 
