@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+TRUNCATED = 0.87962566103423978
+"""Standard deviation of the standard normal distribution between -2 and 2."""
 LayerType = Literal["conv", "linear", "output", "shortcut"]
 
 
@@ -27,10 +29,11 @@ class LeNet(nn.Sequential):
         widths: Sequence[int],
         dropout: float = 0.0,
         init_scale: float = 1.0,
+        truncated: bool = False,
     ) -> None:
         size = torch.Size(shape).numel()
         super().__init__(nn.Flatten(), *fully_connected(size, widths, classes, dropout))
-        self.apply(partial(glorot, scale=init_scale))
+        self.apply(partial(glorot, scale=init_scale, truncated=truncated))
 
 
 class Conv(nn.Sequential):
@@ -45,6 +48,7 @@ class Conv(nn.Sequential):
         widths: Sequence[int],
         dropout: float = 0.0,
         init_scale: float = 1.0,
+        truncated: bool = False,
     ) -> None:
         depth, height, width = shape
         layers: list[nn.Module] = []
@@ -55,7 +59,7 @@ class Conv(nn.Sequential):
         size = channels[-1] * (height // pools) * (width // pools)
         head = fully_connected(size, widths, classes, dropout)
         super().__init__(*layers, nn.Flatten(), *head)
-        self.apply(partial(glorot, scale=init_scale))
+        self.apply(partial(glorot, scale=init_scale, truncated=truncated))
 
 
 class LeNet5(nn.Sequential):
@@ -166,11 +170,22 @@ def fully_connected(
     return [*layers, nn.Linear((size, *widths)[-1], classes)]
 
 
-def glorot(module: nn.Module, scale: float = 1.0) -> None:
+def glorot(module: nn.Module, scale: float = 1.0, *, truncated: bool = False) -> None:
     """Draw Gaussian Glorot weights, of standard deviation `scale` x sqrt(2 / (fan in + fan out)),
-    and set biases to zero (paper, figure 2)."""
+    and set biases to zero (paper, figure 2).
+
+    `truncated`: draw from a normal distribution that is cut at two of its standard deviations, and
+    wider by 1 / TRUNCATED, so that the weights have the same deviation. TensorFlow's
+    `glorot_normal_initializer` does so, which the code uses that Google published of the paper.
+    """
     if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.xavier_normal_(module.weight, gain=scale)
+        if truncated:
+            units, inputs = module.weight.shape[:2]
+            fans = (units + inputs) * module.weight[0, 0].numel()
+            std = scale * (2 / fans) ** 0.5 / TRUNCATED
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        else:
+            nn.init.xavier_normal_(module.weight, gain=scale)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

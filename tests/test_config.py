@@ -21,6 +21,8 @@ def test_epochs_are_counted_in_the_batches_of_the_run(composed: Composer) -> Non
         *SIZED, "training.iterations=2ep", "training.batch_size=100", "dataset.validation=177"
     )
     assert spec.training.iterations == 2 * ((1797 - 360 - 177) // 100)
+    kept = composed(*SIZED, "training.iterations=2ep", "training.last_batch=keep")
+    assert kept.training.iterations == 2 * 18  # 17 batches of 60, and one of 17
     vgg = composed("preset=vgg19", "training.iterations=160ep")
     assert vgg.training.iterations == 112_480  # the paper's figure 2
 

@@ -75,6 +75,24 @@ def test_unit_and_raw() -> None:
     assert 0 <= unit.min() < unit.max() <= 1
 
 
+def test_l2_gives_every_image_unit_norm_and_bytes_have_no_table() -> None:
+    made = parts(source(), preprocessing="l2")
+    norms = inputs_of(made.train).flatten(1).norm(dim=1)
+    assert norms.tolist() == pytest.approx([1] * len(norms))
+    raw = inputs_of(parts(source(), preprocessing="raw").train)
+    assert torch.allclose(inputs_of(made.train), raw / raw.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+    assert not made.train.by_value
+    assert parts(source(), preprocessing="unit").train.by_value
+
+
+def test_an_image_of_zeros_has_no_norm_and_stays_one() -> None:
+    dark = source()
+    dark.train.inputs[0] = 0
+    made = parts(dark, preprocessing="l2", validation=0, test=1)
+    zeros = [*inputs_of(made.train), *inputs_of(made.test)]
+    assert sum(not image.any() for image in zeros) == 1
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"test": 0}, r"dataset\.test must be >= 1 .* without a test set of its own, got 0"),
     ({"validation": 80}, r"less than the 100 examples, got 20 \+ 80: nothing would be left"),
@@ -99,6 +117,16 @@ def test_each_epoch_is_a_new_permutation_in_whole_batches() -> None:
     ]
     assert all(len(set(epoch)) == 20 for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_the_last_batch_may_be_kept() -> None:
+    order = BatchOrder(0, 23, 5, CPU, "keep")
+    epoch = [order.batch(i) for i in range(5)]
+    assert [len(batch) for batch in epoch] == [5, 5, 5, 5, 3]
+    assert sorted(torch.cat(epoch).tolist()) == [*range(23)]
+    dropped = BatchOrder(0, 23, 5, CPU)
+    assert all(torch.equal(batch, dropped.batch(i)) for i, batch in enumerate(epoch[:4]))
+    assert [len(BatchOrder(0, 20, 5, CPU, "keep").batch(i)) for i in range(5)] == [5] * 5
 
 
 def test_a_batch_depends_on_seed_and_iteration_alone() -> None:

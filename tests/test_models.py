@@ -2,9 +2,10 @@
 
 import math
 
+import pytest
 import torch
 
-from lth.models import LeNet, fresh, prunable, state
+from lth.models import TRUNCATED, Conv, LeNet, fresh, prunable, state
 from lth.training.seeds import generator
 
 
@@ -33,6 +34,18 @@ def test_initial_weights_are_gaussian_glorot_and_biases_zero() -> None:
     assert abs(float(first.detach().std()) / glorot - 1) < 0.01
     assert float((first.abs() < glorot).float().mean()) - 0.6827 < 0.01
     assert not fresh(lenet, generator(0, "init")).get_parameter("1.bias").any()
+
+
+def test_truncated_weights_have_the_same_deviation_and_no_tails() -> None:
+    def build() -> LeNet:
+        return LeNet((1, 28, 28), 10, widths=(300, 100), truncated=True)
+
+    first = fresh(build, generator(0, "init")).get_parameter("1.weight").detach()
+    glorot = math.sqrt(2 / (784 + 300))
+    assert float(first.std()) == pytest.approx(glorot, rel=0.01)
+    assert float(first.abs().max()) <= 2 * glorot / TRUNCATED
+    conv = Conv((3, 8, 8), 10, channels=(4,), widths=(9,), truncated=True).get_parameter("2.weight")
+    assert float(conv.detach().abs().max()) <= 2 * math.sqrt(2 / (36 + 36)) / TRUNCATED
 
 
 def test_initial_weights_come_from_their_stream_alone() -> None:

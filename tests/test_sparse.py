@@ -124,6 +124,26 @@ def test_two_hundred_steps_end_where_those_of_the_dense_network_do(
         assert one == pytest.approx(other, rel=2e-2, nan_ok=True)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_smaller_last_batches_are_steps_of_their_own(optimizer: str) -> None:
+    given = recipe(optimizer, iterations=40, evaluate_every=40)
+    budget = dataclasses.replace(given.training, last_batch="keep")  # 4 batches of 10, one of 5
+    given = dataclasses.replace(given, training=budget)
+    ours, dense = (trained(sparse_task(given), only_eager=alone) for alone in (False, True))
+    assert_close(ours.network.state(), dense.network.state(), rtol=2e-2)
+    losses = [progress.curve[-1].train_loss for progress in (ours, dense)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_examples_without_a_table_are_scaled_one_by_one() -> None:
+    part = dataclasses.replace(DATA.train, by_value=False)
+    data = dataclasses.replace(DATA, train=part, validation=part)
+    ours, table = (trained(sparse_task(recipe("sgd"), data=of)) for of in (data, DATA))
+    assert not part.has_table
+    assert DATA.train.has_table
+    assert_close(ours.network.state(), table.network.state(), rtol=2e-2)
+
+
 def test_rates_change_between_steps_of_one_call() -> None:
     given = recipe("adam", iterations=20, evaluate_every=20)
     schedule = Schedule("multistep", (3, 9), 0.1, 5)

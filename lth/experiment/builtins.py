@@ -32,9 +32,11 @@ COMMON: dict[str, object] = {
 """Neutral values that most optimisers of torch share."""
 MOMENTS = {"betas": [0.9, 0.999], "eps": 1e-8}
 
+OF_PAPER = {"dropout": 0, "init_scale": 1, "truncated": False}
+
 MODELS = {
-    "lenet": Builtin("lth.models.LeNet", {"dropout": 0, "init_scale": 1}),
-    "conv": Builtin("lth.models.Conv", {"dropout": 0, "init_scale": 1}),
+    "lenet": Builtin("lth.models.LeNet", OF_PAPER),
+    "conv": Builtin("lth.models.Conv", OF_PAPER),
     "lenet5": Builtin("lth.models.LeNet5", {"dropout": 0}),
     "vgg": Builtin("lth.models.VGG"),
     "resnet": Builtin("lth.models.ResNet"),

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from lth.errors import LotteryError
 from lth.experiment.builtins import BUILTINS, IDS
 from lth.experiment.consistency import check_consistency
+from lth.experiment.schedule import batches_per_epoch
 from lth.experiment.settings import Spec
 from lth.experiment.smoke import for_smoke
 from lth.experiment.spelling import did_you_mean, names_in, similar_settings
@@ -90,7 +91,15 @@ def validated(plain: Any) -> Spec:  # noqa: ANN401 - any JSON value
         return TypeAdapter(Spec).validate_json(json.dumps(plain))
     except ValidationError as error:
         names = {name.replace(".options.", ".") for name in names_in(plain)}
-        raise LotteryError("\n".join(_complaint(e, names) for e in error.errors())) from error
+        faults = _without_repeats(error.errors(), plain)
+        raise LotteryError("\n".join(_complaint(e, names) for e in faults)) from error
+
+
+def _without_repeats(faults: Sequence[Any], plain: Any) -> list[Any]:  # noqa: ANN401
+    """Return faults without that of a split_seed which only repeats the seed's."""
+    of_seed = any(fault["loc"] == ("seed",) for fault in faults)
+    repeated = of_seed and plain.get("split_seed") == plain.get("seed")
+    return [fault for fault in faults if not (repeated and fault["loc"] == ("split_seed",))]
 
 
 def _name_target(plain: Any, place: list[str]) -> None:  # noqa: ANN401
@@ -157,11 +166,12 @@ def _source(module: str) -> bytes:
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
     """Convert durations in TIMED, such as `50ep` and `30000it`, to iterations; an epoch has as many
-    iterations as there are whole batches. Other text is left for the schema to refuse."""
+    iterations as there are batches. Other text is left for the schema to refuse."""
     try:
         dataset, training = plain["dataset"], plain["training"]
         kept = dataset["examples"] - dataset["validation"] - dataset["test"]
-        lengths = {"it": 1, "ep": kept // training["batch_size"]}
+        size, last = training["batch_size"], training["last_batch"]
+        lengths = {"it": 1, "ep": batches_per_epoch(kept, size, last)}
     except (TypeError, KeyError, ZeroDivisionError):
         return plain
     if kept < 1:
@@ -169,10 +179,10 @@ def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
             f"dataset.validation + dataset.test must be < dataset.examples={dataset['examples']}, "
             f"got {dataset['validation']} + {dataset['test']}: nothing would be left to train on"
         )
-    if lengths["ep"] < 1 and training["batch_size"] > 0:
+    if kept < size:
         raise LotteryError(
             f"training.batch_size must be at most the number of training examples, {kept} "
-            f"(dataset.examples less validation and test), got {training['batch_size']}. Set "
+            f"(dataset.examples less validation and test), got {size}. Set "
             "fewer aside, or use smaller batches."
         )
     timed = {group: plain[group] for group in TIMED if group in plain}

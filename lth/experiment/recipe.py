@@ -135,14 +135,15 @@ def identity(spec: Spec) -> dict[str, Any]:
 
 
 def with_neutral_options(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity with all options of built-ins: an option that is not given has its neutral
-    value."""
+    """Return an identity with all options of built-ins and all settings of the budget: one that is
+    not given has its neutral value."""
     filled = {
         f"{name.removesuffix('name')}options.{option}": whole(neutral)
         for name, value in identity.items()
         if name.endswith(".name") and value in BUILTINS
         for option, neutral in BUILTINS[value].neutral.items()
     }
+    filled |= {f"training.{name}": neutral for name, neutral in Budget.NEUTRAL.items()}
     return {**identity, **{name: v for name, v in filled.items() if name not in identity}}
 
 

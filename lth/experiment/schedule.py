@@ -1,9 +1,15 @@
-"""Learning rate over the iterations of a training. No torch."""
+"""Iterations of an epoch, and the learning rate over the iterations of a training. No torch."""
 
 import dataclasses
 from math import cos, pi
 
-from lth.experiment.settings import Optimizer, Schedule
+from lth.experiment.settings import LastBatch, Optimizer, Schedule
+
+
+def batches_per_epoch(examples: int, batch_size: int, last_batch: LastBatch) -> int:
+    """Return how many iterations an epoch has. `last_batch`: whether the examples that are left
+    after the whole batches are dropped, or kept as a smaller batch."""
+    return -(-examples // batch_size) if last_batch == "keep" else examples // batch_size
 
 
 def factor(schedule: Schedule, iteration: int, total: int) -> float:

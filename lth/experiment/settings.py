@@ -30,6 +30,8 @@ def interval(low: float, high: float, ends: str = "()") -> AfterValidator:
     return AfterValidator(check)
 
 
+Preprocessing = Literal["standardize", "unit", "l2", "raw"]
+LastBatch = Literal["drop", "keep"]
 Percent = Annotated[float, interval(0, 100)]
 """Percent of the surviving weights that one level removes, in (0, 100)."""
 TypePercent = Annotated[float, interval(0, 100, "[)")] | None
@@ -100,7 +102,7 @@ class Dataset(Settings):
     test: NonNegativeInt
     """Examples set aside for testing if the dataset has no test set of its own, otherwise 0."""
     split: Literal["stratified", "random"]
-    preprocessing: Literal["standardize", "unit", "raw"]
+    preprocessing: Preprocessing
     flip: bool
     """Mirror each training input with probability 1/2 each time it is used."""
     crop: NonNegativeInt
@@ -129,7 +131,9 @@ of them if there are fewer."""
 class Budget(Settings):
     """Budget of every training. Training always runs to its end."""
 
-    NEUTRAL: ClassVar = {"evaluate_test": "improvement", "precision": "float32"}
+    NEUTRAL: ClassVar = {
+        "evaluate_test": "improvement", "precision": "float32", "last_batch": "drop",
+    }  # fmt: skip
 
     iterations: PositiveInt
     batch_size: PositiveInt
@@ -140,6 +144,9 @@ class Budget(Settings):
     `every`: test at every evaluation."""
     precision: Precision
     """Precision of matrix products and convolutions (`lth.training.precision`)."""
+    last_batch: LastBatch = "drop"  # runs of before have none
+    """What becomes of the examples that are left after the whole batches of an epoch: dropped, as
+    the paper's numbers of iterations say, or kept as a smaller batch."""
 
     @property
     def test_every(self) -> int:
@@ -151,7 +158,7 @@ class Budget(Settings):
         return {
             "iterations": self.iterations, "batch_size": self.batch_size,
             "evaluate_every": self.evaluate_every, "evaluate_test": self.evaluate_test,
-            "precision": self.precision,
+            "precision": self.precision, "last_batch": self.last_batch,
         }  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lth.errors import LotteryError
+from lth.experiment.schedule import batches_per_epoch
+from lth.experiment.settings import LastBatch, Preprocessing
 from lth.training.seeds import generator
 
-Preprocessing = Literal["standardize", "unit", "raw"]
 Split = Literal["stratified", "random"]
 
 
@@ -41,11 +42,13 @@ class Part:
     memory of floats); `scale` preprocesses them to float32, batch by batch.
 
     Inputs are in memory with channels last, the faster layout of convolutions, and batches are
-    gathered into it.
+    gathered into it. `by_value`: whether `scale` treats each value by itself, so that bytes can be
+    looked up in a table.
     """
 
     stored: Examples
     scale: Callable[[Tensor], Tensor]
+    by_value: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,6 +67,11 @@ class Part:
         """Return all examples as batches of `size`; the last one may be smaller."""
         every = torch.arange(len(self), device=self.labels.device)
         return (Batch(self, indices) for indices in every.split(size))
+
+    @property
+    def has_table(self) -> bool:
+        """Whether `table` has the preprocessed value of every stored one."""
+        return self.by_value and self.stored.inputs.dtype == torch.uint8
 
     @cached_property
     def rows(self) -> Tensor:
@@ -142,7 +150,8 @@ def prepare(
 
     def part(stored: Examples) -> Part:
         inputs = stored.inputs.to(device, memory_format=torch.channels_last)
-        return Part(Examples(inputs, stored.labels.to(device)), scale)
+        examples = Examples(inputs, stored.labels.to(device))
+        return Part(examples, scale, by_value=preprocessing != "l2")
 
     def split_off(name: str) -> Part:
         return part(Examples(*(tensor[indices[name]] for tensor in source.train)))
@@ -229,18 +238,36 @@ def _scaling(
     def unit(inputs: Tensor) -> Tensor:
         return inputs.float().div_(maximum)
 
-    return {"standardize": standardized, "unit": unit, "raw": Tensor.float}[preprocessing]
+    return {"standardize": standardized, "unit": unit, "l2": _of_unit_norm, "raw": Tensor.float}[
+        preprocessing
+    ]
+
+
+def _of_unit_norm(inputs: Tensor) -> Tensor:
+    """Divide each image by its Euclidean norm, as the code does that Google published of the paper
+    (google-research/lottery-ticket-hypothesis). An image of zeros stays one. Sums of squares of
+    integers are exact in float64, in any order."""
+    norm = inputs.double().square().sum((1, 2, 3), keepdim=True).sqrt()
+    return inputs.float().div_(norm.clamp_(min=1).float())
 
 
 class BatchOrder:
-    """The examples in the batch of each iteration. Every epoch is a new permutation, in whole
-    batches: an epoch is `examples // batch_size` iterations, as in the paper (VGG-19: 160 x 703).
+    """The examples in the batch of each iteration. Every epoch is a new permutation. With
+    `last_batch="drop"` it has whole batches: an epoch is `examples // batch_size` iterations, as in
+    the paper (VGG-19: 160 x 703). With "keep", its last batch has the examples that are left.
 
     A batch depends only on seed and iteration, so that a resumed training sees the same ones.
     Raises LotteryError if a batch is larger than the training part.
     """
 
-    def __init__(self, seed: int, examples: int, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        seed: int,
+        examples: int,
+        batch_size: int,
+        device: torch.device,
+        last_batch: LastBatch = "drop",
+    ) -> None:
         if batch_size > examples:
             raise LotteryError(
                 f"training.batch_size must be at most the number of training examples, "
@@ -249,16 +276,18 @@ class BatchOrder:
         self._permutation: Callable[[int], Tensor] = lambda epoch: torch.randperm(
             examples, generator=generator(seed, "order", epoch)
         ).to(device)
-        self._batch_size = batch_size
-        self._per_epoch = examples // batch_size
+        self._examples, self._batch_size = examples, batch_size
+        self._per_epoch = batches_per_epoch(examples, batch_size, last_batch)
         self._epoch = -1
 
     def batch(self, iteration: int) -> Tensor:
-        """Return the indices (batch_size,) of the batch of an iteration, counted from 0."""
+        """Return the indices (batch_size,) of the batch of an iteration, counted from 0; the last
+        one of an epoch may be smaller."""
         epoch, position = divmod(iteration, self._per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._permutation(epoch)
-        return self._order.narrow(0, position * self._batch_size, self._batch_size)
+        first = position * self._batch_size
+        return self._order[first : min(first + self._batch_size, self._examples)]
 
 
 def augment(inputs: Tensor, *, flip: bool, crop: int, random: torch.Generator) -> Tensor:

@@ -234,9 +234,10 @@ def _loop(
     step, so that its draws depend only on the seed and the iteration.
     """
     data, recipe = tasks[0].data, tasks[0].training.recipe
-    device, examples = data.train.labels.device, len(data.train)
+    device, examples, budget = data.train.labels.device, len(data.train), recipe.training
     orders = [
-        BatchOrder(task.data_seed, examples, recipe.training.batch_size, device) for task in tasks
+        BatchOrder(task.data_seed, examples, budget.batch_size, device, budget.last_batch)
+        for task in tasks
     ]
     generator = seeds.global_generator(device)
 

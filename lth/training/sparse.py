@@ -5,6 +5,7 @@ those of `lth.training.eager` up to the order of sums; the time falls with densi
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,12 +97,19 @@ class Sparse:
     def steps(self, batches: Sequence[Batch], rates: Sequence[float], loss_sum: float) -> float:
         """Take a step for each batch, at a learning rate of its own. Return `loss_sum` with their
         losses added, one by one: any division of a training into calls gives the same bytes."""
-        for taken, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
-            update = self._update() if _as_stored(batch) else None
-            if update is not None:
-                return self._compiled_steps(update, batches[taken:], rates[taken:], loss_sum)
-            self.optimizer.param_groups[0]["lr"] = rate
-            loss_sum += float(self.step(batch))
+        taken = 0
+        while taken < len(batches):
+            update = self._update() if _as_stored(batches[taken]) else None
+            if update is None:
+                self.optimizer.param_groups[0]["lr"] = rates[taken]
+                loss_sum += float(self.step(batches[taken]))
+                taken += 1
+                continue
+            sizes = groupby(len(batch.indices) for batch in batches[taken:])
+            _, alike = next(sizes)
+            here = slice(taken, taken + len([*alike]))
+            loss_sum = self._compiled_steps(update, batches[here], rates[here], loss_sum)
+            taken = here.stop
         return loss_sum
 
     def _compiled_steps(
@@ -173,7 +181,7 @@ class Sparse:
 
     def evaluate(self, part: Part) -> tuple[float, float]:
         """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
-        if part.stored.inputs.dtype == torch.uint8:
+        if part.has_table:
             loss, right = self._kernels.evaluate(self._network, self._work, self._stored(part))
             return loss / len(part), right / len(part)
         loss, right = 0.0, 0
@@ -211,8 +219,8 @@ class Sparse:
 
 
 def _as_stored(batch: Batch) -> bool:
-    """Return whether the examples of a batch are bytes that are used as they are stored."""
-    return batch.part.stored.inputs.dtype == torch.uint8 and batch.augment is None
+    """Return whether the examples of a batch are bytes that are looked up in a table."""
+    return batch.part.has_table and batch.augment is None
 
 
 def _structure(masks: list[Tensor]) -> tuple[list[Any], int, int]:
