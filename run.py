@@ -8,7 +8,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import hydra
+try:
+    import hydra
+except ModuleNotFoundError:
+    sys.exit(
+        "error: lth is not installed in this Python. Activate its environment (source "
+        ".venv/bin/activate), or install it (pip install -e .)"
+    )
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf

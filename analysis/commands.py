@@ -44,6 +44,10 @@ def claims(arguments: argparse.Namespace) -> int:
     else:
         console.print("No run follows a preset of the paper at its rates: no claims to test.")
     epsilon = EPSILON if arguments.epsilon is None else arguments.epsilon
+    if not 0 <= epsilon < 1:
+        raise LotteryError(
+            f"--epsilon must be in [0, 1), a fraction, got {epsilon:g}; 0.001 is 0.1 points"
+        )
     console.print(winner_table(winners(runs.levels, epsilon), epsilon))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +61,7 @@ def claims(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """Write the report page."""
-    check_out_file(arguments.out)
+    check_out_file(arguments.out, ".html")
     runs = collected(arguments.folders)
     write_report(runs, arguments.folders, arguments.out)
     print(arguments.out)
@@ -138,6 +142,11 @@ def figures(arguments: argparse.Namespace) -> int:
 
 def _check_names(names: Iterable[str], known: Mapping[str, object]) -> None:
     unknown = [name for name in names if name not in known]
+    if folders := [name for name in unknown if Path(name).is_dir()]:
+        raise LotteryError(
+            f"--only takes names of figures, got the folder {folders[0]}. Write folders before "
+            f"--only: python -m analysis figures {' '.join(folders)} --only ..."
+        )
     if unknown:
         close = [similar for name in unknown for similar in similar_options(name, known)]
         raise LotteryError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.intervals import Array, half_width
 from analysis.measured import Case, gains
-from analysis.sample import ACCURACY, FINAL, LEFT, SAME, STOP, TRAINED
+from analysis.sample import ACCURACY, FINAL, LEFT, SAME, STOP, TRAINED, Untestable
 
 FULLY = 0.995
 """Training accuracy that counts as 100 %, because it is printed so."""
@@ -72,13 +72,15 @@ def crossing(
 
     `confidence`: of the interval, in (0, 1). `others`: the trials of another study, for whose
     crossing the interval is, 0 if it is for the true one. `margin`: how far below 0 still counts as
-    holding.
+    holding. Raises Untestable if the condition fails at level 0.
     """
     name = case.claim.name
     table = CONDITIONS[name](case) + margin
     means, deviations = table.mean(axis=0), table.std(axis=0, ddof=1)
     half = np.array([half_width(of, len(table), confidence, others) for of in deviations])
     holds, fails = means - half > SAME, means + half < -SAME
+    if means[0] < -SAME:
+        raise Untestable("the dense network does not have it either")
     if name.endswith("_until"):
         levels = _last(means, holds, fails)
     elif name == "worse_from":

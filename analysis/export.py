@@ -41,7 +41,7 @@ def export(arguments: argparse.Namespace) -> int:
 
     try:
         if arguments.out:
-            check_out_file(arguments.out)
+            check_out_file(arguments.out, ".safetensors")
         _check_run(arguments.run)
         run = open_run(arguments.run)
         _check_store(run)
@@ -54,7 +54,14 @@ def export(arguments: argparse.Namespace) -> int:
         out = arguments.out or _new_file(level)
         _make_weights(run, level)
         save_ticket(out, level, run.trainings[level], run.builder())
-    except (LotteryError, Damaged) as error:
+    except Damaged as damage:
+        print(
+            f"error: {damage}. Mend the store (python -m analysis store {run.store.root} --repair "
+            f"--yes), and train it again: python run.py {' '.join(run.status['overrides'])}",
+            file=sys.stderr,
+        )
+        return 1
+    except LotteryError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted:

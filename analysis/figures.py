@@ -83,7 +83,11 @@ def figure3(runs: Runs) -> FigureWithData | None:
             _draw_curves(axis, of_arm, of_row)
             drawing.title(axis, f"{experiment}\n{arm}, {rate} per level")
     later = f"iterations after {LENET_ITERATIONS:,} are not shown"
+    fewer = "other levels are not shown"
     notes = ["starts of curves lie beyond the axes", *([later] if len(drawn) < len(found) else [])]
+    notes += [fewer] * (
+        len(found.groupby([*LINE, "level"])) < len(levels.groupby([*LINE, "level"]))
+    )
     drawing.caption(figure, found, notes)
     return FigureWithData(figure, found)
 

@@ -5,12 +5,14 @@ from pathlib import Path
 from lth.errors import LotteryError
 
 
-def check_out_file(out: Path) -> None:
-    """Raise LotteryError if `--out` names a folder."""
+def check_out_file(out: Path, suffix: str = "") -> None:
+    """Raise LotteryError if `--out` names a folder, or a file of another kind than `suffix`."""
     if out.is_dir():
         raise LotteryError(
             f"--out must be a file, and {out.absolute()} is a folder. Name a file in it."
         )
+    if suffix and out.suffix != suffix:
+        raise LotteryError(f"--out must be a {suffix} file, got {out}. Name it {out.stem}{suffix}")
 
 
 def check_out_folder(out: Path) -> None:

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--verify", action="store_true", help="check every file and every digest")
     action.add_argument(
+        "--repair",
+        action="store_true",
+        help="move folders with faults to damaged/, so that the next run makes them again",
+    )
+    action.add_argument(
         "--remove", nargs="+", choices=("leftovers", "unused"), default=[],
         help="remove leftovers of killed processes and repairs, or trainings that no run needs",
     )  # fmt: skip
@@ -50,6 +55,8 @@ def manage(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     if arguments.verify:
         return _verify(store)
+    if arguments.repair:
+        return _repair(store, yes=arguments.yes)
     if not arguments.remove and arguments.weights == "all":
         _print_sizes(store)
         return 0
@@ -94,10 +101,26 @@ def _verify(store: Store) -> int:
     for fault in faults:
         print(fault)
     if faults:
-        print(f"{len(faults)} faults. Runs that need damaged files train them again.")
+        print(
+            f"{len(faults)} faults. Mend them: python -m analysis store {store.root} --repair --yes"
+        )
     else:
         print(f"no faults: all files of {len(cleanup.entries(store))} folders are as published.")
     return int(bool(faults))
+
+
+def _repair(store: Store, *, yes: bool) -> int:
+    """Move the folders with faults out of the way."""
+    faulty = [entry for entry in cleanup.entries(store) if any(cleanup.faults_of(entry))]
+    if cleanup.busy(store):
+        raise LotteryError(f"{store.root}: trainings are in progress. Wait, or stop them.")
+    for entry in faulty:
+        print(f"{entry.path}: {'; '.join(cleanup.faults_of(entry))}")
+        if yes:
+            store.move_aside(entry.path)
+    done = "moved to damaged/: the same commands make them again" if yes else "found: add --yes"
+    print(f"{len(faulty)} damaged folders {done}")
+    return 0
 
 
 def _refuse_while_busy(store: Store, folders: Sequence[Path]) -> None:

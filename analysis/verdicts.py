@@ -85,7 +85,10 @@ def judge(
     nothing = nothing._replace(n=len(case.of.seeds))
     if reads_censored(case):
         return nothing._replace(agreement="cannot be judged", why=BUDGET)
-    found = (_of_crossing if claim.name in CONDITIONS else _of_mean)(case, nothing)
+    try:
+        found = (_of_crossing if claim.name in CONDITIONS else _of_mean)(case, nothing)
+    except Untestable as reason:
+        return nothing._replace(agreement="not enough data", why=str(reason))
     dropped = ", ".join(map(str, case.of.dropped))
     lacking = f"seeds without the data for it: {dropped}" if dropped else ""
     return found._replace(why="; ".join(filter(None, (found.why, lacking))))

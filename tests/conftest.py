@@ -63,6 +63,28 @@ class NormNet(torch.nn.Sequential):
         )
 
 
+class Pair(torch.nn.Module):
+    """Returns two tensors."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
+        super().__init__()
+        self.layer = torch.nn.Linear(64, classes)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.layer(x.flatten(1)), x
+
+
+class Weightless(torch.nn.Module):
+    """Returns logits without a layer that can be pruned."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
+        super().__init__()
+        self.scale, self.classes = torch.nn.Parameter(torch.ones(1)), classes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * x.flatten(1)[:, : self.classes]
+
+
 class Headless(torch.nn.Flatten):
     """A model with as many outputs as inputs, whatever the classes."""
 
@@ -71,7 +93,7 @@ class Headless(torch.nn.Flatten):
 
 
 NORM_NET = ("model._target_=tests.conftest.NormNet", "~model.widths", "~model.dropout",
-            "~model.init_scale", "pruning.levels=1")  # fmt: skip
+            "~model.init_scale", "~model.truncated", "pruning.levels=1")  # fmt: skip
 
 Composer = Callable[..., Spec]
 

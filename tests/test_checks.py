@@ -127,7 +127,7 @@ def test_a_type_can_be_left_alone(composed: Composer) -> None:
     assert dense - pruned == 58_080 // 5 + 840 // 10  # all 2,550 of conv stay
 
 
-OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale"]
+OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale", "~model.truncated"]
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -184,10 +184,16 @@ OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale"]
     (["model=lenet5"],
      r"model=lenet5 cannot be built for inputs of shape \[1, 8, 8\].*pooling leaves no area"),
     (["model=vgg19"], r"model=vgg cannot be built for inputs of shape \[1, 8, 8\]"),
-    (["model._target_=torch.nn.Flatten", *OWN_MODEL], r"model=torch\.nn\.Flatten cannot be built"),
+    (["model._target_=torch.nn.Flatten", *OWN_MODEL], r"model=torch\.nn\.Flatten cannot be built"
+     r".*Your own class is called as Model\(shape, classes, \*\*options\)"),
     (["dataset=mnist", "model._target_=tests.conftest.Headless", *OWN_MODEL],
      r"model=tests\.conftest\.Headless must return one logit per class, a tensor of shape "
      r"\[2, 10\] for two inputs, got \[2, 784\]"),
+    (["model._target_=tests.conftest.Pair", *OWN_MODEL],
+     r"model=tests\.conftest\.Pair must return one logit per class, .*, got tuple"),
+    (["model._target_=tests.conftest.Weightless", *OWN_MODEL],
+     r"model=tests\.conftest\.Weightless must have a torch\.nn\.Linear or Conv2d layer, and has "
+     r"none"),
 ])  # fmt: skip
 def test_what_cannot_be_built_is_refused_before_training(
     composed: Composer, overrides: list[str], message: str

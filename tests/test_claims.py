@@ -229,6 +229,13 @@ def test_a_missing_accuracy_drops_its_seed_and_is_named() -> None:
     assert not np.isnan(found.measured)
 
 
+def test_what_the_dense_network_lacks_ends_nowhere() -> None:
+    few = STEADY.assign(final_train_accuracy=0.9)
+    found = judge("", sample(few), claim("fully_trained_until", value=60, bound="<=", **IN_PERCENT))
+    assert found.agreement == "not enough data"
+    assert found.why == "the dense network does not have it either"
+
+
 def test_seeds_are_paired_and_draws_of_one_are_averaged() -> None:
     drawn = REINITS.assign(early_stop_test_accuracy=REINITS["early_stop_test_accuracy"] - 0.02)
     both = sample(pd.concat([TICKETS, REINITS, drawn[drawn["level"] > 0]]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lth.engine.engine import Engine
 from lth.errors import LotteryError
 from lth.experiment import lottery
 from lth.runs import status
@@ -19,6 +20,7 @@ from lth.store.files import checksum
 from lth.store.locks import Locks
 from lth.store.store import Store
 from tests.conftest import ROOT, Composer, engine_on, run_spec
+from tests.test_analysis import analysis
 
 
 @pytest.fixture
@@ -234,3 +236,25 @@ def test_the_command_removes_only_with_yes_and_only_with_runs(store: Store) -> N
     busy = command(*removal, "--yes")
     assert busy.returncode == 1
     assert "1 trainings are in progress" in busy.stderr
+
+
+def test_damaged_folders_are_moved_aside_and_made_again(
+    engine: Engine, tiny: Composer,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    trainings = [t for _, t in lottery.levels(tiny())]
+    dict(engine.ensure(trainings))
+    (engine.store.path(trainings[1]) / "mask.safetensors").write_bytes(b"")
+    (engine.store.path(trainings[2]) / "final.safetensors").unlink()
+    root = engine.store.root
+    assert analysis(monkeypatch, "store", root, "--verify") == 1
+    mend = f"2 faults. Mend them: python -m analysis store {root} --repair --yes"
+    assert mend in capsys.readouterr().out
+    assert analysis(monkeypatch, "store", root, "--repair") == 0
+    assert "2 damaged folders found: add --yes" in capsys.readouterr().out
+    assert analysis(monkeypatch, "store", root, "--repair", "--yes") == 0
+    assert analysis(monkeypatch, "store", root, "--verify") == 0
+    again = engine_on(root)
+    dict(again.ensure(trainings))
+    assert again.trained == 2
+    assert analysis(monkeypatch, "store", root, "--verify") == 0

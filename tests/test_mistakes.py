@@ -1,5 +1,7 @@
 """Mistakes that newcomers make, each with the message that it is answered with."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from hydra.errors import HydraException
 from hydra_plugins.lth_launchers import console
 from lth.errors import LotteryError
 from lth.experiment.config import composed
+from tests.conftest import ROOT
 from tests.typed import left_behind, run
 
 MODELS = (
@@ -36,7 +39,7 @@ REFUSED = {
     ),
     "training.epochs=3": (
         "no setting training.epochs; training has batch_size, evaluate_every, evaluate_test, "
-        "iterations, precision (conf/config.yaml)"
+        "iterations, last_batch, precision (conf/config.yaml)"
     ),
     "datset=mnist": f"no setting datset; did you mean dataset? Its options: {DATASETS}",
     "+datset=mnist": "no setting datset; did you mean dataset?",
@@ -117,6 +120,25 @@ def test_a_setting_with_dashes_is_refused_with_its_spelling(tmp_path: Path) -> N
     assert done.stderr.endswith(
         "unrecognized arguments: --seed=1\n"
         "Settings have no dashes, e.g. seed=1; --help lists flags.\n"
+    )
+
+
+def test_several_experiments_are_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, "experiment=figure4,figure5", "smoke=true")
+    assert (done.returncode, done.stdout, left_behind(tmp_path)) == (1, "", [])
+    assert done.stderr == (
+        "error: experiment=figure4,figure5 names several experiments, and each is a sweep of its "
+        "own. Start them one after the other: python run.py experiment=figure4\n"
+    )
+
+
+def test_outside_its_environment_a_run_says_what_to_activate(tmp_path: Path) -> None:
+    bare = [sys.executable, "-S", str(ROOT / "run.py")]  # without installed packages
+    done = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: lth is not installed in this Python. Activate its environment (source "
+        ".venv/bin/activate), or install it (pip install -e .)\n"
     )
 
 

@@ -12,7 +12,7 @@ from tests.conftest import Composer, engine_on
 
 MUON = (
     "model._target_=tests.test_muon.Matrices", "~model.widths", "~model.dropout",
-    "~model.init_scale", "optimizer=own", "optimizer._target_=torch.optim.Muon",
+    "~model.init_scale", "~model.truncated", "optimizer=own", "optimizer._target_=torch.optim.Muon",
     "optimizer.lr=0.02", "pruning.rate=50", "pruning.levels=3",
 )  # fmt: skip
 

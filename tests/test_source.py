@@ -44,6 +44,10 @@ REFUSED = [
     (source(INPUTS / 255), r"inputs must be integers .*got float32 .*\[6, 1, 2, 2\]"),
     (source(INPUTS.numpy()), r"inputs must be .*tensor.*got ndarray"),
     (source(INPUTS.bool()), r"inputs must be integers .*got bool"),
+    (source(INPUTS.squeeze(1)), r"got uint8 of shape \[6, 2, 2\]\. Add .*inputs\.unsqueeze\(1\)"),
+    (source(INPUTS.numpy()), r"Convert an array with torch\.from_numpy\(inputs\)"),
+    (source(labels=torch.eye(6).long()), r"got int64 of shape \[6, 6\]\. .*labels\.argmax\(1\)"),
+    (source(labels=LABELS.numpy()), r"got ndarray\. .*torch\.from_numpy\(labels\)\.long\(\)"),
     (source(INPUTS.flatten(1)), r"\(n, channels, height, width\), got .*\[6, 4\]"),
     (source(labels=LABELS.int()), r"labels must be int64 .*got int32.*labels\.long\(\)"),
     (source(labels=LABELS.double()), r"labels must be int64 .*got float64"),
@@ -67,6 +71,21 @@ def test_other_examples_are_refused_by_loader_and_part(given: Source, message: s
         with pytest.raises(LotteryError, match=message) as test:
             check_source(good._replace(test=given.train), DATASET)
         assert "test part" in str(test.value)
+
+
+def test_anything_but_a_source_is_refused() -> None:
+    pair: Any = (INPUTS, LABELS)
+    with pytest.raises(LotteryError, match=r"must return an .*Source, got tuple\. Return Source\("):
+        check_source(pair, DATASET)
+
+
+@pytest.mark.parametrize(("given", "hint"), [
+    (source(labels=LABELS + 1), r"Labels begin at 1: if they should at 0, return labels - 1\."),
+    (source(INPUTS.repeat(1, 1, 4, 4).permute(0, 2, 3, 1)), r"inputs\.permute\(0, 3, 1, 2\)"),
+])  # fmt: skip
+def test_what_does_not_match_the_configuration_may_be_turned(given: Source, hint: str) -> None:
+    with pytest.raises(LotteryError, match=hint):
+        check_source(given, DATASET)
 
 
 def test_a_constant_channel_cannot_be_standardised() -> None:

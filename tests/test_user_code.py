@@ -34,7 +34,13 @@ def score(inputs):
 
 from lth.probes import LevelConnectivity as Probe
 """
-OWN = ("~model.widths", "~model.dropout", "~model.init_scale", "pruning.levels=1")
+OWN = (
+    "~model.widths",
+    "~model.dropout",
+    "~model.init_scale",
+    "~model.truncated",
+    "pruning.levels=1",
+)
 PLACES = {
     "model": "Net", "optimizer": "SGD", "dataset.loader": "loader", "pruning.criterion": "score",
     "probe": "Probe",

@@ -44,7 +44,14 @@ class Thrice(nn.Sequential):
 
 def own(model: type[nn.Module]) -> tuple[str, ...]:
     path = f"model._target_=tests.test_verify_steps.{model.__name__}"
-    return (*SHORT, path, "~model.widths", "~model.dropout", "~model.init_scale")
+    return (
+        *SHORT,
+        path,
+        "~model.widths",
+        "~model.dropout",
+        "~model.init_scale",
+        "~model.truncated",
+    )
 
 
 @pytest.fixture

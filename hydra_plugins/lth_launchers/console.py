@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.status import View, summary
-from hydra_plugins.lth_launchers.mistakes import explained
+from hydra_plugins.lth_launchers.mistakes import explained, several_experiments
 from lth.errors import Interrupted, LotteryError
 from lth.runs.signals import ENDING, SIGNALS
 from lth.runs.status import Status, read_statuses
@@ -81,6 +81,8 @@ def show(main: Callable[[], object]) -> None:
     sys.argv += ["-m"] * is_sweep(sys.argv[1:])
     sys.argv[1:] = flags_first(sys.argv[1:])
     stop_jobs_on_signals()
+    if reason := several_experiments(sys.argv[1:]):
+        sys.exit(f"error: {reason}")
     try:
         main()
     except SystemExit as refused:  # its message is all that is printed

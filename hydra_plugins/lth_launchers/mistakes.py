@@ -42,6 +42,23 @@ def explained(error: Exception, words: Sequence[str]) -> str:
         return f"{error}{cause}"
 
 
+def several_experiments(words: Sequence[str]) -> str | None:
+    """Return why a command is refused that sweeps over experiments: their own sweeps would be lost,
+    as would the settings of all but the first. None for other commands."""
+    overrides = [override for word in words for override in _parsed(word)]
+    for override in overrides:
+        if override.key_or_group == "experiment" and override.is_sweep_override():
+            return (
+                f"{override.input_line} names several experiments, and each is a sweep of its own. "
+                f"Start them one after the other: python run.py experiment={_first(override)}"
+            )
+    return None
+
+
+def _first(override: Override) -> object:
+    return next(iter(override.sweep_iterator()))
+
+
 def meant_instead(word: str, others: Sequence[str]) -> str | None:
     """Return what to type instead of a sweep over the values of one list, such as
     `pruning.rates=10,50`; None if the setting takes no list. `others`: the overrides beside it."""

@@ -87,7 +87,7 @@ def _fitting_model(spec: Spec) -> nn.Module:
     try:
         model = build_model(Fresh(recipe(spec).network, spec.seed))
         with torch.no_grad():
-            outputs = tuple(model.eval()(torch.zeros(2, *shape)).shape)
+            returned = model.eval()(torch.zeros(2, *shape))
     except UNBUILDABLE as error:
         options = " ".join(f"{name}={value}" for name, value in spec.model.options.items())
         remedy = (
@@ -95,15 +95,24 @@ def _fitting_model(spec: Spec) -> nn.Module:
             if isinstance(error, TypeError) and options
             else "Choose another model or dataset"
         )
+        if spec.model.code is not None:
+            remedy = "Your own class is called as Model(shape, classes, **options) (docs/extend.md)"
         raise LotteryError(
             f"model={spec.model.name} cannot be built for inputs of shape {list(shape)}, the shape "
             f"of this dataset ({error}). {remedy}; conf/model/ has the options of each "
             "model."
         ) from error
-    if outputs != (2, classes):
+    is_tensor = isinstance(returned, torch.Tensor)
+    outputs = list(returned.shape) if is_tensor else type(returned).__name__
+    if outputs != [2, classes]:
         raise LotteryError(
             f"model={spec.model.name} must return one logit per class, a tensor of shape "
-            f"[2, {classes}] for two inputs, got {list(outputs)}"
+            f"[2, {classes}] for two inputs, got {outputs}"
+        )
+    if not models.prunable(model):
+        raise LotteryError(
+            f"model={spec.model.name} must have a torch.nn.Linear or Conv2d layer, and has none: "
+            "there is nothing to prune."
         )
     return model
 

@@ -9,13 +9,21 @@ from lth.errors import LotteryError
 from lth.experiment.settings import Dataset
 from lth.training.data import Examples, Source
 
+CHANNELS = (1, 3)
+"""Numbers of channels that pictures have. Other axes are longer."""
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_source(source: Source, dataset: Dataset) -> None:
     """Raise LotteryError unless the loaded examples have the form that loaders must return, and
     match the configuration."""
-    loader, maximum = dataset.loader.name, source.maximum
+    loader = dataset.loader.name
+    if not isinstance(source, Source):
+        raise LotteryError(
+            f"{loader} must return an lth.training.data.Source, got {type(source).__name__}. "
+            "Return Source(Examples(inputs, labels), test, maximum); test may be None."
+        )
+    maximum = source.maximum
     if not isinstance(maximum, int) or maximum < 1:
         raise LotteryError(
             f"{loader}: maximum must be an integer >= 1, got {maximum}. Return the highest "
@@ -33,13 +41,12 @@ def _faults(part: Examples, maximum: int) -> Iterator[str]:
     if not _is_tensor(inputs, 4, INTEGERS):
         yield (
             "inputs must be integers in a tensor of shape (n, channels, height, width), got "
-            f"{_described(inputs)}. Return stored values, such as bytes: dataset.preprocessing "
-            "scales them."
+            f"{_described(inputs)}. {_remedy_of_inputs(inputs)}"
         )
     if not _is_tensor(labels, 1, (torch.int64,)):
         yield (
-            f"labels must be int64 in a tensor of shape (n,), got {_described(labels)}. Convert "
-            "integers with labels.long()."
+            f"labels must be int64 in a tensor of shape (n,), got {_described(labels)}. "
+            f"{_remedy_of_labels(labels)}"
         )
     if len(inputs) != len(labels):
         yield (
@@ -56,6 +63,24 @@ def _faults(part: Examples, maximum: int) -> Iterator[str]:
         )
     if labels.min() < 0:
         yield f"labels must be >= 0, got {int(labels.min())}. Number the classes from 0."
+
+
+def _remedy_of_inputs(inputs: object) -> str:
+    if not isinstance(inputs, Tensor):
+        return "Convert an array with torch.from_numpy(inputs)."
+    if inputs.dtype not in INTEGERS:
+        return "Return stored values, such as bytes: dataset.preprocessing scales them."
+    if inputs.dim() == 3:
+        return "Add the axis of channels with inputs.unsqueeze(1)."
+    return "Give each example the axes channels, height and width."
+
+
+def _remedy_of_labels(labels: object) -> str:
+    if not isinstance(labels, Tensor):
+        return "Convert an array with torch.from_numpy(labels).long()."
+    if labels.dim() > 1:
+        return "Convert one-hot labels with labels.argmax(1), or a column with labels.squeeze(1)."
+    return "Convert integers with labels.long()."
 
 
 def _is_tensor(value: object, dimensions: int, types: tuple[torch.dtype, ...]) -> bool:
@@ -79,5 +104,16 @@ def _check_sizes(source: Source, dataset: Dataset) -> None:
             f"dataset.shape={list(dataset.shape)} dataset.classes={dataset.classes} "
             f"dataset.examples={dataset.examples} must match what {dataset.loader.name} returns: "
             f"{count} training examples in {classes} classes, of shape {found}. Set them to that; "
-            "training and test inputs must have one shape."
+            f"training and test inputs must have one shape.{_hints(train)}"
         )
+
+
+def _hints(part: Examples) -> str:
+    """Return what may be wrong with examples that do not match the configuration."""
+    channels, *_, last = part.inputs.shape[1:]
+    hints = []
+    if part.labels.min() == 1:
+        hints.append(" Labels begin at 1: if they should at 0, return labels - 1.")
+    if last in CHANNELS and channels not in CHANNELS:
+        hints.append(" If channels are the last axis, return inputs.permute(0, 3, 1, 2).")
+    return "".join(hints)

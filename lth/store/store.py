@@ -177,13 +177,16 @@ class Store:
     def set_aside(self, node: Stored) -> None:
         """Move a damaged folder to `damaged/`, so that the node is made again. A whole folder
         stays: another process may have made it again already."""
-        if self.is_whole(node):
-            return
-        target = self.damaged / f"{node.digest}.{uuid.uuid4().hex[:8]}"
+        if not self.is_whole(node):
+            self.move_aside(self.path(node))
+
+    def move_aside(self, folder: Path) -> None:
+        """Move a folder of the store to `damaged/`."""
+        target = self.damaged / f"{folder.name}.{uuid.uuid4().hex[:8]}"
         with self._writing():
             target.parent.mkdir(exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                self.path(node).rename(target)
+                folder.rename(target)
 
     def remove(self, path: Path) -> None:
         """Delete a file or folder of the store. It is renamed first: no reader sees half of it."""
