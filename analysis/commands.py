@@ -127,16 +127,24 @@ def figures(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     runs.levels.drop(columns="setting").to_csv(arguments.out / "levels.csv", index=False)
     print(f"{arguments.out}/levels.csv: {runs.levels['run'].nunique()} runs")
-    lacking = 0
+    before = {*arguments.out.iterdir()}
+    lacking, written = 0, set[Path]()
     for name in arguments.only or (known if arguments.weights else FIGURES):
         try:
             with style.context(STYLE):
                 for page, drawn in pages(name, known[name], runs):
-                    save(drawn, arguments.out / page, formats)
+                    written |= save(drawn, arguments.out / page, formats)
         except Lacking as why:
             lacking += 1
             if arguments.only:
                 print(f"{name} cannot be drawn: {why}{_remedy(name)}", file=sys.stderr)
+    earlier = [file for file in before - written if file.stem.partition("-")[0] in known]
+    if earlier and not arguments.only:
+        print(
+            f"note: {arguments.out} also holds {len(earlier)} files of earlier calls, e.g. "
+            f"{min(earlier).name}",
+            file=sys.stderr,
+        )
     return int(bool(arguments.only and lacking))
 
 
@@ -170,10 +178,13 @@ def _remedy(figure: str) -> str:
     return f". To make them: python run.py experiment={figure}" if made else ""
 
 
-def save(drawn: FigureWithData, file: Path, formats: Iterable[str]) -> None:
-    """Write a figure in each format, and beside it its numbers. Print what it is about."""
-    for name in formats:
-        drawn.figure.savefig(file.with_suffix(f".{name}"))
+def save(drawn: FigureWithData, file: Path, formats: Iterable[str]) -> set[Path]:
+    """Write a figure in each format, and beside it its numbers. Print what it is about, and return
+    the files."""
+    pictures = {file.with_suffix(f".{name}") for name in formats}
+    for picture in pictures:
+        drawn.figure.savefig(picture)
     drawn.numbers.to_csv(file.with_suffix(".csv"), index=False)
     about = "; ".join(drawn.numbers["experiment"].unique())
     print(f"{file}: {', '.join([*formats, 'csv'])} ({about})")
+    return {*pictures, file.with_suffix(".csv")}

@@ -275,6 +275,11 @@ def test_the_command_writes_a_table_and_figures_with_their_numbers(
     assert {file.name for file in out.iterdir()} == {
         "levels.csv", *(f"{name}.{ending}" for name in drawn for ending in ("png", "svg", "csv"))
     }  # fmt: skip
+    (out / "figure4-7.png").touch()
+    capsys.readouterr()
+    assert analysis(monkeypatch, "figures", sweep, "--out", out) == 0
+    note = f"note: {out} also holds 7 files of earlier calls, e.g. differences.svg\n"
+    assert capsys.readouterr().err.endswith(note)  # six as svg, and one page
     only = ("figures", sweep, "--out", sweep / "one", "--only", "figure4")
     assert analysis(monkeypatch, *only) == 0
     assert {file.name for file in (sweep / "one").iterdir()} == {
