@@ -144,7 +144,7 @@ def undrawn(name: str, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         for page in (*out.glob(f"{figure}.png"), *out.glob(f"{figure}-[0-9]*.png")):
             numbers = pd.read_csv(page.with_suffix(".csv"))
             column = numbers["runs" if "runs" in numbers else "run"]
-            for run_folder in {each for cell in column for each in cell.split(";")}:
+            for run_folder in {each for cell in column.dropna() for each in cell.split(";")}:
                 shown |= trainings[run_folder]
     return {each for each, needed in trainings.items() if not needed <= shown}
 

@@ -81,7 +81,7 @@ def test_what_was_never_trained_is_not_exported(
     *_, (_, last) = lottery.levels(stored)
     shutil.rmtree(Store(tmp_path / "store").path(last))
     words = ("export", tmp_path / "runs/0", "--level", 2)
-    assert analysis(monkeypatch, *words, "--out", tmp_path / "t") == 1
+    assert analysis(monkeypatch, *words, "--out", tmp_path / "t.safetensors") == 1
     assert "does not have" in capsys.readouterr().err
 
 

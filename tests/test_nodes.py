@@ -88,7 +88,7 @@ ALL = [
         "rewind": "kind iteration survivors pruned shuffle draw",
         "dataset": "loader.name loader.options loader.code root shape classes examples validation "
                    "test split preprocessing flip crop",
-        "training": "iterations batch_size evaluate_every evaluate_test precision",
+        "training": "iterations batch_size evaluate_every evaluate_test precision last_batch",
         "pruning": "criterion.name criterion.options criterion.code at mode scope rounds levels "
                    "rate rates final_density conv_rate linear_rate output_rate shortcut_rate",
     }.items()

@@ -102,8 +102,8 @@ def test_a_run_tests_the_claims_that_its_settings_allow(
 @pytest.mark.parametrize(("overrides", "departures"), [
     ((), ""),
     (("training.iterations=5000",), "training.iterations 5000 for 50000"),
-    (("optimizer.lr=0.1", "dataset.preprocessing=unit"),
-     "dataset.preprocessing unit for standardize, optimizer.options.lr 0.1 for 0.0012"),
+    (("optimizer.lr=0.1", "dataset.preprocessing=raw"),
+     "dataset.preprocessing raw for unit, optimizer.options.lr 0.1 for 0.0012"),
     (("dataset.flip=true", "optimizer.schedule.kind=cosine"),
      "dataset.flip True for False, optimizer.schedule.kind cosine for constant"),
     (("seed=1", "split_seed=1", "device=cpu", "pruning.levels=2"), ""),
