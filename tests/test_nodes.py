@@ -40,6 +40,7 @@ CHOICES: dict[object, object] = {
 }  # fmt: skip
 BY_PATH = {
     "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5, "backend": "eager",
+    "training.last_batch": "keep",
     "tracker": Target("mine.Tracker", {}, None), "probe": Target("mine.Probe", {}, None),
 }  # fmt: skip
 
