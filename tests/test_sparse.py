@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -316,3 +317,12 @@ def test_networks_that_are_more_than_their_modules_use_autograd(
     network = surprise()
     assert not sparse.fits(network, mask(network), recipe().optimizer, pruned="zero")
     assert not packed.fits(network, recipe().optimizer)
+
+
+def test_an_example_that_is_certain_and_right_has_no_gradient() -> None:
+    logits = np.zeros((4, kernels.LANES), np.float32)
+    logits[1] = 200
+    gradients = np.ones_like(logits)
+    labels = np.ones(3, np.int64)
+    assert kernels.cross_entropy(logits, labels, 60, gradients) == 0
+    assert not gradients.any()  # Adam would make a full step of any residue

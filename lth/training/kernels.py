@@ -148,9 +148,9 @@ def cross_entropy(logits: Floats, labels: Indices, count: int, gradients: Floats
             gradients[j, b] = math.exp(logits[j, b] - top)
             whole += gradients[j, b]
         loss += math.log(whole) + top - logits[labels[b], b]
+        gradients[labels[b], b] -= whole  # exactly 0 if all others are: Adam enlarges any residue
         for j in range(len(logits)):
             gradients[j, b] /= whole * count
-        gradients[labels[b], b] -= np.float32(1) / count
     return loss / count
 
 
