@@ -87,8 +87,7 @@ def test_locks_of_trainings_that_do_not_fit_into_a_pack_are_released_at_once(
     engine: Engine, tiny: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One has a checkpoint, one is published while its lock is taken, one has another recipe."""
-    one = ("split_seed=0", "pruning.levels=0")
-    seeds = [trainings(tiny(f"seed={seed}", *one))[0] for seed in range(4)]
+    seeds = [trainings(tiny(f"seed={seed}", "pruning.levels=0"))[0] for seed in range(4)]
     (other,) = trainings(tiny("pruning.levels=0", "training.batch_size=30"))
     _, saved, published, _ = seeds
     with pytest.raises(Interrupted):

@@ -176,7 +176,7 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
         return Pack(model, weights, *rest, **more)
 
     monkeypatch.setattr(loop, "Pack", make)
-    specs = [tiny(f"seed={seed}", "split_seed=0", "pruning.levels=0") for seed in range(5)]
+    specs = [tiny(f"seed={seed}", "pruning.levels=0") for seed in range(5)]
     engine.pack = 5
     dict(engine.ensure([t for spec in specs for _, t in lottery.levels(spec)]))
     assert sizes == [5, 2, 2]
@@ -214,7 +214,6 @@ def test_a_packed_sweep_that_is_stopped_saves_and_resumes(tmp_path: Path) -> Non
         "hydra/launcher=packed",
         "hydra.launcher.pack=2",
         "pruning.levels=0",
-        "split_seed=0",
     )
     length = ("training.iterations=3000", "training.evaluate_every=1000")
     words = (*launcher, *length, "seed=0,1", "hydra.sweep.dir=sweep")

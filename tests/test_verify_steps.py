@@ -105,9 +105,7 @@ def test_nothing_is_found_in_other_trainings(
 
 def test_steps_of_packed_networks_are_repeated(composed: Composer, tmp_path: Path) -> None:
     specs = [
-        dataclasses.replace(
-            composed(*SHORT, f"seed={seed}", "split_seed=0"), store=str(tmp_path / "store")
-        )
+        dataclasses.replace(composed(*SHORT, f"seed={seed}"), store=str(tmp_path / "store"))
         for seed in (0, 1)
     ]
     engine = engine_on(tmp_path / "store", pack=2)

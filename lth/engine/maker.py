@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
@@ -116,7 +116,9 @@ class Maker:
 
 
 def fit_together(one: Training, other: Stored) -> bool:
-    """Return whether two trainings can be members of one pack: one recipe, one first iteration."""
+    """Return whether two trainings can be members of one pack: one recipe but for the split of the
+    examples, one first iteration."""
     if not isinstance(other, Training) or (one.pruned, one.start) != (other.pruned, other.start):
         return False
-    return bool(canonical(one.recipe) == canonical(other.recipe))
+    split = one.recipe.split_seed
+    return bool(canonical(one.recipe) == canonical(replace(other.recipe, split_seed=split)))

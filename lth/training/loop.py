@@ -207,7 +207,10 @@ def build_networks(
     optimizer, precision = recipe.optimizer, recipe.training.precision
     if others:
         weights, under = [task.weights for task in tasks], [task.mask for task in tasks]
-        pack = Pack(first.model, weights, under, optimizer, pruned=pruned, precision=precision)
+        pack = Pack(
+            first.model, weights, under, optimizer, pruned=pruned, precision=precision,
+            data=[task.data for task in tasks],
+        )  # fmt: skip
         return pack.members, pack.step
     alone: Eager | Sparse
     model, mask = first.model, first.mask
@@ -243,7 +246,7 @@ def _loop(
 
     def batches(iteration: int) -> list[Batch]:
         return [
-            _batch(data.train, order, recipe, task.data_seed, iteration)
+            _batch(task.data.train, order, recipe, task.data_seed, iteration)
             for order, task in zip(orders, tasks, strict=True)
         ]
 

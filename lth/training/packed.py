@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from lth.experiment.builtins import ELEMENTWISE
 from lth.experiment.settings import Optimizer, Precision
-from lth.training.data import Batch, Part
+from lth.training.data import Batch, Data, Examples, Part
 from lth.training.eager import ON_GPU
 from lth.training.masks import Mask
 from lth.training.plain import is_known, is_plain
@@ -44,6 +44,7 @@ class Pack:
         model: any one of the networks, on the device; its weights are not used.
         weights: starting state of each member, on the CPU.
         under: mask of each member, on the CPU.
+        data: the data of each member, which may be split differently.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Pack:
         *,
         pruned: str,
         precision: Precision = "float32",
+        data: Sequence[Data] = (),
     ) -> None:
         self._precision = precision
         device = next(model.parameters()).device
@@ -68,14 +70,13 @@ class Pack:
         self.optimizer: torch.optim.Optimizer = optimizer(list(self._parameters.values()))
         kept = {name: torch.stack([mask[name] for mask in under]) for name in under[0]}
         self._pruned = PrunedWeights(self._parameters, kept, optimizer, pruned=pruned)
-        self._scores: dict[int, list[tuple[float, float]]] = {}
+        self._scores: dict[tuple[int, ...], list[tuple[float, float]]] = {}
+        self._peers = _peers(data)
         self.members = [Member(self, index) for index in range(len(starts))]
 
     def step(self, batches: Sequence[Batch]) -> Tensor:
         """Take one step of every member with its own batch; return their losses before it."""
-        inputs, labels = map(
-            torch.stack, zip(*(batch.examples() for batch in batches), strict=True)
-        )
+        inputs, labels = _stacked(batches)
         losses = self._losses(vmap(self._outputs)(self._parameters, self._buffers, inputs), labels)
         self.optimizer.zero_grad()
         losses.sum().backward()
@@ -99,23 +100,31 @@ class Pack:
         return losses.view(labels.shape).mean(1)
 
     def scores(self, part: Part) -> list[tuple[float, float]]:
-        """Return mean cross-entropy and accuracy of every member; evaluated once for all."""
-        if id(part) not in self._scores:
-            self._scores[id(part)] = self._evaluate(part)
-        return self._scores[id(part)]
+        """Return mean cross-entropy and accuracy of every member, on its own part where the members
+        have different ones; evaluated once for all."""
+        parts = self._peers.get(id(part), (part,))
+        key = tuple(map(id, parts))
+        if key not in self._scores:
+            self._scores[key] = self._evaluate(parts)
+        return self._scores[key]
 
     @torch.no_grad()
-    def _evaluate(self, part: Part) -> list[tuple[float, float]]:
-        loss = torch.zeros(len(self.members), dtype=torch.float64, device=part.labels.device)
+    def _evaluate(self, parts: Sequence[Part]) -> list[tuple[float, float]]:
+        """Evaluate every member, all on one part or each on its own."""
+        device, examples = parts[0].labels.device, len(parts[0])
+        loss = torch.zeros(len(self.members), dtype=torch.float64, device=device)
         correct = torch.zeros_like(loss)
         self._model.eval()
-        for block in part.blocks(ON_GPU):
-            inputs, labels = block.examples()
-            outputs = vmap(self._outputs, (0, 0, None))(self._parameters, self._buffers, inputs)
-            loss += self._losses(outputs, labels.expand(len(outputs), -1)) * len(labels)
+        for blocks in zip(*(part.blocks(ON_GPU) for part in parts), strict=True):
+            inputs, labels = _stacked(blocks)
+            shared = len(parts) == 1
+            where, given = (None, inputs[0]) if shared else (0, inputs)
+            outputs = vmap(self._outputs, (0, 0, where))(self._parameters, self._buffers, given)
+            labels = labels.expand(len(outputs), -1)
+            loss += self._losses(outputs, labels) * labels.shape[1]
             correct += (outputs.argmax(2) == labels).sum(1)
         self._model.train()
-        means = (loss / len(part)).tolist(), (correct / len(part)).tolist()
+        means = (loss / examples).tolist(), (correct / examples).tolist()
         return list(zip(*means, strict=True))
 
     def slots(self, member: int) -> Iterator[tuple[str, Tensor]]:
@@ -126,6 +135,19 @@ class Pack:
     def changed(self) -> None:
         """Forget cached evaluations; call it after writing to the stacks."""
         self._scores.clear()
+
+
+def _stacked(batches: Sequence[Batch]) -> Examples:
+    """Return the examples of some batches of one size, with an axis of the batches in front."""
+    inputs, labels = zip(*(batch.examples() for batch in batches), strict=True)
+    return Examples(torch.stack(inputs), torch.stack(labels))
+
+
+def _peers(data: Sequence[Data]) -> dict[int, tuple[Part, ...]]:
+    """Return, for each part of each member (by its id), the parts of the same kind of all members;
+    nothing where all of them share one."""
+    kinds = zip(*((of.train, of.validation, of.test) for of in data), strict=True)
+    return {id(part): parts for parts in kinds if len({*map(id, parts)}) > 1 for part in parts}
 
 
 class Member:
