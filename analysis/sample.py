@@ -1,5 +1,7 @@
-"""What the trials of one experiment measured, as tables that rules read. Draws of a seed are
-averaged: a seed is a trial."""
+"""Tables of what the trials of one experiment measured.
+
+A seed is a trial. Draws of one seed are averaged.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -145,8 +145,8 @@ class Budget(Settings):
     precision: Precision
     """Precision of matrix products and convolutions (`lth.training.precision`)."""
     last_batch: LastBatch = "drop"  # runs of before have none
-    """What becomes of the examples that are left after the whole batches of an epoch: dropped, as
-    the paper's numbers of iterations say, or kept as a smaller batch."""
+    """An epoch may leave fewer examples than a batch has. `drop` skips them, and `keep` trains on
+    them as a smaller batch. The paper drops them: VGG-19 has 703 iterations in an epoch."""
 
     @property
     def test_every(self) -> int:
