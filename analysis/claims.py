@@ -48,14 +48,12 @@ def judged(runs: Runs) -> Iterator[Verdict]:
     others = _comparable(found)
     for experiment, preset in dict.fromkeys((each.experiment, each.preset) for each in found):
         rates = [each for each in found if (each.experiment, each.preset) == (experiment, preset)]
-        yield from with_effects(
-            [
-                judge(each.title(claim), each.sample, claim, others)
-                for each in rates
-                for claim in claims
-                if any(each is able for able in _able(rates, claim))
-            ]
-        )
+        verdicts = [
+            judge(each.title(claim), each.sample, claim, others)
+            for claim in claims
+            for each in _able(rates, claim)
+        ]
+        yield from sorted(with_effects(verdicts), key=lambda verdict: verdict.experiment)
 
 
 def _able(rates: Sequence[Followers], claim: Claim) -> Sequence[Followers]:
@@ -66,27 +64,24 @@ def _able(rates: Sequence[Followers], claim: Claim) -> Sequence[Followers]:
 
 def with_effects(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Return the verdicts of an experiment with their effects: each test is one of several."""
-    tested = [verdict for verdict in verdicts if not math.isnan(verdict.p)]
-    corrected = dict(zip(map(id, tested), holm([verdict.p for verdict in tested]), strict=True))
-    words = {True: "shown", False: "not shown"}
+    corrected = iter(holm([found.p for found in verdicts if not math.isnan(found.p)]))
     return [
-        verdict._replace(effect=words[corrected[id(verdict)] <= ALPHA], p=corrected[id(verdict)])
-        if id(verdict) in corrected
-        else verdict
-        for verdict in verdicts
+        found if math.isnan(found.p) else _with_effect(found, next(corrected)) for found in verdicts
     ]
 
 
+def _with_effect(found: Verdict, p: float) -> Verdict:
+    return found._replace(p=p, effect="shown" if p <= ALPHA else "not shown")
+
+
 def _comparable(found: Sequence[Followers]) -> dict[str, list[Sample]]:
-    """Return, for each preset, a sample of each experiment. Those of several rates share their
-    dense networks."""
-    samples: dict[tuple[str, str], Sample] = {}
-    for each in found:
-        key = each.preset, each.experiment
-        if not each.disqualified and len(each.sample.seeds) > len(
-            samples[key].seeds if key in samples else ()
-        ):
-            samples[key] = each.sample
+    """Return, for each preset, a sample of each experiment: of its rates, which share their dense
+    networks, the one with the most seeds."""
+    samples = {
+        (each.preset, each.experiment): each.sample
+        for each in sorted(found, key=lambda each: len(each.sample.seeds))
+        if not each.disqualified
+    }
     of_presets: dict[str, list[Sample]] = {}
     for (preset, _), of in samples.items():
         of_presets.setdefault(preset, []).append(of)

@@ -32,35 +32,39 @@ class Crossing(NamedTuple):
     high: float
 
 
-def until_better(case: Case) -> Array:
+def better(case: Case) -> Array:
+    """Return the points above the dense network at early stop: (trials, levels)."""
     return gains(case, ACCURACY)
 
 
-def until_final_better(case: Case) -> Array:
+def better_at_end(case: Case) -> Array:
+    """Return the points above the dense network at the end of training."""
     return gains(case, FINAL)
 
 
-def until_final_within_1(case: Case) -> Array:
+def within_1_at_end(case: Case) -> Array:
+    """Return the points above one point below the dense network, at the end of training."""
     return gains(case, FINAL) + 1
 
 
-def until_earlier(case: Case) -> Array:
+def sooner(case: Case) -> Array:
     """Return how much earlier the early stop comes, in means of the dense network's. A network that
     learnt nothing counts as twice as late."""
     stop = case.own(STOP)
-    sooner = (stop[:, :1] - stop) / stop[:, 0].mean()
-    return np.where(np.isnan(stop), -1.0, sooner)
+    earlier = (stop[:, :1] - stop) / stop[:, 0].mean()
+    return np.where(np.isnan(stop), -1.0, earlier)
 
 
-def until_fully_trained(case: Case) -> Array:
+def fully_trained(case: Case) -> Array:
+    """Return the points of training accuracy above FULLY, at the end."""
     return 100 * (case.own(TRAINED) - FULLY)
 
 
 CONDITIONS: dict[str, Callable[[Case], Array]] = {
-    "earlier_until": until_earlier, "earlier_from": until_earlier,
-    "better_until": until_better, "better_from": until_better, "worse_from": until_better,
-    "weights_better_until": until_better, "final_better_until": until_final_better,
-    "final_within_1_until": until_final_within_1, "fully_trained_until": until_fully_trained,
+    "earlier_until": sooner, "earlier_from": sooner,
+    "better_until": better, "better_from": better, "worse_from": better,
+    "weights_better_until": better, "final_better_until": better_at_end,
+    "final_within_1_until": within_1_at_end, "fully_trained_until": fully_trained,
 }  # fmt: skip
 """Rule -> numbers (trials, levels) that are above 0 where its condition holds."""
 

@@ -34,41 +34,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write the ticket; return 1 if it cannot be read, made or written."""
+    """Write the ticket; return 1 if that is interrupted. Raises LotteryError if the ticket cannot
+    be read, made or written."""
     from lth.audit.run_rules import open_run  # imports torch, which is slow
     from lth.store.store import Damaged
     from lth.ticket import save_ticket
 
+    if arguments.out:
+        check_out_file(arguments.out, ".safetensors")
+    _check_run(arguments.run)
+    run = open_run(arguments.run)
+    _check_store(run)
+    level = _level(run, arguments.level)
+    out = arguments.out or _new_file(level)
     try:
-        if arguments.out:
-            check_out_file(arguments.out, ".safetensors")
-        _check_run(arguments.run)
-        run = open_run(arguments.run)
-        _check_store(run)
-        there = [level for level, training in run.trainings.items() if run.store.exists(training)]
-        level = max(there, default=0) if arguments.level is None else arguments.level
-        if level not in run.trainings:
-            raise LotteryError(
-                f"--level must be in 0 to {max(run.trainings)} for this run, got {level}"
-            )
-        out = arguments.out or _new_file(level)
         _make_weights(run, level)
         save_ticket(out, level, run.trainings[level], run.builder())
     except Damaged as damage:
-        print(
-            f"error: {damage}. Mend the store (python -m analysis store {run.store.root} --repair "
-            f"--yes), and train it again: python run.py {' '.join(run.status['overrides'])}",
-            file=sys.stderr,
-        )
-        return 1
-    except LotteryError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        raise LotteryError(
+            f"{damage}. Mend the store (python -m analysis store {run.store.root} --repair --yes), "
+            f"and train it again: python run.py {' '.join(run.status['overrides'])}"
+        ) from damage
     except Interrupted:
         print("interrupted: the same command continues", file=sys.stderr)
         return 1
     print(f"{out}: level {level} of {arguments.run}")
     return 0
+
+
+def _level(run: "Run", asked: int | None) -> int:
+    """Return the level to export: by default, the last one that is stored. Raises LotteryError if
+    the run has no such level."""
+    there = [level for level, training in run.trainings.items() if run.store.exists(training)]
+    level = max(there, default=0) if asked is None else asked
+    if level not in run.trainings:
+        raise LotteryError(
+            f"--level must be in 0 to {max(run.trainings)} for this run, got {level}"
+        )
+    return level
 
 
 def _new_file(level: int) -> Path:

@@ -7,9 +7,7 @@ Rows of panels are experiments, columns are quantities.
 import math
 from collections.abc import Callable, Set
 
-import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -24,6 +22,7 @@ from analysis.arms import (
     TICKET,
 )
 from analysis.collect import Runs
+from analysis.densities import at_densities, density_colours
 from analysis.drawing import FigureWithData
 from analysis.grid import QUANTITIES, against_density, grid
 from analysis.needs import Lacking, needed, some, with_all_arms
@@ -39,8 +38,6 @@ STOP, AT_STOP, TRAIN_AT_STOP = (
 )  # fmt: skip
 AT_END, TRAIN_AT_END = "final_test_accuracy", "final_train_accuracy"
 
-CURVE_DENSITIES = (1.0, 0.513, 0.211, 0.070, 0.036, 0.019)
-"""The densities of the paper's figure 3."""
 LENET_ITERATIONS = 15_000
 """The last iteration that figure 3 shows of LeNet."""
 SPARSE_FROM = 0.7
@@ -52,10 +49,6 @@ SPARSE = (
 )
 SAME_LINE = 0.03
 """Largest relative distance between the densities of layers that are drawn as one line."""
-NEAR = 0.15
-"""Largest relative distance between one of these densities and the level drawn for it."""
-FEWEST = 3
-"""The fewest of these densities with which a line is drawn at them."""
 
 
 def figure1(runs: Runs) -> FigureWithData | None:
@@ -206,7 +199,7 @@ def differences(runs: Runs) -> FigureWithData | None:
     """Differences within a seed: each arm against the dense network and the winning ticket."""
     pairs = some(paired(runs.levels), "levels beyond level 0")
     quantities = ("gain", "gain_at_end", "behind", "stop")
-    marks, notes = printed(runs.levels), ["ratios: geometric mean, and interval of the logarithm"]
+    marks, notes = printed(runs), ["ratios: geometric mean, and interval of the logarithm"]
     return against_density(pairs, quantities, interval=True, marks=marks, notes=notes)
 
 
@@ -267,21 +260,6 @@ def _has_dropout(levels: pd.DataFrame) -> "pd.Series[bool]":
     return levels[name].fillna(0) > 0 if name in levels else pd.Series(False, levels.index)
 
 
-def at_densities(levels: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the levels nearest to CURVE_DENSITIES, for each line; of a line that has
-    fewer than FEWEST of these, levels that are spread evenly over those that it has."""
-    parts = []
-    for _, rows in levels.groupby(LINE, sort=False):
-        means = rows.groupby("level")["density"].mean()
-        distances = [(means / density - 1).abs() for density in CURVE_DENSITIES]
-        chosen = {distance.idxmin() for distance in distances if distance.min() < NEAR}
-        if len(chosen) < FEWEST:
-            count = min(len(means), len(CURVE_DENSITIES))
-            chosen = {*means.index[np.linspace(0, len(means) - 1, count).round().astype(int)]}
-        parts.append(rows[rows["level"].isin(chosen)])
-    return pd.concat(parts)
-
-
 def _in_all_runs(metrics: pd.DataFrame, *among: str) -> pd.DataFrame:
     """Return the points of curves at the iterations where all curves with the same values in the
     columns `among` were tested."""
@@ -309,17 +287,6 @@ def one_line_each(found: pd.DataFrame, layers: list[str]) -> pd.DataFrame:
 def _listed(names: list[str]) -> str:
     few = names if len(names) < 4 else [names[0], "...", f"{names[-1]} ({len(names)} layers)"]
     return ", ".join(few)
-
-
-def density_colours(densities: "pd.Series[float]") -> dict[str, drawing.Colour]:
-    """Return a colour for each density, by its label, from the highest down. Each of
-    CURVE_DENSITIES has the same colour in every figure, unless two would share one."""
-    ordered = sorted(densities.unique(), reverse=True)
-    near = [min(range(6), key=lambda n: abs(CURVE_DENSITIES[n] / d - 1)) for d in ordered]
-    if len({*near}) < len(near):
-        return drawing.colours([drawing.in_percent(density) for density in ordered], "viridis")
-    palette = sns.color_palette("viridis", len(CURVE_DENSITIES))
-    return {drawing.in_percent(d): palette[n] for d, n in zip(ordered, near, strict=True)}
 
 
 def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:

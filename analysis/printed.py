@@ -1,10 +1,14 @@
 """The numbers that the paper prints, as points in figures of differences."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pandas as pd
 
+from analysis.collect import Runs
+from analysis.measured import NEAR
 from analysis.paper import Claim, paper_claims
+from analysis.protocol import departures, has_preset
 
 SHOWN: dict[str, tuple[str, Callable[[float], float]]] = {
     "gain": ("gain", lambda points: points),
@@ -15,23 +19,33 @@ SHOWN: dict[str, tuple[str, Callable[[float], float]]] = {
 """Rule of a claim -> column of `analysis.paired`, and the claim's value there."""
 
 
-def printed(levels: pd.DataFrame) -> pd.DataFrame:
+def printed(runs: Runs) -> pd.DataFrame:
     """Return `experiment`, `quantity`, `density` and `value` of each number that the paper prints
-    about the presets of these levels, at the nearest level."""
+    about the presets of these runs, at the density that it names or that of the level."""
+    claims = [claim for claim in paper_claims() if claim.rule in SHOWN and not claim.where]
     rows = [
         {"experiment": experiment, **point}
-        for (experiment, preset), own in levels.groupby(["experiment", "preset"])
-        for claim in paper_claims()
-        if claim.rule in SHOWN and not claim.where and claim.matches(str(preset))
+        for (experiment, preset), own in runs.levels.groupby(["experiment", "preset"])
+        if follows(str(preset), own.iloc[0], runs)
+        for claim in claims
+        if claim.matches(str(preset))
         for point in _points(claim, own[own["arm"] == claim.arm])
     ]
     return pd.DataFrame(rows, columns=["experiment", "quantity", "density", "value"])
 
 
+def follows(preset: str, row: "pd.Series[Any]", runs: Runs) -> bool:
+    """Return whether a run tests the claims about its preset (`analysis.protocol`)."""
+    found = departures(preset, row["dataset"], runs.identities[row["run"]])
+    return has_preset(preset) and all(each.effect != "disqualifies" for each in found)
+
+
 def _points(claim: Claim, own: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Yield the point of a claim, if the arm (its rows are `own`) reaches its place."""
     quantity, value = SHOWN[claim.rule]
-    place = own["density"] if claim.density else own.loc[own["level"] == claim.level, "density"]
-    if len(place):
-        density = claim.density / 100 if claim.density else float(place.mean())
-        if density >= place.min() * 0.95:
-            yield {"quantity": quantity, "density": density, "value": value(claim.value)}
+    if claim.density:
+        density = claim.density / 100
+    else:
+        density = own.loc[own["level"] == claim.level, "density"].mean()
+    if density >= own["density"].min() * (1 - NEAR):
+        yield {"quantity": quantity, "density": density, "value": value(claim.value)}

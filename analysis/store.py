@@ -111,15 +111,20 @@ def _verify(store: Store) -> int:
 
 def _repair(store: Store, *, yes: bool) -> int:
     """Move the folders with faults out of the way."""
-    faulty = [entry for entry in cleanup.entries(store) if any(cleanup.faults_of(entry))]
-    if cleanup.busy(store):
-        raise LotteryError(f"{store.root}: trainings are in progress. Wait, or stop them.")
-    for entry in faulty:
-        print(f"{entry.path}: {'; '.join(cleanup.faults_of(entry))}")
-        if yes:
-            store.move_aside(entry.path)
+    if busy := cleanup.busy(store):
+        raise LotteryError(
+            f"{store.root}: {busy} trainings are in progress. Wait until they have ended, or stop "
+            "them."
+        )
+    moved = 0
+    for entry in cleanup.entries(store):
+        if faults := list(cleanup.faults_of(entry)):
+            print(f"{entry.path}: {'; '.join(faults)}")
+            moved += 1
+            if yes:
+                store.move_aside(entry.path)
     done = "moved to damaged/: the same commands make them again" if yes else "found: add --yes"
-    print(f"{len(faulty)} damaged folders {done}")
+    print(f"{moved} damaged folders {done}")
     return 0
 
 

@@ -129,20 +129,25 @@ def claim_cells(found: Verdict) -> tuple[str, ...]:
         f", {claim.arm}" if claim.arm else "",
     ]
     bound = "" if claim.bound == "=" else f"{claim.bound} "
-    known = not math.isnan(found.low) and found.low != found.high
-    below = "<= " * (found.low == 0 and claim.unit == "% density")
     return (
         f"{claim.says}{''.join(at)}",
         f"{bound}{number(claim.value)} {claim.unit}",
-        number(found.measured) if found.measured or not below else "below all levels",
-        (below + number(found.high) if below else f"{number(found.low)} to {number(found.high)}")
-        if known
-        else "",
+        number(found.measured),
+        _interval(found),
         number(found.mean_of_ratios),
         str(found.n or ""),
         found.effect,
         found.agreement + (f": {found.why}" if found.why else ""),
     )
+
+
+def _interval(found: Verdict) -> str:
+    """Return the ends of an interval; a density of 0 means that it may be below all levels."""
+    if math.isnan(found.low) or found.low == found.high:
+        return ""
+    if found.low == 0 and found.claim.unit == "% density":
+        return f"<= {number(found.high)}"
+    return f"{number(found.low)} to {number(found.high)}"
 
 
 def number(value: float) -> str:

@@ -30,8 +30,9 @@ def verify(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
 
     def show_notes(notes: Iterable[str]) -> None:
-        for note in [note for note in notes if note not in noted]:
-            noted.add(note)
+        new = [note for note in notes if note not in noted]
+        noted.update(new)
+        for note in new:
             console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
     for run in sorted({run for folder in arguments.folders for run in find_runs(folder)}):

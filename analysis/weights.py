@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from analysis import drawing
 from analysis.arms import TICKET
 from analysis.collect import Runs
+from analysis.densities import at_densities, density_colours
 from analysis.drawing import FigureWithData
-from analysis.figures import at_densities, density_colours
 from analysis.points import LINE, points
 
 BINS = 40

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
-from analysis import figures
+from analysis import densities, figures
 from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.drawing import EDGE, FigureWithData
@@ -183,7 +183,7 @@ def test_curves_are_drawn_at_the_papers_densities_or_evenly(
     ladder: list[float], chosen: list[float]
 ) -> None:
     rows = pd.DataFrame({"level": range(len(ladder)), "density": ladder})
-    drawn = figures.at_densities(rows.assign(experiment="e", arm="a", rate="r"))
+    drawn = densities.at_densities(rows.assign(experiment="e", arm="a", rate="r"))
     assert list(drawn["density"]) == pytest.approx(chosen)
 
 

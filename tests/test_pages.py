@@ -12,6 +12,7 @@ from analysis import drawing, figures
 from analysis.collect import Runs, collect
 from analysis.drawing import FigureWithData
 from analysis.grid import PRINTED
+from analysis.protocol import protocol
 from lth.training.sparse import DENSEST
 from tests.test_analysis import analysis, caption, lines, write_run, write_sweep
 
@@ -215,7 +216,8 @@ def test_ratios_are_drawn_on_their_logarithms(tmp_path: Path) -> None:
 
 def test_the_papers_numbers_are_crosses(tmp_path: Path) -> None:
     for seed in range(3):
-        write_run(tmp_path / f"{seed}", seed=seed, preset="lenet")
+        follows = protocol("lenet") | {"seed": seed}
+        write_run(tmp_path / f"{seed}", seed=seed, preset="lenet", settings=follows)
     text = caption(figures.differences(collect([tmp_path])))
     assert "crosses: the paper's numbers" not in text  # these runs end at 25 %
     for seed in range(3):
@@ -229,3 +231,11 @@ def test_the_papers_numbers_are_crosses(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert crosses == [pytest.approx([0.135, 0.3]), pytest.approx([0.211, 0.62])]
     assert "crosses: the paper's numbers" in caption(drawn)
+
+
+def test_a_run_that_departs_from_its_preset_has_no_crosses(tmp_path: Path) -> None:
+    departs = protocol("lenet") | {"model.options.widths": [30, 10]}
+    write_run(tmp_path / "0", seed=0, preset="lenet", settings=departs)
+    file = tmp_path / "0/levels.csv"
+    file.write_text(file.read_text().replace("2,0.25,", "2,0.135,"))
+    assert "crosses: the paper's numbers" not in caption(figures.differences(collect([tmp_path])))
