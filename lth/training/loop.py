@@ -169,7 +169,8 @@ def train(
     only_eager: bool = False,
     on_step: Callable[[Sequence[Progress]], None] = lambda _: None,
 ) -> list[Progress]:
-    """Train networks with one recipe, at the same iteration, to the end of the budget.
+    """Train networks with one recipe, at the same iteration, to the end of the budget. Their splits
+    may differ.
 
     `on_step` is called before every step, or before as many sparse steps as are taken at once, and
     may raise to stop. `until`: iteration at which to end earlier, for a snapshot. The early stop is
