@@ -35,6 +35,8 @@ AXIS_DEPTH = 0.05
 """Depth of an axis below the dense network's accuracy: 5 points, as in the paper."""
 NARROWEST = 0.01
 """Least range of accuracies on an axis: one point."""
+UNBROKEN = "\u00a0"
+"""A space at which no line is broken."""
 EDGE = "edge"
 """Marks points beyond an axis."""
 Dash = Literal["-", "--", ":", "-."]
@@ -283,4 +285,6 @@ def caption_text(found: pd.DataFrame, figure: Figure, notes: Iterable[str] = ())
     if found["censored"].any():
         parts.append(f"open markers: {BUDGET}, in some repetitions at least")
     text = "; ".join([*parts, *notes])
-    return "\n".join(textwrap.wrap(text, int(1.25 * LEGEND_CHARACTERS * figure.get_figwidth())))
+    width = int(1.25 * LEGEND_CHARACTERS * figure.get_figwidth())
+    lines = textwrap.wrap(text.replace("n = ", f"n{UNBROKEN}={UNBROKEN}"), width)
+    return "\n".join(lines).replace(UNBROKEN, " ")
