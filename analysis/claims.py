@@ -14,7 +14,7 @@ from analysis.sample import Sample, sample
 from analysis.verdicts import ALPHA, Verdict, judge
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Followers:
     """The runs of one experiment that follow one preset at one rate."""
 
@@ -48,12 +48,14 @@ def judged(runs: Runs) -> Iterator[Verdict]:
     others = _comparable(found)
     for experiment, preset in dict.fromkeys((each.experiment, each.preset) for each in found):
         rates = [each for each in found if (each.experiment, each.preset) == (experiment, preset)]
-        verdicts = [
-            judge(each.title(claim), each.sample, claim, others)
-            for claim in claims
-            for each in _able(rates, claim)
-        ]
-        yield from sorted(with_effects(verdicts), key=lambda verdict: verdict.experiment)
+        yield from with_effects(
+            [
+                judge(each.title(claim), each.sample, claim, others)
+                for each in rates
+                for claim in claims
+                if each in _able(rates, claim)
+            ]
+        )
 
 
 def _able(rates: Sequence[Followers], claim: Claim) -> Sequence[Followers]:

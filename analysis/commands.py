@@ -126,7 +126,7 @@ def figures(arguments: argparse.Namespace) -> int:
     runs = collected(arguments.folders)
     arguments.out.mkdir(parents=True, exist_ok=True)
     runs.levels.drop(columns="setting").to_csv(arguments.out / "levels.csv", index=False)
-    print(f"{arguments.out}/levels.csv: {runs.levels['run'].nunique()} runs")
+    print(f"{arguments.out}/levels.csv: {_counted(runs)}")
     before = {*arguments.out.iterdir()}
     lacking, written = 0, set[Path]()
     for name in arguments.only or (known if arguments.weights else FIGURES):
@@ -146,6 +146,13 @@ def figures(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return int(bool(arguments.only and lacking))
+
+
+def _counted(runs: Runs) -> str:
+    """Return how many runs have results, in words, and how many repeat those of others."""
+    own = runs.levels["run"].nunique()
+    repeats = len(runs.identities) - own
+    return f"{own} runs" + f", and {repeats} with the same results as another" * bool(repeats)
 
 
 def _check_names(names: Iterable[str], known: Mapping[str, object]) -> None:

@@ -225,7 +225,8 @@ def _trained(runs: list[tuple[Path, Status]], levels: int) -> str:
     trained = sum(status.get("trained", 0) for _, status in runs)
     if not levels:
         return ""
-    others = "; the others were shared, or in the store before" * (trained < levels)
+    which = "the others" if trained else "all"
+    others = f"; {which} were shared, or in the store before" * (trained < levels)
     return f" [bold]{trained} networks trained[/] for the {levels} levels reported{others}."
 
 

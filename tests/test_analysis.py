@@ -266,6 +266,18 @@ def analysis(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return main()
 
 
+def test_runs_that_repeat_others_are_counted_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seed in (("0", 0), ("1", 1), ("again", 0)):
+        write_run(tmp_path / "runs" / name, seed=seed)
+    out = tmp_path / "out"
+    words = ("figures", tmp_path / "runs", "--out", out, "--only", "time")
+    assert analysis(monkeypatch, *words) == 0
+    counted = f"{out}/levels.csv: 2 runs, and 1 with the same results as another\n"
+    assert capsys.readouterr().out.startswith(counted)
+
+
 def test_the_command_writes_a_table_and_figures_with_their_numbers(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

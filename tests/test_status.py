@@ -70,6 +70,7 @@ def test_a_summary_of_runs_without_a_level_names_no_tables(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("trained", "words"), [
     (3, "3 networks trained for the 3 levels reported."),
+    (0, "0 networks trained for the 3 levels reported; all were shared, or in the store before."),
     (2, "2 networks trained for the 3 levels reported; the others were shared, or in the store "
         "before."),
 ])  # fmt: skip
