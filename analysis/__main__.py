@@ -19,6 +19,13 @@ from lth.experiment.spelling import did_you_mean, similar_options
 from lth.runs.places import check_runs
 
 WATCH_SECONDS = 1.0
+TOLERANCE = {
+    "type": float,
+    "default": 0.0,
+    "metavar": "FRACTION",
+    "help": "take as early stop the first iteration whose validation loss is at most this "
+    "far above the lowest, e.g. 0.05 (default: 0, the paper's definition)",
+}
 RUNS = {"nargs": "*", "type": Path, "default": [Path("multirun")],
         "help": "folders of runs or sweeps (default: multirun)"}  # fmt: skip
 
@@ -91,6 +98,7 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", action="store_true", help="also draw appendix F, which reads the store"
     )
+    parser.add_argument("--tolerance", **TOLERANCE)  # type: ignore[arg-type]
 
 
 def _add_claims(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +108,7 @@ def _add_claims(parser: argparse.ArgumentParser) -> None:
         help="allowed accuracy loss of a winning ticket against dense (default: 0.001, 0.1 points)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="CSV file to write the verdicts to")
+    parser.add_argument("--tolerance", **TOLERANCE)  # type: ignore[arg-type]
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +116,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("report.html"), help="file to write (default: report.html)"
     )
+    parser.add_argument("--tolerance", **TOLERANCE)  # type: ignore[arg-type]
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:

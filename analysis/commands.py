@@ -15,6 +15,7 @@ from analysis.claims import judged
 from analysis.clear import removable
 from analysis.collect import Runs, collect
 from analysis.drawing import STYLE, FigureWithData
+from analysis.early import near_minimum
 from analysis.figures import FIGURES, pages
 from analysis.needs import Lacking
 from analysis.outputs import check_out_file, check_out_folder
@@ -36,7 +37,7 @@ def claims(arguments: argparse.Namespace) -> int:
     """Print the paper's claims beside the measured numbers, and the winning levels."""
     if arguments.out:
         check_out_file(arguments.out)
-    runs = collected(arguments.folders)
+    runs = collected(arguments.folders, arguments.tolerance)
     verdicts = list(judged(runs))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if verdicts:
@@ -62,7 +63,7 @@ def claims(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Write the report page."""
     check_out_file(arguments.out, ".html")
-    runs = collected(arguments.folders)
+    runs = collected(arguments.folders, arguments.tolerance)
     write_report(runs, arguments.folders, arguments.out)
     print(arguments.out)
     return 0
@@ -101,10 +102,11 @@ def _check_published(out: Path, targets: AbstractSet[Path]) -> None:
         )
 
 
-def collected(folders: Sequence[Path]) -> Runs:
-    """Read the runs and print what was left out. Raises LotteryError if there is no level."""
+def collected(folders: Sequence[Path], tolerance: float) -> Runs:
+    """Read the runs, with early stops within this tolerance, and print what was left out. Raises
+    LotteryError if there is no level."""
     check_runs(folders)
-    runs = collect(folders)
+    runs = near_minimum(collect(folders), tolerance)
     for problem in runs.problems:
         print(f"note: {problem}", file=sys.stderr)
     if runs.problems and any(removable(folders)):
@@ -123,7 +125,7 @@ def figures(arguments: argparse.Namespace) -> int:
     _check_names(arguments.only or (), known)
     _check_formats(formats)
     check_out_folder(arguments.out)
-    runs = collected(arguments.folders)
+    runs = collected(arguments.folders, arguments.tolerance)
     arguments.out.mkdir(parents=True, exist_ok=True)
     runs.levels.drop(columns="setting").to_csv(arguments.out / "levels.csv", index=False)
     print(f"{arguments.out}/levels.csv: {_counted(runs)}")

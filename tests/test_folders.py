@@ -40,7 +40,10 @@ def test_folders_of_one_second_have_different_names(kind: str) -> None:
     assert one == OmegaConf.select(starts[0], f"hydra.{kind}.dir")
 
 
-@pytest.mark.parametrize("override", ["pruning.rate=0", "pruning.levels=80", "seed=1"])
+@pytest.mark.parametrize(
+    "override",
+    [pytest.param("pruning.rate=0", marks=pytest.mark.slow), "pruning.levels=80", "seed=1"],
+)
 def test_a_refused_run_leaves_an_earlier_run_in_its_folder_as_it_was(
     tmp_path: Path, override: str
 ) -> None:
@@ -63,7 +66,7 @@ def test_a_finished_run_with_other_settings_is_not_overwritten(tmp_path: Path) -
     assert run(tmp_path, folder, "pruning.levels=1").returncode == 0  # the same run, longer
 
 
-@pytest.mark.parametrize("launcher", ["local", "packed"])
+@pytest.mark.parametrize("launcher", ["local", pytest.param("packed", marks=pytest.mark.slow)])
 def test_a_sweep_in_the_folder_of_another_overwrites_none_of_its_runs(
     tmp_path: Path, launcher: str
 ) -> None:

@@ -47,6 +47,7 @@ def test_convolutions_and_shortcuts_are_counted(composed: Composer) -> None:
     assert types.keys() == {"conv", "shortcut", "output"}
 
 
+@pytest.mark.slow
 def test_a_run_records_them_and_says_them_at_its_start_and_end(tmp_path: Path) -> None:
     words = [sys.executable, str(ROOT / "run.py"), *TINY, "hydra.run.dir=run"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)

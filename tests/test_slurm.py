@@ -68,6 +68,7 @@ def test_jobs_that_were_submitted_before_an_error_are_named(
     assert "2 jobs submitted: 7_0 7_1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_jobs_on_this_machine_run_a_copy_of_the_code(tmp_path: Path) -> None:
     words = [
         "-m", "hydra/launcher=slurm", "hydra.launcher.cluster=local", "seed=0,1",

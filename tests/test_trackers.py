@@ -77,6 +77,7 @@ def test_a_user_tracker_gets_all_points_and_the_final_state(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_a_failing_tracker_does_not_affect_the_run(tmp_path: Path) -> None:
     done = run(tmp_path, "+tracker._target_=tests.test_trackers.Broken")
     assert done.returncode == 0
