@@ -205,8 +205,10 @@ def _bounded_density(case: Case) -> tuple[str, str]:
 
 def _between(found: Crossing, claim: Claim) -> str:
     unit = " %" if claim.unit.startswith("%") else ""
-    low = f"{found.low:,.3g} to " if found.low else "less than measured to "
-    return f"{low if found.low < found.high else ''}{found.high:,.3g}{unit}"
+    if not found.low:
+        return "any density" if unit and found.high >= 100 else f"at most {found.high:,.3g}{unit}"
+    low = f"{found.low:,.3g} to " if found.low < found.high else ""
+    return f"{low}{found.high:,.3g}{unit}"
 
 
 WITHOUT_EFFECT = {"speedup": 1.0, "slower_than_ticket": 1.0} | dict.fromkeys(

@@ -63,37 +63,9 @@ class NormNet(torch.nn.Sequential):
         )
 
 
-class Pair(torch.nn.Module):
-    """Returns two tensors."""
-
-    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
-        super().__init__()
-        self.layer = torch.nn.Linear(64, classes)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.layer(x.flatten(1)), x
-
-
-class Weightless(torch.nn.Module):
-    """Returns logits without a layer that can be pruned."""
-
-    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
-        super().__init__()
-        self.scale, self.classes = torch.nn.Parameter(torch.ones(1)), classes
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.scale * x.flatten(1)[:, : self.classes]
-
-
-class Headless(torch.nn.Flatten):
-    """A model with as many outputs as inputs, whatever the classes."""
-
-    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
-        super().__init__()
-
-
-NORM_NET = ("model._target_=tests.conftest.NormNet", "~model.widths", "~model.dropout",
-            "~model.init_scale", "~model.truncated", "pruning.levels=1")  # fmt: skip
+OWN_MODEL = ("~model.widths", "~model.dropout", "~model.init_scale", "~model.truncated")
+"""Overrides that remove the options of LeNet, for models of the tests."""
+NORM_NET = ("model._target_=tests.conftest.NormNet", *OWN_MODEL, "pruning.levels=1")
 
 Composer = Callable[..., Spec]
 

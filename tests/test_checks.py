@@ -13,7 +13,7 @@ from lth.experiment.nodes import Fresh
 from lth.experiment.recipe import recipe
 from lth.experiment.settings import Spec
 from lth.models import prunable
-from tests.conftest import Composer
+from tests.conftest import OWN_MODEL, Composer
 
 LADDERS = Path(__file__).parent / "density_ladders.csv"
 """Densities of the paper's networks by level, in percent, before rounding to whole weights."""
@@ -127,7 +127,33 @@ def test_a_type_can_be_left_alone(composed: Composer) -> None:
     assert dense - pruned == 58_080 // 5 + 840 // 10  # all 2,550 of conv stay
 
 
-OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale", "~model.truncated"]
+class Pair(torch.nn.Module):
+    """Returns two tensors."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
+        super().__init__()
+        self.layer = torch.nn.Linear(64, classes)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.layer(x.flatten(1)), x
+
+
+class Weightless(torch.nn.Module):
+    """Returns logits without a layer that can be pruned."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
+        super().__init__()
+        self.scale, self.classes = torch.nn.Parameter(torch.ones(1)), classes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * x.flatten(1)[:, : self.classes]
+
+
+class Headless(torch.nn.Flatten):
+    """A model with as many outputs as inputs, whatever the classes."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:  # noqa: ARG002
+        super().__init__()
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -186,13 +212,13 @@ OWN_MODEL = ["~model.widths", "~model.dropout", "~model.init_scale", "~model.tru
     (["model=vgg19"], r"model=vgg cannot be built for inputs of shape \[1, 8, 8\]"),
     (["model._target_=torch.nn.Flatten", *OWN_MODEL], r"model=torch\.nn\.Flatten cannot be built"
      r".*Your own class is called as Model\(shape, classes, \*\*options\)"),
-    (["dataset=mnist", "model._target_=tests.conftest.Headless", *OWN_MODEL],
-     r"model=tests\.conftest\.Headless must return one logit per class, a tensor of shape "
+    (["dataset=mnist", "model._target_=tests.test_checks.Headless", *OWN_MODEL],
+     r"model=tests\.test_checks\.Headless must return one logit per class, a tensor of shape "
      r"\[2, 10\] for two inputs, got \[2, 784\]"),
-    (["model._target_=tests.conftest.Pair", *OWN_MODEL],
-     r"model=tests\.conftest\.Pair must return one logit per class, .*, got tuple"),
-    (["model._target_=tests.conftest.Weightless", *OWN_MODEL],
-     r"model=tests\.conftest\.Weightless must have a torch\.nn\.Linear or Conv2d layer, and has "
+    (["model._target_=tests.test_checks.Pair", *OWN_MODEL],
+     r"model=tests\.test_checks\.Pair must return one logit per class, .*, got tuple"),
+    (["model._target_=tests.test_checks.Weightless", *OWN_MODEL],
+     r"model=tests\.test_checks\.Weightless must have a torch\.nn\.Linear or Conv2d layer, and has "
      r"none"),
 ])  # fmt: skip
 def test_what_cannot_be_built_is_refused_before_training(

@@ -135,11 +135,12 @@ STEADY = pd.concat([
     (claim("earlier", value=50, unit="%"), "agrees", "within 10"),
     (claim("earlier", value=61, unit="%"), "inconsistent", "below it"),
     (claim("better_until", value=19, **IN_PERCENT), "not enough data", "no level near 19 %"),
-    (claim("better_until", value=20, **IN_PERCENT), "undecided", "less than measured to 20 %"),
+    (claim("better_until", value=20, **IN_PERCENT), "undecided", "find at most 20 %"),
     (claim("better_until", value=3, **IN_PERCENT), "not enough data", "no level near 3 %"),
     (claim("better_until", value=3, bound="<=", **IN_PERCENT), "not enough data", "end at 10 %"),
     (claim("better_until", value=10.2, **IN_PERCENT), "not enough data", "9.69 % are needed"),
     (claim("earlier_until", value=30, bound="<=", **IN_PERCENT), "supported", "ends at"),
+    (claim("fully_trained_until", value=15, bound="<=", **IN_PERCENT), "contradicted", "ends at"),
     (claim("fully_trained_until", value=60, bound="<=", **IN_PERCENT), "supported", "20 to 50 %"),
     (claim("fully_trained_until", value=30, bound="<=", **IN_PERCENT), "undecided", "20 to 50 %"),
     (claim("earlier", density=1.2), "not enough data", "no level near 1.2 %"),
@@ -151,7 +152,16 @@ STEADY = pd.concat([
 ])  # fmt: skip
 def test_agreements_and_their_reasons(found: Claim, agreement: str, why: str) -> None:
     judgement = judge("", sample(STEADY), found)
-    assert (judgement.agreement, why in judgement.why) == (agreement, True), judgement
+    assert judgement.agreement == agreement, judgement
+    assert why in judgement.why if why else not judgement.why, judgement
+
+
+@pytest.mark.parametrize(("bound", "agreement"), [("<=", "supported"), ("=", "undecided")])
+def test_networks_as_accurate_as_the_dense_one_stay_so(bound: str, agreement: str) -> None:
+    wobble = np.array([[0, 1, -1, 0], [0, -1, 1, 1], [0, 0, 0, -1], [0, 1, 0, 0], [0, -1, 0, 0]])
+    same = rows("winning ticket", [[1000] * 4] * 5, (0.96 + 1e-4 * wobble).tolist())
+    found = claim("better_until", value=20, bound=bound, **IN_PERCENT)
+    assert judge("", sample(same), found).agreement == agreement
 
 
 def test_two_seeds_are_not_enough() -> None:
@@ -169,18 +179,12 @@ def test_what_is_undecided_says_how_many_trials_could_decide() -> None:
     found = judge("", sample(NOISY), claim("gain", value=1.0, **POINTS))
     assert found.agreement == "undecided"
     assert found.why == "± 5.6; ± 0.2 could decide, but the paper's own trials are too few"
-    exact = judge("", sample(STEADY), claim("gain", value=0.45, trials=0, digits=2, **POINTS))
-    assert exact.agreement == "inconsistent"  # a number without spread, against our own alone
 
 
 def test_the_papers_number_has_a_spread_as_well() -> None:
     wide = STEADY.assign(early_stop_test_accuracy=lambda rows: rows["early_stop_test_accuracy"]
                          + 0.001 * (rows["seed"] - 2) * (rows["level"] == 1))  # fmt: skip
-    value = {"value": 0.39, "digits": 2, **POINTS}
-    alone = judge("", sample(wide), claim("gain", trials=0, **value))
-    ours = judge("", sample(wide), claim("gain", trials=5, **value))
-    assert (alone.agreement, ours.agreement) == ("undecided", "undecided")
-    value["value"] = 0.45
+    value = {"value": 0.45, "digits": 2, **POINTS}
     alone = judge("", sample(wide), claim("gain", trials=0, **value))
     ours = judge("", sample(wide), claim("gain", trials=5, **value))
     assert (alone.agreement, ours.agreement) == ("inconsistent", "undecided")

@@ -77,8 +77,6 @@ def test_unit_and_raw() -> None:
 
 def test_l2_gives_every_image_unit_norm_and_bytes_have_no_table() -> None:
     made = parts(source(), preprocessing="l2")
-    norms = inputs_of(made.train).flatten(1).norm(dim=1)
-    assert norms.tolist() == pytest.approx([1] * len(norms))
     raw = inputs_of(parts(source(), preprocessing="raw").train)
     assert torch.allclose(inputs_of(made.train), raw / raw.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
     assert not made.train.by_value

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lth.models import TRUNCATED, Conv, LeNet, fresh, prunable, state
+from lth.models import Conv, LeNet, fresh, prunable, state
 from lth.training.seeds import generator
 
 
@@ -40,12 +40,13 @@ def test_truncated_weights_have_the_same_deviation_and_no_tails() -> None:
     def build() -> LeNet:
         return LeNet((1, 28, 28), 10, widths=(300, 100), truncated=True)
 
+    deviation = 0.8796  # of a standard normal distribution cut at two deviations
     first = fresh(build, generator(0, "init")).get_parameter("1.weight").detach()
     glorot = math.sqrt(2 / (784 + 300))
     assert float(first.std()) == pytest.approx(glorot, rel=0.01)
-    assert float(first.abs().max()) <= 2 * glorot / TRUNCATED
+    assert float(first.abs().max()) <= 2 * glorot / deviation
     conv = Conv((3, 8, 8), 10, channels=(4,), widths=(9,), truncated=True).get_parameter("2.weight")
-    assert float(conv.detach().abs().max()) <= 2 * math.sqrt(2 / (36 + 36)) / TRUNCATED
+    assert float(conv.detach().abs().max()) <= 2 * math.sqrt(2 / (36 + 36)) / deviation
 
 
 def test_initial_weights_come_from_their_stream_alone() -> None:

@@ -8,12 +8,12 @@ from torch import nn
 
 from lth.experiment import lottery
 from lth.training.eager import evaluate
-from tests.conftest import Composer, engine_on
+from tests.conftest import OWN_MODEL, Composer, engine_on
 
 MUON = (
-    "model._target_=tests.test_muon.Matrices", "~model.widths", "~model.dropout",
-    "~model.init_scale", "~model.truncated", "optimizer=own", "optimizer._target_=torch.optim.Muon",
-    "optimizer.lr=0.02", "pruning.rate=50", "pruning.levels=3",
+    "model._target_=tests.test_muon.Matrices", *OWN_MODEL, "optimizer=own",
+    "optimizer._target_=torch.optim.Muon", "optimizer.lr=0.02", "pruning.rate=50",
+    "pruning.levels=3",
 )  # fmt: skip
 
 

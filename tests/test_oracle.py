@@ -1,5 +1,5 @@
 """The losses of a lottery on real digits, against a loop that shares no code with lth but the
-initial weights and the indices of batches."""
+initial weights and the indices of batches. Against sparse steps it also takes the masks of lth."""
 
 from pathlib import Path
 from typing import Any

@@ -21,10 +21,23 @@ from lth.training.masks import Mask
 from lth.training.packed import Pack
 from lth.training.seeds import generator
 from tests.conftest import TINY, Composer, NormNet, engine_on
-from tests.trainings import OPTIMIZERS, assert_equal, model, recipe, task_of, trained
+from tests.trainings import (
+    DATA,
+    OPTIMIZERS,
+    assert_equal,
+    model,
+    random_part,
+    recipe,
+    task_of,
+    trained,
+)
 from tests.typed import command, run, table
 
 SEEDS = (3, 4, 5)
+OTHER = dataclasses.replace(
+    DATA, train=random_part("other", 45), validation=random_part("another", 25)
+)
+SPLITS = (DATA, OTHER, DATA)
 
 
 def starts() -> list[dict[str, Tensor]]:
@@ -50,14 +63,14 @@ def masks() -> list[Mask]:
 def tasks(
     optimizer: str, pruned: str = "zero", checkpoints: tuple[bytes | None, ...] = (None,) * 3
 ) -> list[Task]:
-    """Return three trainings of 60 iterations, which differ in weights, mask and seed."""
+    """Return three trainings of 60 iterations, which differ in weights, mask, seed and split."""
     members = zip(starts(), masks(), SEEDS, checkpoints, strict=True)
     return [
         task_of(
             recipe(optimizer, iterations=60), weights=weights, mask=mask, seed=seed, pruned=pruned,
-            checkpoint=saved,
+            checkpoint=saved, data=data,
         )
-        for weights, mask, seed, saved in members
+        for (weights, mask, seed, saved), data in zip(members, SPLITS, strict=True)
     ]  # fmt: skip
 
 
@@ -210,11 +223,7 @@ def test_runs_that_fail_in_a_packed_sweep_leave_the_others(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_packed_sweep_that_is_stopped_saves_and_resumes(tmp_path: Path) -> None:
-    launcher = (
-        "hydra/launcher=packed",
-        "hydra.launcher.pack=2",
-        "pruning.levels=0",
-    )
+    launcher = ("hydra/launcher=packed", "hydra.launcher.pack=2", "pruning.levels=0")
     length = ("training.iterations=3000", "training.evaluate_every=1000")
     words = (*launcher, *length, "seed=0,1", "hydra.sweep.dir=sweep")
     process = subprocess.Popen(

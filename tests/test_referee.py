@@ -24,11 +24,14 @@ def found() -> pd.DataFrame:
     return pd.DataFrame(referee.results(STUDIES, TRIALS))
 
 
-@pytest.mark.parametrize(
-    "verdict", ["inconsistent", "agrees", "supported", "contradicted", "shown"]
-)
-def test_few_verdicts_are_false(found: pd.DataFrame, verdict: str) -> None:
-    assert found[f"falsely {verdict}"].mean() <= MOST
+@pytest.mark.parametrize(("verdict", "possible"), [
+    ("inconsistent", "world == 'the paper is right' and bound == '='"),
+    ("agrees", "world != 'the paper is right' and bound == '='"),
+    ("supported", "bound != '='"), ("contradicted", "bound != '='"),
+    ("shown", "world == 'no effect'"),
+])  # fmt: skip
+def test_few_verdicts_are_false(found: pd.DataFrame, verdict: str, possible: str) -> None:
+    assert found.query(possible)[f"falsely {verdict}"].mean() <= MOST
 
 
 def test_effects_are_found_where_there_are_some(found: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ import pytest
 from lth.engine.checks import check
 from lth.experiment import config
 from lth.runs.status import spec_of
-from tests.conftest import Composer
+from tests.conftest import OWN_MODEL, Composer
 from tests.test_identity import digests
 
 MODULE = """
@@ -34,13 +34,7 @@ def score(inputs):
 
 from lth.probes import LevelConnectivity as Probe
 """
-OWN = (
-    "~model.widths",
-    "~model.dropout",
-    "~model.init_scale",
-    "~model.truncated",
-    "pruning.levels=1",
-)
+OWN = (*OWN_MODEL, "pruning.levels=1")
 PLACES = {
     "model": "Net", "optimizer": "SGD", "dataset.loader": "loader", "pruning.criterion": "score",
     "probe": "Probe",

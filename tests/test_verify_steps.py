@@ -12,7 +12,7 @@ from torch import nn
 from lth.audit.audit import Audit
 from lth.experiment import lottery
 from lth.training import sparse
-from tests.conftest import Composer, engine_on, run_spec
+from tests.conftest import OWN_MODEL, Composer, engine_on, run_spec
 from tests.test_verify import as_json, cell, forge
 
 SHORT = (
@@ -44,14 +44,7 @@ class Thrice(nn.Sequential):
 
 def own(model: type[nn.Module]) -> tuple[str, ...]:
     path = f"model._target_=tests.test_verify_steps.{model.__name__}"
-    return (
-        *SHORT,
-        path,
-        "~model.widths",
-        "~model.dropout",
-        "~model.init_scale",
-        "~model.truncated",
-    )
+    return (*SHORT, path, *OWN_MODEL)
 
 
 @pytest.fixture

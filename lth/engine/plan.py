@@ -92,7 +92,7 @@ class _Described:
     def _checked(self, spec: Spec) -> Counts:
         """Return the survivors of a valid run, which do not depend on seeds and draws. Raises
         LotteryError for an invalid run."""
-        key = repr(replace(spec, seed=0, rewind=replace(spec.rewind, draw=0)))
+        key = repr(replace(spec, seed=0, split_seed=0, rewind=replace(spec.rewind, draw=0)))
         if key not in self._known:
             check(spec)
             types, levels = counted(spec)
