@@ -16,7 +16,7 @@ PRUNING: dict[str, Any] = {
 }  # fmt: skip
 REWIND: dict[str, Any] = {
     "kind": "init", "iteration": 0, "survivors": "rewind", "pruned": "zero", "shuffle": False,
-    "draw": 0,
+    "draw": 0, "budget": "level",
 }  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def _arm(**changes: object) -> str:
         for group in (PRUNING, REWIND)
     )
     # arm_name reads nothing else of a Spec
-    spec = SimpleNamespace(pruning=Pruning(**pruning), rewind=Rewind(**rewind))
+    spec = SimpleNamespace(pruning=Pruning(**pruning), rewind=Rewind(**rewind), source=None)
     return arm_name(cast(Spec, spec))
 
 

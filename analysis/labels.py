@@ -20,7 +20,7 @@ REPLICATE = ("seed", "rewind.draw")
 SPLIT, OWN = "split_seed", "own"
 RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in TYPES))
 """Settings that `rate` of run.json describes."""
-ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.")
+ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.", "source")
 """Settings, or prefixes of their names, that `arm` of run.json describes."""
 
 

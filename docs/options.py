@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 PAGE = ROOT / "docs" / "options.md"
-SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind", "probe", "tracker")
+SETTINGS = ("model", "dataset", "pruning", "optimizer", "rewind", "source", "probe", "tracker")
 PRESETS = ("preset", "experiment")
 """Groups whose options set other groups: their settings are listed there."""
 INTRODUCTION = """# Every option

@@ -39,9 +39,10 @@ def digits(root: Path) -> Source:  # noqa: ARG001 - scikit-learn has the data
     return Source(Examples(inputs, torch.from_numpy(labels).long()), None, 16)
 
 
-def mnist(root: Path, name: str) -> Source:
+def mnist(root: Path, name: str, labels: Sequence[int] | None = None) -> Source:
     """Load MNIST or a dataset of the same format from its four idx files (or .gz) under `root`;
-    download missing ones. `name`: torchvision's name (MNIST, FashionMNIST, KMNIST).
+    download missing ones. `name`: torchvision's name (MNIST, FashionMNIST, KMNIST). `labels`: the
+    classes to keep, which become 0, 1, ...; None keeps all.
 
     Raises LotteryError if files are missing and the download fails, or if a file is damaged.
     """
@@ -49,7 +50,17 @@ def mnist(root: Path, name: str) -> Source:
     folders += [root] if name == "MNIST" else []
     if any(_idx_file(folders, file) is None for file in IDX_FILES):
         _download(root, name, Path(name, "raw"))
-    return Source(_idx_part(folders, *IDX_FILES[:2]), _idx_part(folders, *IDX_FILES[2:]), 255)
+    train, test = (_idx_part(folders, *files) for files in (IDX_FILES[:2], IDX_FILES[2:]))
+    if labels is not None:
+        train, test = _of_classes(train, labels), _of_classes(test, labels)
+    return Source(train, test, 255)
+
+
+def _of_classes(examples: Examples, labels: Sequence[int]) -> Examples:
+    """Return the examples of some classes, in their order. Class `labels[i]` becomes class i."""
+    matches = examples.labels.unsqueeze(1) == torch.tensor(labels)
+    kept = matches.any(dim=1)
+    return Examples(examples.inputs[kept], matches[kept].long().argmax(dim=1))
 
 
 IDX_FILES = (

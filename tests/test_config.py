@@ -1,5 +1,7 @@
 """Durations, derived rates and smoke: the steps between the YAMLs and the Spec."""
 
+from dataclasses import replace
+
 import pytest
 
 from lth.errors import LotteryError
@@ -37,6 +39,21 @@ def test_every_duration_can_be_in_epochs(composed: Composer) -> None:
     assert spec.rewind.iteration == 34
     assert spec.optimizer.schedule.milestones == (170, 340)
     assert spec.optimizer.schedule.warmup == 51
+
+
+def test_settings_that_a_source_does_not_give_are_the_runs_own(composed: Composer) -> None:
+    own = ("preset=lenet", "dataset=kmnist", "training.batch_size=50", "optimizer.lr=0.002")
+    source = composed(*own, "source=mnist", "source.training.iterations=2ep").source
+    run = composed(*own)
+    assert source is not None
+    assert source.dataset.loader.options["name"] == "MNIST"
+    assert source.dataset.preprocessing == run.dataset.preprocessing
+    assert source.optimizer == run.optimizer
+    assert source.training == replace(run.training, iterations=2 * (55_000 // 50))
+    other = composed(*own, "source=recipe", "optimizer@source.optimizer=sgd").source
+    assert other is not None
+    assert (other.optimizer.name, other.optimizer.options["lr"]) == ("sgd", 0.1)
+    assert (other.optimizer.schedule, other.dataset) == (run.optimizer.schedule, run.dataset)
 
 
 def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:

@@ -56,6 +56,18 @@ REFUSED: list[tuple[list[str], str]] = [
     (["rewind=late", "rewind.iteration=36ep"],
      "rewind.iteration must be < training.iterations=600, got 612: nothing would be left to "
      "train."),
+    (["source=mnist"],
+     "source.dataset.shape must be dataset.shape=(1, 8, 8), got (1, 28, 28): a ticket fits one "
+     "network. Choose datasets of one form, e.g. dataset=kmnist source=mnist."),
+    (["source=recipe", "rewind=lr", "rewind.iteration=5"],
+     "rewind.kind must be init or late with a source, got lr: the others go on from weights at the "
+     "end of training. Use rewind=init, or source=none."),
+    (["source=recipe", "source.training.iterations=5", "rewind=late", "rewind.iteration=5"],
+     "rewind.iteration must be < source.training.iterations=5, got 5. Use a smaller iteration, or "
+     "a longer source."),
+    (["rewind=lr", "rewind.iteration=5", "rewind.budget=lineage"],
+     "rewind.budget=lineage cannot be used with rewind.kind=lr, which goes on from trained "
+     "weights. Use rewind.kind=init or late."),
     (["rewind=finetune", "optimizer.schedule.kind=cosine"],
      "rewind.kind=finetune cannot be used with optimizer.schedule.kind=cosine, which ends at a "
      "rate of 0. Use rewind=lr, or another schedule."),

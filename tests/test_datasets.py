@@ -46,6 +46,16 @@ def test_mnist_is_read_from_idx_files_packed_or_not(
     assert loaded.test.labels.tolist() == [3, 1, 2]
 
 
+def test_classes_of_mnist_can_be_kept_alone(tmp_path: Path) -> None:
+    for kind in ("train", "t10k"):
+        images = np.arange(4 * 2 * 2).reshape(4, 2, 2)
+        write_idx(tmp_path / f"{kind}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{kind}-labels-idx1-ubyte", np.array([3, 1, 2, 3]))
+    train = datasets.mnist(tmp_path, "MNIST", labels=[2, 3]).train
+    assert train.labels.tolist() == [1, 0, 1]
+    assert train.inputs[:, 0, 0, 0].tolist() == [0, 8, 12]
+
+
 def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:
     images = np.zeros((3, 28, 28))
     for name in datasets.IDX_FILES:

@@ -1,5 +1,7 @@
 """The experiment as a description: which trainings a run has, and what runs share."""
 
+import pytest
+
 from lth.experiment import lottery
 from lth.experiment.nodes import (
     Constant,
@@ -175,6 +177,51 @@ def test_frozen_and_shuffled_are_of_the_same_lineage(composed: Composer) -> None
     assert (frozen[2].mask, frozen[2].weights) == (ticket.mask, ticket.weights)
     assert frozen[0] == levels(composed())[0]
     assert (frozen[2].pruned, ticket.pruned) == ("frozen", "zero")
+
+
+TRANSFER = ("dataset=mnist_5_to_9", "source=mnist_0_to_4", "pruning.levels=2")
+
+
+def test_transferred_tickets_have_the_masks_of_the_other_recipe(composed: Composer) -> None:
+    found = levels(composed("dataset=mnist_0_to_4", "pruning.levels=2"))
+    own = levels(composed("dataset=mnist_5_to_9", "pruning.levels=2"))
+    moved = levels(composed(*TRANSFER))
+    assert moved[0] == own[0]
+    assert [ticket.mask for ticket in moved] == [ticket.mask for ticket in found]
+    assert all(ticket.recipe == own[0].recipe for ticket in moved)
+    assert [ticket.weights for ticket in moved] == [own[0].weights] * 3
+    control = levels(composed(*TRANSFER, "rewind=reinit"))
+    assert [ticket.mask for ticket in control] == [ticket.mask for ticket in found]
+
+
+@pytest.mark.parametrize("weights", ["own", "source"])
+def test_transferred_tickets_rewind_late_to_their_own_weights_or_the_sources(
+    composed: Composer, weights: str
+) -> None:
+    late = ("rewind=late", "rewind.iteration=7", f"source.weights={weights}")
+    dense, *tickets = levels(composed(*TRANSFER, *late))
+    found = levels(composed("dataset=mnist_0_to_4", "pruning.levels=2", *late[:2]))
+    of = dense if weights == "own" else found[0]
+    assert {ticket.weights for ticket in tickets} == {Snapshot(of, 7)}
+    assert [ticket.mask for ticket in tickets] == [ticket.mask for ticket in found[1:]]
+    assert {ticket.start for ticket in tickets} == {7}
+
+
+@pytest.mark.parametrize(("pruning", "times"), [
+    ("magnitude", [1, 2, 3]), ("one_shot", [1, 2, 2]), ("random", [1, 1, 1]),
+])  # fmt: skip
+def test_longer_training_has_the_iterations_of_the_lineage(
+    composed: Composer, pruning: str, times: list[int]
+) -> None:
+    steps = ("optimizer.schedule.kind=multistep", "optimizer.schedule.milestones=[300,500]")
+    words = (f"pruning={pruning}", "pruning.levels=2", "training.iterations=600", *steps)
+    short = levels(composed(*words, "rewind=reinit"))
+    long = levels(composed(*words, "rewind=reinit_long"))
+    assert [arm.recipe.training.iterations for arm in long] == [600 * n for n in times]
+    milestones = [arm.recipe.optimizer.schedule.milestones for arm in long]
+    assert milestones == [(300 * n, 500 * n) for n in times]
+    assert [(arm.mask, arm.weights) for arm in long] == [(arm.mask, arm.weights) for arm in short]
+    assert [one == other for one, other in zip(long, short, strict=True)] == [n == 1 for n in times]
 
 
 def test_one_stream_has_the_levels_and_then_what_the_probe_measures(composed: Composer) -> None:

@@ -18,7 +18,7 @@ from lth.errors import LotteryError
 from lth.experiment import lottery
 from lth.experiment.nodes import Fresh
 from lth.experiment.recipe import level_rate, recipe, rules
-from lth.experiment.settings import TYPES, Pruning, Spec
+from lth.experiment.settings import TYPES, Optimizer, Pruning, Spec
 from lth.experiment.targets import Target, load
 from lth.training import selection
 
@@ -34,7 +34,10 @@ def check(spec: Spec) -> None:
     _check_arguments("dataset.loader", spec.dataset.loader, Path())
     _check_arguments("pruning.criterion", spec.pruning.criterion, object())
     model = _fitting_model(spec)
-    _check_optimizer(spec, model)
+    _check_optimizer("optimizer", spec.optimizer, model)
+    if spec.source:
+        _check_arguments("source.dataset.loader", spec.source.dataset.loader, Path())
+        _check_optimizer("source.optimizer", spec.source.optimizer, model)
     _check_types(spec.pruning, set(models.prunable(model).values()))
     _check_levels(spec.pruning, survivor_counts(spec, model))
     list(lottery.nodes(spec))  # raises if the probe does not accept its options
@@ -134,17 +137,17 @@ def _check_arguments(group: str, target: Target, *arguments: object) -> None:
         raise _uncallable(group, target, error) from error
 
 
-def _check_optimizer(spec: Spec, model: nn.Module) -> None:
+def _check_optimizer(group: str, optimizer: Optimizer, model: nn.Module) -> None:
     try:
-        spec.optimizer(model.parameters())
+        optimizer(model.parameters())
     except UNBUILDABLE as error:
-        raise _uncallable("optimizer", spec.optimizer, error) from error
+        raise _uncallable(group, optimizer, error) from error
 
 
 def _uncallable(group: str, target: Target, error: Exception) -> LotteryError:
     return LotteryError(
         f"{group}: {target.name} cannot be called with these options ({error}). "
-        f"conf/{group.split('.')[0]}/ has the options of the built-in ones."
+        f"conf/{group.removeprefix('source.').split('.')[0]}/ has the options of the built-in ones."
     )
 
 

@@ -46,7 +46,7 @@ CRITERIA = _criteria(
     "magnitude_increase", "movement", "large_final_same_sign", "snip", "grasp", "synflow",
 )  # fmt: skip
 LOADERS = {
-    name: Builtin(f"lth.datasets.{name}")
+    name: Builtin(f"lth.datasets.{name}", {"labels": None} if name == "mnist" else {})
     for name in ("digits", "mnist", "cifar", "image_folder", "noise")
 }
 OPTIMIZERS = {

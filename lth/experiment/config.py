@@ -29,7 +29,10 @@ VERSION_BASE = {"version_base": "1.3"} if version("hydra-core").startswith("1.3.
 """An argument of Hydra's functions: needed before version 1.4, deprecated since."""
 TIMED = ("training", "optimizer", "rewind", "probe")
 """Groups with durations, which may be given in epochs."""
-TARGETS = ("model", "dataset.loader", "optimizer", "pruning.criterion", "probe", "tracker")
+TARGETS = (
+    "model", "dataset.loader", "optimizer", "pruning.criterion", "probe", "tracker",
+    "source.dataset.loader", "source.optimizer",
+)  # fmt: skip
 """Settings that name code: an id or a dotted path, or either as `_target_` beside its options."""
 
 
@@ -56,11 +59,27 @@ def whole_from_config(config: DictConfig) -> Spec:
     for name, value in flat(plain):
         if isinstance(value, float) and not math.isfinite(value):
             raise LotteryError(f"{name} must be a finite number, got {value}")
+    if plain.get("source"):
+        plain["source"] = _filled(plain["source"], plain)
     for place in TARGETS:
         _name_target(plain, place.split("."))
+    if plain.get("source"):
+        plain["source"] = _in_iterations(plain["source"])
     spec = validated(_in_iterations(plain))
     check_consistency(spec)
     return spec
+
+
+def _filled(source: Any, own: Any) -> Any:  # noqa: ANN401 - any composed values
+    """Return the settings of a source: those that are null or missing are the run's own. Another
+    function is called with its own arguments alone."""
+    if not isinstance(source, dict) or not isinstance(own, dict):
+        return own if source is None else source
+    if "_target_" in source:
+        kept = {"schedule": own["schedule"]} if "schedule" in own else {}
+        return {**kept, **{name: value for name, value in source.items() if value is not None}}
+    names = {*source, *own} if "weights" not in source else {*source}
+    return {name: _filled(source.get(name), own.get(name)) for name in names}
 
 
 def composed(*overrides: str) -> Spec:

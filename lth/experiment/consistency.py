@@ -11,7 +11,7 @@ CHANGES = ("movement", "magnitude_increase")
 
 def check_consistency(spec: Spec) -> None:
     """Raise LotteryError naming every invalid combination of settings."""
-    complaints = [*_rates(spec.pruning), *_arms(spec), *_iterations(spec)]
+    complaints = [*_rates(spec.pruning), *_arms(spec), *_iterations(spec), *_source(spec)]
     if complaints:
         raise LotteryError("\n".join(complaints))
 
@@ -61,6 +61,11 @@ def _arms(spec: Spec) -> Iterator[str]:
             f"pruning.mode={pruning.mode} pruning.at={pruning.at}: continued weights would never "
             "be pruned."
         )
+    if rewind.budget == "lineage" and rewind.kind in ("lr", "finetune"):
+        yield (
+            f"rewind.budget=lineage cannot be used with rewind.kind={rewind.kind}, which goes on "
+            "from trained weights. Use rewind.kind=init or late."
+        )
     controls = {
         "rewind.shuffle=true": rewind.shuffle,
         "rewind.pruned=frozen": rewind.pruned == "frozen",
@@ -73,6 +78,30 @@ def _arms(spec: Spec) -> Iterator[str]:
                 "where they were pruned before, and this control would use those zeros. Use "
                 "rewind.kind=init or late."
             )
+
+
+def _source(spec: Spec) -> Iterator[str]:
+    """Yield faults of the recipe under which tickets are found, if it is another one."""
+    if spec.source is None:
+        return
+    for name in ("shape", "classes"):
+        own, other = getattr(spec.dataset, name), getattr(spec.source.dataset, name)
+        if own != other:
+            yield (
+                f"source.dataset.{name} must be dataset.{name}={own}, got {other}: a ticket fits "
+                "one network. Choose datasets of one form, e.g. dataset=kmnist source=mnist."
+            )
+    if spec.rewind.kind not in ("init", "late"):
+        yield (
+            f"rewind.kind must be init or late with a source, got {spec.rewind.kind}: the others "
+            "go on from weights at the end of training. Use rewind=init, or source=none."
+        )
+    total = spec.source.training.iterations
+    if spec.rewind.iteration >= total:
+        yield (
+            f"rewind.iteration must be < source.training.iterations={total}, got "
+            f"{spec.rewind.iteration}. Use a smaller iteration, or a longer source."
+        )
 
 
 def _iterations(spec: Spec) -> Iterator[str]:

@@ -25,7 +25,7 @@ from lth.experiment.nodes import (
     Training,
     Weights,
 )
-from lth.experiment.recipe import Rule, recipe, rules
+from lth.experiment.recipe import Recipe, Rule, longer, recipe, rules, source_recipe
 from lth.experiment.schedule import constant_at_end
 from lth.experiment.settings import Spec
 from lth.experiment.targets import load
@@ -51,18 +51,34 @@ def requested(spec: Spec) -> dict[Stored, list[int]]:
 def levels(spec: Spec) -> Iterator[tuple[int, Training]]:
     """Yield (level, training) of each level from 0, the dense network.
 
-    Level 0 is the same for every arm: there is nothing yet to rewind or to re-initialise.
+    Level 0 is the same for every arm: there is nothing yet to rewind or to re-initialise. Tickets
+    are found under the recipe of `spec.source`, and reported under the run's own.
     """
-    recipe_ = recipe(spec)
-    dense = trained = Training(recipe_, spec.seed, Fresh(recipe_.network, spec.seed), Dense())
-    yield 0, dense
+    yield 0, untouched(recipe(spec), spec.seed)
+    dense = trained = untouched(source_recipe(spec), spec.seed)
     for level, rule in enumerate(rules(spec.pruning), start=1):
         mask = pruned(spec, dense, trained, rule)
         ticket = rewound(spec, dense, trained, mask)
         if spec.pruning.mode == "iterative":
             continued = spec.rewind.kind == "continue"  # appendix B resets only what is reported
             trained = replace(ticket, weights=Final(trained)) if continued else ticket
-        yield level, arm(spec, ticket, level)
+        yield level, arm(spec, transferred(spec, ticket), level)
+
+
+def untouched(recipe: Recipe, seed: int) -> Training:
+    """Return the training of the dense network."""
+    return Training(recipe, seed, Fresh(recipe.network, seed), Dense())
+
+
+def transferred(spec: Spec, ticket: Training) -> Training:
+    """Return a ticket under the run's own recipe (Morcos et al. 2019)."""
+    if spec.source is None:
+        return ticket
+    ticket = replace(ticket, recipe=recipe(spec))
+    if isinstance(ticket.weights, Snapshot) and spec.source.weights == "own":
+        own = Snapshot(untouched(recipe(spec), spec.seed), ticket.weights.iteration)
+        return replace(ticket, weights=own)
+    return ticket
 
 
 def pruned(spec: Spec, dense: Training, trained: Training, rule: Rule) -> Mask:
@@ -99,9 +115,11 @@ def arm(spec: Spec, ticket: Training, level: int) -> Training:
     Controls have fresh values from the same distribution (section 3); fresh values with the
     ticket's signs, one constant per tensor with the ticket's signs, or pruned weights frozen at
     their starting values (Zhou et al. 2019); or the mask shuffled within each tensor (Frankle et
-    al. 2021). New weights train the whole budget.
+    al. 2021). New weights train the whole budget, or as many iterations as all trainings that led
+    to the ticket (Liu et al. 2019).
     """
-    ticket = replace(ticket, pruned=spec.rewind.pruned)
+    times = lineage(spec, level) if spec.rewind.budget == "lineage" else 1
+    ticket = replace(ticket, recipe=longer(ticket.recipe, times), pruned=spec.rewind.pruned)
     draw = f"{level}/{spec.rewind.draw}"
     if spec.rewind.shuffle:
         ticket = replace(ticket, mask=Shuffled(ticket.mask, spec.seed, f"shuffle/{draw}"))
@@ -115,7 +133,14 @@ def arm(spec: Spec, ticket: Training, level: int) -> Training:
             weights = Signed(fresh, ticket.weights)
         case "constant_sign":
             weights = Signed(Constant(ticket.weights), ticket.weights)
-    return replace(ticket, recipe=recipe(spec), weights=weights, start=0)
+    return replace(ticket, recipe=longer(recipe(spec), times), weights=weights, start=0)
+
+
+def lineage(spec: Spec, level: int) -> int:
+    """Return the number of trainings that a ticket takes, its own included."""
+    if spec.pruning.at == "init":
+        return 1
+    return level + 1 if spec.pruning.mode == "iterative" else 2
 
 
 def measurements(spec: Spec, trainings: dict[int, Training]) -> Iterator[tuple[int, Measurement]]:

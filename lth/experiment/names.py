@@ -1,10 +1,12 @@
 """Name the arm and the rates of a run, as figures and tables show them."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lth.experiment.recipe import level_rate, paper_rates, type_rates
 from lth.experiment.settings import TYPES, Pruning, Rewind, Spec
+from lth.experiment.targets import flat
 
 TICKET = "winning ticket"
 REWINDS = {
@@ -24,8 +26,40 @@ SURVIVORS = {
 
 def arm_name(spec: Spec) -> str:
     """Return how the run differs from a winning ticket, in words; "winning ticket" if it is one."""
-    parts = [*_pruning_words(spec.pruning), *_rewind_words(spec.rewind)]
+    parts = [*_pruning_words(spec.pruning), *_rewind_words(spec.rewind), *_source_words(spec)]
     return ", ".join(part for part in parts if part) or TICKET
+
+
+def _source_words(spec: Spec) -> list[str]:
+    """Return how the recipe under which tickets are found differs from the run's own."""
+    if spec.source is None:
+        return []
+    groups = ("dataset", "optimizer", "training")
+    own, found = (
+        dict(flat({group: dataclasses.asdict(getattr(of, group)) for group in groups}))
+        for of in (spec, spec.source)
+    )
+    other = {name: value for name, value in found.items() if own.get(name) != value}
+    if "optimizer.name" in other:  # the options of two optimisers do not compare, but for the rate
+        options = [name for name in other if name.startswith("optimizer.options.")]
+        other = {n: v for n, v in other.items() if n not in options or n.endswith(".lr")}
+    words = [word for name, value in other.items() if (word := _source_word(name, value))]
+    weights = ["its weights"] if spec.source.weights == "source" else []
+    return [f"found with {', '.join([*words, *weights]) or 'the same recipe'}"]
+
+
+def _source_word(name: str, value: object) -> str:
+    """Return a setting of the source, "" for one that follows from others."""
+    if name in ("dataset.root", "dataset.examples"):
+        return ""
+    if name.startswith("dataset.loader.options."):
+        return f"{value}" if name.endswith(".name") else f"{name.rpartition('.')[2]} {value}"
+    if name in ("dataset.loader.name", "optimizer.name"):
+        return f"{value}"
+    if name == "training.iterations":
+        return f"{value:,} iterations"
+    number = f"{value:.6g}" if isinstance(value, float) else value
+    return f"{name.rpartition('.')[2]} {number}"
 
 
 def _pruning_words(pruning: Pruning) -> list[str]:
@@ -48,6 +82,7 @@ def _rewind_words(rewind: Rewind) -> list[str]:
         REWINDS[rewind.kind] + start,
         SURVIVORS[rewind.survivors],
         "pruned weights frozen" if rewind.pruned == "frozen" else "",
+        "longer training" if rewind.budget == "lineage" else "",
     ]
 
 

@@ -69,8 +69,28 @@ class Rule(Settings):
 
 
 def recipe(spec: Spec) -> Recipe:
-    """Return the recipe of a run's trainings."""
+    """Return the recipe of what a run reports."""
     return Recipe(spec.model, spec.dataset, spec.optimizer, spec.training, spec.split_seed)
+
+
+def source_recipe(spec: Spec) -> Recipe:
+    """Return the recipe under which a run finds its tickets."""
+    found = spec.source or spec
+    return Recipe(spec.model, found.dataset, found.optimizer, found.training, spec.split_seed)
+
+
+def longer(recipe: Recipe, times: int) -> Recipe:
+    """Return a recipe with `times` as many iterations. The milestones of its schedule move along;
+    its warmup stays."""
+    schedule = recipe.optimizer.schedule
+    milestones = tuple(times * milestone for milestone in schedule.milestones)
+    schedule = dataclasses.replace(schedule, milestones=milestones)
+    iterations = times * recipe.training.iterations
+    return dataclasses.replace(
+        recipe,
+        optimizer=dataclasses.replace(recipe.optimizer, schedule=schedule),
+        training=dataclasses.replace(recipe.training, iterations=iterations),
+    )
 
 
 def level_rate(pruning: Pruning) -> float:
@@ -144,6 +164,9 @@ def with_neutral_options(identity: Mapping[str, Any]) -> dict[str, Any]:
         for option, neutral in BUILTINS[value].neutral.items()
     }
     filled |= {f"training.{name}": neutral for name, neutral in Budget.NEUTRAL.items()}
+    filled |= {"rewind.budget": "level"}
+    if not any(name.startswith("source.") for name in identity):
+        filled["source"] = None
     return {**identity, **{name: v for name, v in filled.items() if name not in identity}}
 
 

@@ -208,6 +208,20 @@ class Rewind:
     """Control: shuffle the entries of each level's mask within each tensor."""
     draw: NonNegativeInt
     """Number of the re-initialisation or shuffle, for several per ticket."""
+    budget: Literal["level", "lineage"] = "level"  # runs of before have none
+    """Iterations of what is reported: those of a level, or of all trainings that lead to it."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Source:
+    """The recipe under which tickets are found, if it is not the run's own (Morcos et al. 2019)."""
+
+    dataset: Dataset
+    optimizer: Annotated[Optimizer, AfterValidator(_check_optimizer)]
+    training: Budget
+    weights: Literal["own", "source"]
+    """Weights at the iteration of late rewinding: those of the run's own dense network, or those of
+    the network under this recipe."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -234,6 +248,8 @@ class Spec:
     """Optional external tracker (`lth.trackers`)."""
     smoke: bool
     """Shrink the run to seconds on synthetic data (`lth.experiment.smoke`)."""
+    source: Source | None = None  # runs of before have none
+    """Recipe under which tickets are found; None: the run's own."""
     remake_weights: bool = False
     """Train again what the run reports if its weights were dropped from the store. The default is
     for a run.json that was written before there was this setting."""
@@ -241,6 +257,7 @@ class Spec:
 
 NOT_IDENTITY = {
     "dataset.root": "the location of the data, not its content",
+    "source.dataset.root": "the location of the data, not its content",
     "pruning.levels": "the length of a run; a training depends only on the levels before it",
     "device": "changes results only up to rounding; recorded in provenance.json",
     "threads": "changes results only up to rounding; recorded in provenance.json",

@@ -27,11 +27,18 @@ def for_smoke(spec: Spec) -> Spec:
     if probe and isinstance(probe.options.get("iteration"), int):
         iteration = scaled(probe.options["iteration"])
         probe = replace(probe, options=probe.options | {"iteration": iteration})
+    source = spec.source and replace(
+        spec.source,
+        dataset=_dataset(spec.source.dataset),
+        training=replace(budget, iterations=ITERATIONS),
+        optimizer=replace(spec.source.optimizer, schedule=schedule),
+    )
     return replace(
         spec,
         dataset=_dataset(spec.dataset),
         training=budget,
         optimizer=replace(spec.optimizer, schedule=schedule),
+        source=source,
         pruning=_pruning(spec.pruning),
         rewind=replace(spec.rewind, iteration=scaled(spec.rewind.iteration)),
         probe=probe,

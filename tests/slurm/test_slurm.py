@@ -55,7 +55,7 @@ def ended() -> bool:
 
 
 SWEEP = (
-    "seed=0,1,2", "rewind=init,reinit", "training.iterations=4000", "pruning.levels=2",
+    "seed=0,1,2", "rewind=init,reinit", "training.iterations=2500", "pruning.levels=2",
     "store=store",
 )  # fmt: skip
 """Six runs, which share 3 dense networks; the controls use the masks of the tickets."""
@@ -150,11 +150,11 @@ def test_runs_that_share_work_share_a_job_and_later_edits_change_nothing(tmp_pat
 
 
 def test_a_sweep_larger_than_the_largest_array_is_several_arrays(tmp_path: Path) -> None:
-    """All 25 runs report the same trainings: the setting that is swept is not identity."""
-    ids = submit(tmp_path, "checkpoint_seconds=range(100,125)")
+    """All 13 runs report the same trainings: the setting that is swept is not identity."""
+    ids = submit(tmp_path, "checkpoint_seconds=range(100,113)")
     wait_until(ended)
-    assert [int(job.partition("_")[2]) for job in ids] == [*range(11), *range(11), *range(3)]
-    assert list(states(tmp_path).values()) == ["finished"] * 25
+    assert [int(job.partition("_")[2]) for job in ids] == [*range(11), *range(2)]
+    assert list(states(tmp_path).values()) == ["finished"] * 13
 
 
 def test_a_job_cancelled_at_pre_emption_goes_on_with_the_same_command(

@@ -1,0 +1,83 @@
+"""Laws that hold for every method: a run ends with the same bytes after interruptions, alone and in
+a pack, shares what it can, is planned as it is then trained, and passes the audit."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from lth.audit.audit import Audit
+from lth.engine.engine import Engine
+from lth.engine.monitor import Watch
+from lth.engine.plan import plan
+from lth.errors import Interrupted
+from lth.experiment import lottery
+from lth.experiment.nodes import Training
+from tests.conftest import Composer, engine_on, run_spec
+from tests.engines import again, elsewhere, stopping_every
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "tickets": (),
+    "late rewinding": ("rewind=late", "rewind.iteration=5"),
+    "fine-tuning": ("rewind=finetune", "rewind.iteration=5"),
+    "longer control": ("rewind=reinit_long",),
+    "transfer": ("source=recipe", "source.training.iterations=7", "source.optimizer.lr=0.01"),
+    "transfer of weights": (
+        "source=recipe", "source.dataset.preprocessing=unit", "source.weights=source",
+        "rewind=late", "rewind.iteration=5",
+    ),
+    "transferred reinits": ("source=recipe", "source.training.batch_size=30", "rewind=reinit"),
+}  # fmt: skip
+
+method = pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
+
+
+def trainings(composed: Composer, *words: str) -> list[Training]:
+    return [node for _, node in lottery.levels(composed(*words, "pruning.levels=2"))]
+
+
+@method
+def test_it_ends_with_the_same_bytes_however_often_it_is_interrupted(
+    engine: Engine, tiny: Composer, words: tuple[str, ...]
+) -> None:
+    requested = trainings(tiny, *words)
+    dict(engine.ensure(requested))
+    other, ended = elsewhere(engine), False
+    while not ended:
+        with contextlib.suppress(Interrupted):
+            dict(again(other, Watch(stopping=stopping_every(7))).ensure(requested))
+            ended = True
+    for training in requested:
+        for file in ("final.safetensors", "mask.safetensors", "curve.csv"):
+            assert engine.store.read(training, file) == other.store.read(training, file)
+
+
+@method
+def test_a_plan_counts_what_is_then_trained(
+    engine: Engine, tiny: Composer, words: tuple[str, ...]
+) -> None:
+    spec = tiny(*words, "pruning.levels=2")
+    made = plan({"a run": lambda: spec}, engine.store)
+    dict(engine.ensure(trainings(tiny, *words)))
+    assert engine.trained == len(made.trainings)
+
+
+@method
+def test_the_audit_finds_nothing(tiny: Composer, tmp_path: Path, words: tuple[str, ...]) -> None:
+    spec = tiny(*words, "pruning.levels=2", f"store={tmp_path}/store")
+    run_spec(spec, tmp_path / "run")
+    assert [broken.what for broken in Audit().of_run(tmp_path / "run")] == []
+
+
+@method
+def test_a_pack_makes_the_same_networks(
+    tiny: Composer, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    specs = [dataclasses.replace(tiny(*words, "pruning.levels=1"), seed=seed) for seed in (0, 1)]
+    requested = [node for spec in specs for _, node in lottery.levels(spec)]
+    alone, packed = engine_on(tmp_path / "alone"), engine_on(tmp_path / "packed", pack=2)
+    ours, theirs = dict(alone.ensure(requested)), dict(packed.ensure(requested))
+    for training in requested:
+        losses = [[point.val_loss for point in of[training].curve] for of in (ours, theirs)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
