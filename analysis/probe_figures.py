@@ -4,11 +4,12 @@ import pandas as pd
 
 from analysis import drawing
 from analysis.collect import Runs
+from analysis.densities import at_densities, density_colours
 from analysis.drawing import FigureWithData
-from analysis.grid import against_density
+from analysis.grid import QUANTITIES, against_density
 from analysis.labels import REPLICATE
 from analysis.needs import some
-from analysis.points import LINE
+from analysis.points import LINE, points
 
 STABLE = 0.02
 """Two networks count as connected below this barrier (Frankle et al. 2020, section 2)."""
@@ -30,6 +31,40 @@ def connectivity(runs: Runs) -> FigureWithData | None:
         axis.axhline(STABLE, color="0.4", linestyle="--", linewidth=1)
         axis.yaxis.set_major_formatter(drawing.percent)
     return drawn
+
+
+def stability(runs: Runs) -> FigureWithData | None:
+    """Error barrier between two copies, against the iteration at which they part.
+
+    A panel for each arm and rate, a line for each of up to six densities. Frankle et al. 2020,
+    figures 3 and 5: networks are stable from an early iteration on, and tickets are matching only
+    if they are rewound to an iteration at which they are stable.
+    """
+    found = barriers(_probed(runs, "connectivity"), "iteration")
+    several = found.groupby(LINE)["iteration"].transform("nunique") > 1
+    found = some(found[several], "copies that part at several iterations: probe.iteration=0,100")
+    shown = points(at_densities(found), "barrier", "iteration")
+    panels = list(shown.groupby(LINE, sort=False))
+    figure, axes = drawing.panels(-(-len(panels) // 3), min(len(panels), 3), width=4.6)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, ((experiment, arm, rate), own) in zip(axes.flat, panels, strict=False):
+        colours = density_colours(own["density"])
+        labelled = own.assign(shown=[drawing.in_percent(density) for density in own["density"]])
+        drawing.draw_lines(
+            axis, labelled, "iteration", colour="shown", colours=colours, dash="shown"
+        )
+        axis.axhline(STABLE, color="0.4", linestyle="--", linewidth=1)
+        first = own.loc[own["iteration"] > 0, "iteration"].min()
+        axis.set_xscale("symlog", linthresh=first)
+        axis.set(xlabel="Iteration at which the copies part", ylabel=QUANTITIES["barrier"])
+        axis.set_xlim(left=0)
+        drawing.iteration_axis(axis.xaxis)
+        axis.yaxis.set_major_formatter(drawing.percent)
+        drawing.title(axis, f"{experiment}\n{arm}, {rate} per level")
+        drawing.side_legend(axis, colours, "Density", drawing.line_styles(labelled, "shown"))
+    drawing.caption(figure, shown, ["dashed: the barrier below which networks count as stable"])
+    return FigureWithData(figure, shown)
 
 
 def level_connectivity(runs: Runs) -> FigureWithData | None:

@@ -91,10 +91,15 @@ REFUSED: list[tuple[list[str], str]] = [
      "milestones=[]. Use smaller iterations, or a larger budget."),
     (["training.batch_size=5000"],
      "training.batch_size must be at most the number of training examples, 1077 (dataset.examples "
-     "less validation and test), got 5000. Set fewer aside, or use smaller batches."),
+     "less validation and test, or dataset.train), got 5000. Set fewer aside, or use smaller "
+     "batches."),
     (["dataset.validation=1400"],
      "training.batch_size must be at most the number of training examples, 37 (dataset.examples "
-     "less validation and test), got 60. Set fewer aside, or use smaller batches."),
+     "less validation and test, or dataset.train), got 60. Set fewer aside, or use smaller "
+     "batches."),
+    (["dataset.train=1078"],
+     "dataset.train must be at most the number of training examples, 1077 (dataset.examples less "
+     "validation and test), got 1078. Set it lower, or to null."),
 ]  # fmt: skip
 
 

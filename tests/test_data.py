@@ -69,6 +69,23 @@ def test_standardize_uses_the_training_part_of_this_dataset_per_channel() -> Non
     assert inputs_of(made.validation).mean() != 0
 
 
+def test_a_subset_of_the_training_examples_is_random_or_the_first() -> None:
+    whole = parts(source()).indices
+    for count in (1, 10, len(whole["train"])):
+        drawn = parts(source(), preprocessing="unit", train=count).indices
+        first = parts(source(), preprocessing="unit", train=count, subset="first").indices
+        assert {*drawn["train"].tolist()} <= {*whole["train"].tolist()}
+        assert len(drawn["train"]) == count
+        assert first["train"].equal(whole["train"][:count])
+        assert drawn["validation"].equal(whole["validation"])
+    few, more = (
+        parts(source(), preprocessing="unit", train=count).indices["train"].tolist()
+        for count in (5, 9)
+    )
+    assert {*few} < {*more}
+    assert few != whole["train"][:5].tolist()
+
+
 def test_unit_and_raw() -> None:
     assert parts(source(), preprocessing="raw").test.stored.inputs.max() > 200
     unit = inputs_of(parts(source(), preprocessing="unit").train)

@@ -27,6 +27,7 @@ METHODS: dict[str, tuple[str, ...]] = {
         "source=recipe", "source.dataset.preprocessing=unit", "source.weights=source",
         "rewind=late", "rewind.iteration=5",
     ),
+    "a mask of few examples": ("source=recipe", "source.dataset.train=40"),
     "transferred reinits": ("source=recipe", "source.training.batch_size=30", "rewind=reinit"),
 }  # fmt: skip
 

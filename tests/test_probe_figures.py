@@ -32,6 +32,32 @@ def test_barriers_are_the_highest_error_less_the_mean_of_the_ends(tmp_path: Path
     assert found.index.get_level_values("arm") == ["winning ticket, branched at iteration 100"]
 
 
+def test_stability_is_the_barrier_against_the_iteration_at_which_copies_part(
+    tmp_path: Path,
+) -> None:
+    for number, (iteration, middle) in enumerate([(0, 0.6), (100, 0.85)]):
+        run = tmp_path / f"{number}"
+        write_run(run, seed=0)
+        rows = [[level, density, iteration, fraction, 0.3, accuracy]
+                for level, density in ((0, 1.0), (1, 0.5))
+                for fraction, accuracy in ((0.0, 0.9), (0.5, middle), (1.0, 0.9))]  # fmt: skip
+        write_probe(run, "connectivity", CONNECTIVITY, rows)
+    drawn = probe_figures.stability(collect([tmp_path]))
+    assert drawn is not None
+    found = drawn.numbers.set_index(["level", "iteration"])["mean"]
+    assert found.to_dict() == pytest.approx(
+        {(0, 0): 0.3, (0, 100): 0.05, (1, 0): 0.3, (1, 100): 0.05}
+    )
+
+
+def test_one_iteration_is_no_figure_of_stability(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    rows = [[0, 1.0, 0, fraction, 0.3, 0.9] for fraction in (0.0, 0.5, 1.0)]
+    write_probe(tmp_path / "0", "connectivity", CONNECTIVITY, rows)
+    with pytest.raises(Lacking, match=r"several iterations: probe\.iteration=0,100"):
+        probe_figures.stability(collect([tmp_path]))
+
+
 def test_barriers_between_levels_are_points_with_means_and_ranges_over_seeds(
     tmp_path: Path,
 ) -> None:

@@ -22,13 +22,17 @@ OWN = {
     "optimizer=own": ["optimizer._target_=torch.optim.Adagrad", "optimizer.lr=0.1"],
 }
 """Settings that the options for user code need."""
+SOURCES = ("none", "recipe")
+"""Sources that name no dataset."""
 EXPERIMENTS = [file.stem for file in sorted((ROOT / "conf/experiment").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_builds(composed: Composer, option: str) -> None:
-    large_enough = ["dataset=mnist"] if option.startswith("model=") else []
-    check(composed(option, *large_enough, *OWN.get(option, [])))
+    group, _, name = option.partition("=")
+    large_enough = ["dataset=mnist"] if group == "model" else []
+    of_its_form = [f"dataset={name}"] if group == "source" and name not in SOURCES else []
+    check(composed(option, *large_enough, *of_its_form, *OWN.get(option, [])))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

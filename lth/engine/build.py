@@ -70,6 +70,8 @@ class Builder:
                 source,
                 test=dataset.test,
                 validation=dataset.validation,
+                train=dataset.train,
+                subset=dataset.subset,
                 split=dataset.split,
                 split_seed=recipe.split_seed,
                 preprocessing=dataset.preprocessing,

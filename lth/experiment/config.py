@@ -189,8 +189,9 @@ def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
     try:
         dataset, training = plain["dataset"], plain["training"]
         kept = dataset["examples"] - dataset["validation"] - dataset["test"]
+        used = dataset.get("train") or kept
         size, last = training["batch_size"], training["last_batch"]
-        lengths = {"it": 1, "ep": batches_per_epoch(kept, size, last)}
+        lengths = {"it": 1, "ep": batches_per_epoch(used, size, last)}
     except (TypeError, KeyError, ZeroDivisionError):
         return plain
     if kept < 1:
@@ -198,10 +199,15 @@ def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed
             f"dataset.validation + dataset.test must be < dataset.examples={dataset['examples']}, "
             f"got {dataset['validation']} + {dataset['test']}: nothing would be left to train on"
         )
-    if kept < size:
+    if used > kept:
         raise LotteryError(
-            f"training.batch_size must be at most the number of training examples, {kept} "
-            f"(dataset.examples less validation and test), got {size}. Set "
+            f"dataset.train must be at most the number of training examples, {kept} "
+            f"(dataset.examples less validation and test), got {used}. Set it lower, or to null."
+        )
+    if 0 < used < size:
+        raise LotteryError(
+            f"training.batch_size must be at most the number of training examples, {used} "
+            f"(dataset.examples less validation and test, or dataset.train), got {size}. Set "
             "fewer aside, or use smaller batches."
         )
     timed = {group: plain[group] for group in TIMED if group in plain}

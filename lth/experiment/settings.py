@@ -32,6 +32,7 @@ def interval(low: float, high: float, ends: str = "()") -> AfterValidator:
 
 Preprocessing = Literal["standardize", "unit", "l2", "raw"]
 LastBatch = Literal["drop", "keep"]
+Subset = Literal["random", "first"]
 Percent = Annotated[float, interval(0, 100)]
 """Percent of the surviving weights that one level removes, in (0, 100)."""
 TypePercent = Annotated[float, interval(0, 100, "[)")] | None
@@ -86,7 +87,7 @@ def _check_optimizer(optimizer: Optimizer) -> Optimizer:
 class Dataset(Settings):
     """A loader, and how its examples are split and prepared (`lth.training.data`)."""
 
-    NEUTRAL: ClassVar = {"flip": False, "crop": 0, "test": 0}
+    NEUTRAL: ClassVar = {"flip": False, "crop": 0, "test": 0, "train": None, "subset": "random"}
 
     loader: Target
     root: str
@@ -107,17 +108,22 @@ class Dataset(Settings):
     """Mirror each training input with probability 1/2 each time it is used."""
     crop: NonNegativeInt
     """Pixels of padding before a random crop of training inputs; 0 disables it."""
+    train: PositiveInt | None = None  # runs of before have none of these two
+    """Training examples to use; None: all that are not set aside."""
+    subset: Subset = "random"
+    """Which of them: a random choice, or the first in the order of the dataset."""
 
     @property
     def training_examples(self) -> int:
-        return self.examples - self.validation - self.test
+        rest = self.examples - self.validation - self.test
+        return rest if self.train is None else self.train
 
     def deciding(self) -> dict[str, Any]:
         return {
             "loader": self.loader, "shape": self.shape, "classes": self.classes,
             "examples": self.examples, "validation": self.validation, "test": self.test,
             "split": self.split, "preprocessing": self.preprocessing, "flip": self.flip,
-            "crop": self.crop,
+            "crop": self.crop, "train": self.train, "subset": self.subset,
         }  # fmt: skip
 
 

@@ -57,6 +57,7 @@ def _dataset(dataset: Dataset) -> Dataset:
         examples=EXAMPLES,
         validation=SET_ASIDE,
         test=SET_ASIDE if dataset.test else 0,
+        train=dataset.train and min(dataset.train, EXAMPLES // 2),
     )
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from lth.errors import LotteryError
 from lth.experiment.schedule import batches_per_epoch
-from lth.experiment.settings import LastBatch, Preprocessing
+from lth.experiment.settings import LastBatch, Preprocessing, Subset
 from lth.training.seeds import generator
 
 Split = Literal["stratified", "random"]
@@ -130,18 +130,23 @@ def prepare(
     split_seed: int,
     preprocessing: Preprocessing,
     device: torch.device,
+    train: int | None = None,
+    subset: Subset = "random",
 ) -> Data:
     """Split the training examples of a source, and prepare their preprocessing.
 
     `test`, `validation`: number of examples set aside; `test` is 0 if the source has a test set.
+    `train`: number of the others to use, None for all; `subset`: chosen at random, or the first. A
+    smaller subset is part of a larger one.
     The statistics of `standardize` come from the training part alone. Raises LotteryError if no
     training examples would be left, if a test set is missing, if there would be two, or if a
     channel that is constant would be standardised.
     """
     _check_split(source, test, validation)
     order = _interleaved(source.train.labels, split, generator(split_seed, "split"))
-    parts = {"test": order[:test], "validation": order[test:][:validation]}
-    indices = {**parts, "train": order[test + validation :]}
+    rest = order[test + validation :]
+    used = (rest.sort().values if subset == "first" else rest)[:train]
+    indices = {"test": order[:test], "validation": order[test:][:validation], "train": used}
     indices = {name: part.sort().values for name, part in indices.items()}
     mean, std = _statistics(source.train.inputs[indices["train"]], source.maximum)
     if preprocessing == "standardize":
