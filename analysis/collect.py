@@ -24,7 +24,7 @@ from analysis.labels import (
 )
 from lth.errors import LotteryError
 from lth.experiment.recipe import with_neutral_options
-from lth.probes import Connectivity, LevelConnectivity
+from lth.probes import Connectivity, LevelConnectivity, MaskDistance
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
 from lth.runs.status import Status, find_runs, read_status, read_whole, state_of
 from lth.runs.superseded import superseded
@@ -36,7 +36,8 @@ RESULT = ["setting", "arm", "rate", "level"]
 """Columns that name what is measured; repetitions differ in REPLICATE."""
 LEVELS, METRICS = "levels.csv", "metrics.csv"
 PROBES = {
-    probe.table: (*PROBE_COLUMNS, *probe.columns) for probe in (Connectivity, LevelConnectivity)
+    probe.table: (*PROBE_COLUMNS, *probe.columns)
+    for probe in (Connectivity, LevelConnectivity, MaskDistance)
 }
 """Table of a built-in probe -> columns that it must have."""
 

@@ -29,7 +29,12 @@ from analysis.needs import Lacking, needed, some, with_all_arms
 from analysis.paired import paired
 from analysis.points import LINE, points
 from analysis.printed import printed
-from analysis.probe_figures import connectivity, level_connectivity, stability
+from analysis.probe_figures import (
+    connectivity,
+    level_connectivity,
+    mask_distance,
+    stability,
+)
 
 LENET, CONV = {"lenet_300_100"}, {"conv2", "conv4", "conv6"}
 VGG, RESNET = {"vgg11", "vgg13", "vgg16", "vgg19"}, {"resnet18", "resnet20", "resnet32", "resnet56"}
@@ -213,7 +218,7 @@ FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
     function.__name__: function
     for function in (figure1, figure3, figure4, figure4c, figure5, figure6, figure7, figure8,
                      figure9, figure12, figure14, settings, arms, differences, layers,
-                     connectivity, stability, level_connectivity, time)
+                     connectivity, stability, level_connectivity, mask_distance, time)
 }  # fmt: skip
 """Name -> function: the paper's figures in its order, then others."""
 PAGES = dict.fromkeys(FIGURES, "experiment") | dict.fromkeys(

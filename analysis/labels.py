@@ -20,7 +20,8 @@ REPLICATE = ("seed", "rewind.draw")
 SPLIT, OWN = "split_seed", "own"
 RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in TYPES))
 """Settings that `rate` of run.json describes."""
-ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "rewind.", "source")
+ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "pruning.settled", "rewind.",
+       "source")  # fmt: skip
 """Settings, or prefixes of their names, that `arm` of run.json describes."""
 
 

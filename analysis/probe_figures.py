@@ -11,6 +11,8 @@ from analysis.labels import REPLICATE
 from analysis.needs import some
 from analysis.points import LINE, points
 
+DISTANCE, WINDOW = 0.1, 5
+"""A mask has settled within this distance of the masks of a window (You et al. 2020)."""
 STABLE = 0.02
 """Two networks count as connected below this barrier (Frankle et al. 2020, section 2)."""
 
@@ -65,6 +67,48 @@ def stability(runs: Runs) -> FigureWithData | None:
         drawing.side_legend(axis, colours, "Density", drawing.line_styles(labelled, "shown"))
     drawing.caption(figure, shown, ["dashed: the barrier below which networks count as stable"])
     return FigureWithData(figure, shown)
+
+
+def mask_distance(runs: Runs) -> FigureWithData | None:
+    """Distances between the masks that a training would give at several iterations, mean over
+    seeds: a heat map for each experiment and rate (You et al. 2020, figure 2).
+
+    Lines show the first iteration at which the mask has settled, in each seed.
+    """
+    rows = _probed(runs, "mask_distance").rename(columns={"distance": "mean"})
+    key = ["experiment", "arm", "rate"]
+    panels = list(rows.groupby(key, sort=False))
+    figure, axes = drawing.panels(-(-len(panels) // 3), min(len(panels), 3), width=4.6)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, ((experiment, _, rate), own) in zip(axes.flat, panels, strict=False):
+        means = own.pivot_table(index="iteration", columns="other", values="mean")
+        drawn = axis.pcolormesh(means.columns, means.index, means, cmap="viridis_r", vmin=0)
+        figure.colorbar(drawn, ax=axis, label="Fraction of entries that differ")
+        for _, of_seed in own.groupby("seed"):
+            if (at := settled_at(of_seed)) is not None:
+                axis.axhline(at, color="white", linewidth=1)
+        axis.set(xlabel="Iteration", ylabel="Iteration", aspect="equal")
+        axis.grid(visible=False)
+        drawing.iteration_axis(axis.xaxis)
+        drawing.iteration_axis(axis.yaxis)
+        drawing.title(axis, f"{experiment}\n{rate} per level")
+    n = rows["seed"].nunique()
+    note = f"white: the mask is within {DISTANCE:g} of each of the {WINDOW - 1} before it"
+    figure.supxlabel(f"mean, n = {n}; {note}", fontsize="small", color="0.35")
+    return FigureWithData(
+        figure, rows.groupby([*key, "iteration", "other"], as_index=False)["mean"].mean()
+    )
+
+
+def settled_at(distances: pd.DataFrame) -> int | None:
+    """Return the first iteration whose mask is within DISTANCE of each of the WINDOW - 1 masks
+    before it, from the distances of one training; None if there is none."""
+    table = distances.pivot(index="iteration", columns="other", values="mean")
+    for place in range(WINDOW - 1, len(table)):
+        if table.iloc[place, place - WINDOW + 1 : place].max() < DISTANCE:
+            return int(table.index[place])
+    return None
 
 
 def level_connectivity(runs: Runs) -> FigureWithData | None:

@@ -9,10 +9,12 @@ describing a run must not import it.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from lth.errors import LotteryError
-from lth.experiment.nodes import Final, Measurement, Snapshot, Training
+from lth.experiment.lottery import masks_of
+from lth.experiment.nodes import Final, Measurement, Pruned, Snapshot, Training
 from lth.experiment.results import Row
 
 if TYPE_CHECKING:
@@ -94,6 +96,53 @@ class LevelConnectivity(Interpolation):
 
     def compute(self, build: "Builder") -> Iterable[Row]:
         return (point._asdict() for point in self.along(build))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskDistance(Measurement):
+    """Distances between the masks that one training would give at several iterations: the fraction
+    of entries in which they differ (You et al. 2020, figure 2)."""
+
+    tag = "mask_distance"
+    table = "mask_distance"
+    columns = ("iteration", "other", "distance")
+    masks: tuple[Pruned, ...]
+
+    @classmethod
+    def plan(
+        cls, trainings: Mapping[int, Training], *, every: int
+    ) -> Iterator[tuple[int, Measurement]]:
+        """Compare the masks of the dense network at multiples of `every` iterations. They are drawn
+        by the rule of the first level. Raises LotteryError if `every` is out of range, or if the
+        run has no level that is pruned."""
+        total = trainings[0].recipe.training.iterations
+        if not (_is_integer(every) and 0 < 2 * every < total):
+            raise LotteryError(
+                f"probe.every must be an integer in [1, training.iterations / 2 = {total // 2}), "
+                f"got {every}: at least two masks are compared"
+            )
+        first = trainings[1].mask if len(trainings) > 1 else None
+        if not isinstance(first, Pruned):
+            raise LotteryError(
+                "probe=mask_distance needs pruning.levels >= 1 and an unshuffled mask, because its "
+                "masks have the rates of the first level"
+            )
+        yield 0, cls(tuple(masks_of(trainings[0], first.rule, every)))
+
+    def content(self) -> dict[str, Any]:
+        return {"masks": self.masks}
+
+    def compute(self, build: "Builder") -> Iterable[Row]:
+        network = self.masks[0].recipe.network
+        for one, other in product(self.masks, repeat=2):
+            distance = build.distance(one, other, network)
+            yield {"iteration": _at(one), "other": _at(other), "distance": distance}
+
+
+def _at(mask: Pruned) -> int:
+    """Return the iteration of the snapshot that a mask scores."""
+    assert isinstance(mask.weights, Snapshot)
+    return mask.weights.iteration
 
 
 def branch(training: Training, iteration: int, data_order: int) -> Training:

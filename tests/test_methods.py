@@ -21,6 +21,10 @@ METHODS: dict[str, tuple[str, ...]] = {
     "tickets": (),
     "late rewinding": ("rewind=late", "rewind.iteration=5"),
     "fine-tuning": ("rewind=finetune", "rewind.iteration=5"),
+    "early-bird tickets": (
+        "pruning=early_bird", "pruning.settled.every=2", "pruning.settled.window=2",
+        "pruning.settled.distance=0.5",
+    ),
     "longer control": ("rewind=reinit_long",),
     "transfer": ("source=recipe", "source.training.iterations=7", "source.optimizer.lr=0.01"),
     "transfer of weights": (

@@ -23,6 +23,8 @@ from tests.conftest import Composer
      "late rewinding from 500, random reinit"),
     (("rewind=finetune",), "fine-tuning"),
     (("rewind=frozen",), "pruned weights frozen"),
+    (("pruning=early_bird",), "early-bird"),
+    (("pruning=early_bird", "rewind=reinit"), "early-bird, random reinit"),
     (("rewind=reinit_long",), "random reinit, longer training"),
     (("dataset=kmnist", "source=mnist"), "found with MNIST"),
     (("dataset=mnist_5_to_9", "source=mnist_0_to_4", "rewind=reinit"),

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis import probe_figures
@@ -12,6 +13,7 @@ from lth.store.files import checksum
 from tests.test_analysis import numbers, write_csv, write_run
 
 CONNECTIVITY = ("level", "density", "iteration", "fraction", "test_loss", "test_accuracy")
+DISTANCES = ("level", "density", "iteration", "other", "distance")
 LEVELS = ("level", "density", "fraction", "test_loss", "test_accuracy")
 
 
@@ -56,6 +58,21 @@ def test_one_iteration_is_no_figure_of_stability(tmp_path: Path) -> None:
     write_probe(tmp_path / "0", "connectivity", CONNECTIVITY, rows)
     with pytest.raises(Lacking, match=r"several iterations: probe\.iteration=0,100"):
         probe_figures.stability(collect([tmp_path]))
+
+
+def test_a_mask_has_settled_when_it_is_near_all_masks_of_its_window(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    changes = [0.5, 0.3, 0.2, 0.08, 0.02, 0.02, 0.02, 0.01]  # from each mask to the next
+    places = [sum(changes[:n]) for n in range(len(changes) + 1)]
+    rows = [[0, 1.0, 10 * i, 10 * j, abs(one - other)]
+            for i, one in enumerate(places) for j, other in enumerate(places)]  # fmt: skip
+    write_probe(tmp_path / "0", "mask_distance", DISTANCES, rows)
+    drawn = probe_figures.mask_distance(collect([tmp_path]))
+    assert drawn is not None
+    assert drawn.numbers["mean"].max() == pytest.approx(sum(changes))
+    table = pd.DataFrame(rows, columns=DISTANCES).rename(columns={"distance": "mean"})
+    assert probe_figures.settled_at(table) == 80  # 0.07 from the mask of 40
+    assert probe_figures.settled_at(table[table["iteration"] < 80].query("other < 80")) is None
 
 
 def test_barriers_between_levels_are_points_with_means_and_ranges_over_seeds(

@@ -17,6 +17,7 @@ from lth.experiment.nodes import (
     Final,
     Fresh,
     Pruned,
+    Settled,
     Shuffled,
     Signed,
     Snapshot,
@@ -92,10 +93,14 @@ class Builder:
                 state, other = self.weights(sizes, network), self.weights(signs, network)
                 names = self.layers(network)
                 return state | {name: state[name].abs() * other[name].sign() for name in names}
+            case Settled(masks=masks):
+                return self.weights(masks[self._first_settled(node, network)].weights, network)
             case Constant(of=of):
                 state = self.weights(of, network)
                 return state | {name: _constant(state[name]) for name in self.layers(network)}
-        raise TypeError(f"expected a Fresh, Final, Snapshot, Signed or Constant node, got {node}")
+        raise TypeError(
+            f"expected a Fresh, Final, Snapshot, Signed, Settled or Constant node, got {node}"
+        )
 
     def mask(self, node: nodes.Mask, network: Network) -> Mask:
         """Return name of each prunable tensor -> bool tensor, on the CPU."""
@@ -104,11 +109,25 @@ class Builder:
             self._masks[key] = self._build_mask(node, network)
         return self._masks[key]
 
+    def _first_settled(self, node: Settled, network: Network) -> int:
+        """Return the number of the first mask that is near each one before it in its window."""
+        drawn = list[Mask]()
+        for number, mask in enumerate(node.masks):
+            drawn = [*drawn, self._build_mask(mask, network)][-node.window :]
+            apart = [masks.distance(earlier, drawn[-1]) for earlier in drawn[:-1]]
+            if len(drawn) == node.window and max(apart) < node.distance:
+                return number
+        return len(node.masks) - 1
+
     def stored_mask(self, training: Training) -> Mask:
         """Return the mask of a stored training, from its own file: no weights are needed."""
         layers = self.layers(training.recipe.network)
         stored = load(self.store.read(training, "mask.safetensors"))
         return masks.unpack(stored, {name: shape for name, (_, shape) in layers.items()})
+
+    def distance(self, one: nodes.Mask, other: nodes.Mask, network: Network) -> float:
+        """Return the fraction of entries in which two masks differ."""
+        return masks.distance(self.mask(one, network), self.mask(other, network))
 
     def layers(self, network: Network) -> Layers:
         """Return the type and the shape of each prunable tensor."""

@@ -65,6 +65,7 @@ OPTIMIZERS = {
 PROBES = {
     "connectivity": Builtin("lth.probes.Connectivity"),
     "level_connectivity": Builtin("lth.probes.LevelConnectivity"),
+    "mask_distance": Builtin("lth.probes.MaskDistance"),
 }
 TRACKERS = {
     "tensorboard": Builtin("lth.trackers.TensorBoard"),

@@ -27,7 +27,7 @@ from lth.experiment.targets import Target, flat, load
 CONF = Path(__file__).parents[2] / "conf"
 VERSION_BASE = {"version_base": "1.3"} if version("hydra-core").startswith("1.3.") else {}
 """An argument of Hydra's functions: needed before version 1.4, deprecated since."""
-TIMED = ("training", "optimizer", "rewind", "probe")
+TIMED = ("training", "optimizer", "pruning", "rewind", "probe")
 """Groups with durations, which may be given in epochs."""
 TARGETS = (
     "model", "dataset.loader", "optimizer", "pruning.criterion", "probe", "tracker",

@@ -50,6 +50,18 @@ def _arms(spec: Spec) -> Iterator[str]:
     """Yield invalid combinations of pruning and rewinding."""
     pruning, rewind = spec.pruning, spec.rewind
     criterion = pruning.criterion.name
+    if (pruning.at == "early") != (pruning.settled is not None):
+        yield (
+            "pruning.settled must be set with pruning.at=early and only then: use "
+            "pruning=early_bird."
+        )
+    if pruning.settled and pruning.mode != "one_shot":
+        yield "pruning.at=early needs pruning.mode=one_shot: the dense network alone is scored."
+    if pruning.settled and 2 * pruning.settled.every > spec.training.iterations:
+        yield (
+            "pruning.settled.every must be at most half of training.iterations="
+            f"{spec.training.iterations}, got {pruning.settled.every}: masks are compared."
+        )
     if pruning.at == "init" and criterion in CHANGES:
         yield (
             f"pruning.criterion={criterion} cannot be used with pruning.at=init: it scores the "

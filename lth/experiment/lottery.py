@@ -18,6 +18,7 @@ from lth.experiment.nodes import (
     Mask,
     Measurement,
     Pruned,
+    Settled,
     Shuffled,
     Signed,
     Snapshot,
@@ -27,7 +28,7 @@ from lth.experiment.nodes import (
 )
 from lth.experiment.recipe import Recipe, Rule, longer, recipe, rules, source_recipe
 from lth.experiment.schedule import constant_at_end
-from lth.experiment.settings import Spec
+from lth.experiment.settings import Settling, Spec
 from lth.experiment.targets import load
 
 
@@ -82,9 +83,26 @@ def transferred(spec: Spec, ticket: Training) -> Training:
 
 
 def pruned(spec: Spec, dense: Training, trained: Training, rule: Rule) -> Mask:
-    """Return the survivors of `trained`, scored by its final weights or by the initial ones."""
+    """Return the survivors of `trained`, scored by its final weights, by the initial ones, or by
+    those of the dense network at the iteration at which its mask has settled."""
     scored: Weights = Final(trained) if spec.pruning.at == "end" else dense.weights
+    if spec.pruning.settled:
+        scored = settled(dense, rule, spec.pruning.settled)
     return Pruned(scored, trained.mask, rule, dense.recipe, dense.weights, spec.seed)
+
+
+def settled(dense: Training, rule: Rule, when: Settling) -> Settled:
+    """Return the weights of the dense network at the first iteration at which its mask has settled
+    (early-bird tickets, You et al. 2020)."""
+    return Settled(tuple(masks_of(dense, rule, when.every)), when.distance, when.window)
+
+
+def masks_of(training: Training, rule: Rule, every: int) -> Iterator[Pruned]:
+    """Yield the mask that `rule` would draw at each multiple of `every` iterations of a
+    training."""
+    for iteration in range(every, training.recipe.training.iterations, every):
+        weights = Snapshot(training, iteration)
+        yield Pruned(weights, training.mask, rule, training.recipe, training.weights, training.seed)
 
 
 def rewound(spec: Spec, dense: Training, trained: Training, mask: Mask) -> Training:

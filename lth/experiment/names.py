@@ -70,6 +70,8 @@ def _pruning_words(pruning: Pruning) -> list[str]:
         return ["random mask", "" if at_init else "at end", "one-shot" if one_shot else "", rounds]
     if at_init:
         return [f"{criterion} at init", "" if one_shot else "level by level", rounds]
+    if pruning.at == "early":
+        return ["early-bird", "" if criterion == "magnitude" else criterion, rounds]
     named = "" if criterion == "magnitude" else criterion
     return [named, "one-shot" if one_shot else "", rounds]
 

@@ -259,6 +259,20 @@ class Pruned(Mask):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Settled(Weights):
+    """Weights of the first of `masks` that differs from each of the `window` - 1 before it in less
+    than a fraction `distance` of its entries; of the last mask if there is none."""
+
+    tag = "settled"
+    masks: tuple[Pruned, ...]
+    distance: float
+    window: int
+
+    def content(self) -> dict[str, Any]:
+        return {"masks": self.masks, "distance": self.distance, "window": self.window}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Shuffled(Mask):
     """Entries of `mask` in random order within each tensor, drawn from a stream of `seed`."""
 

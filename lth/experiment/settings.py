@@ -169,13 +169,26 @@ class Budget(Settings):
 
 
 @dataclass(frozen=True, config=STRICT)
+class Settling:
+    """When the mask of a training has settled (You et al. 2020)."""
+
+    every: PositiveInt
+    """Iterations between two masks."""
+    distance: Fraction
+    """Largest fraction of entries in which the masks of a window differ."""
+    window: Annotated[int, interval(2, 1000, "[]")]
+    """Number of successive masks that are compared with the newest."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Pruning:
     """Which weights each level removes, and how many."""
 
     criterion: Target
     """Score function: a built-in of `lth.pruning`, or the dotted path of user code."""
-    at: Literal["end", "init"]
-    """Score the weights at the end of a training, or the initial weights."""
+    at: Literal["end", "init", "early"]
+    """Score the weights at the end of a training, the initial weights, or the weights at the first
+    iteration at which the mask has settled (You et al. 2020)."""
     mode: Literal["iterative", "one_shot"]
     """Prune the level before, or the dense network in one go."""
     scope: Literal["layerwise", "global"]
@@ -197,6 +210,8 @@ class Pruning:
     is given."""
     shortcut_rate: TypePercent
     """Default: 0, as in the paper."""
+    settled: Settling | None = None  # runs of before have none
+    """With at=early: when a mask has settled."""
 
 
 @dataclass(frozen=True, config=STRICT)

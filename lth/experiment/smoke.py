@@ -24,9 +24,10 @@ def for_smoke(spec: Spec) -> Spec:
     milestones = tuple(sorted({scaled(iteration) for iteration in schedule.milestones}))
     schedule = replace(schedule, milestones=milestones, warmup=scaled(schedule.warmup))
     probe = spec.probe
-    if probe and isinstance(probe.options.get("iteration"), int):
-        iteration = scaled(probe.options["iteration"])
-        probe = replace(probe, options=probe.options | {"iteration": iteration})
+    if probe:
+        given = {name: probe.options.get(name) for name in ("iteration", "every")}
+        durations = {name: scaled(at) for name, at in given.items() if isinstance(at, int)}
+        probe = replace(probe, options=probe.options | durations)
     source = spec.source and replace(
         spec.source,
         dataset=_dataset(spec.source.dataset),
@@ -70,4 +71,5 @@ def _pruning(pruning: Pruning) -> Pruning:
         final_density=density ** (levels / pruning.levels) if density and levels else density,
         levels=levels,
         rounds=min(pruning.rounds, LEVELS),
+        settled=pruning.settled and replace(pruning.settled, every=1),
     )

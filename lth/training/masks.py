@@ -17,6 +17,13 @@ def apply(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
     }
 
 
+def distance(one: Mask, other: Mask) -> float:
+    """Return the fraction of entries in which two masks differ: their normalised Hamming distance
+    (You et al. 2020)."""
+    differ = sum(int((kept != other[name]).sum()) for name, kept in one.items())
+    return differ / sum(kept.numel() for kept in one.values())
+
+
 def pack(mask: Mask) -> dict[str, Tensor]:
     """Pack eight entries into a byte, row-major: uint8 tensors of shape (ceil(entries / 8),)."""
     return {name: torch.from_numpy(np.packbits(kept.numpy())) for name, kept in mask.items()}
