@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lth.probes import Connectivity, LevelConnectivity
+from lth.probes import Connectivity, LevelConnectivity, MaskDistance
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
 from tests.conftest import ROOT
 
@@ -59,5 +59,5 @@ def test_every_column_is_explained() -> None:
     explained = {s.partition("\n")[0]: tuple(re.findall(r"^\| `(.*?)`", s, re.M)) for s in sections}
     assert explained["levels.csv"] == (*LEVEL_COLUMNS, *RUN_COLUMNS, "density/<tensor>")
     assert explained["metrics.csv"] == METRIC_COLUMNS
-    for probe in (Connectivity, LevelConnectivity):
+    for probe in (Connectivity, LevelConnectivity, MaskDistance):
         assert explained[f"{probe.table}.csv"] == (*PROBE_COLUMNS, *probe.columns)

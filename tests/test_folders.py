@@ -53,6 +53,7 @@ def test_a_refused_run_leaves_an_earlier_run_in_its_folder_as_it_was(
     assert files_in(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_with_other_settings_is_not_overwritten(tmp_path: Path) -> None:
     folder = "hydra.run.dir=run"
     assert run(tmp_path, folder, SHORT).returncode == 0

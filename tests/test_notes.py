@@ -80,7 +80,7 @@ def test_a_command_in_the_project_is_not_noted(
     assert notes.notes(composed()) == []
 
 
-@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
+@pytest.mark.parametrize("sweep", [[], pytest.param(["-m", "seed=0,1"], marks=pytest.mark.slow)])
 def test_a_note_is_printed_once_and_the_run_goes_on(tmp_path: Path, sweep: list[str]) -> None:
     done = run(tmp_path, *sweep, "pruning.rate=0.2", "pruning.levels=0", "training.iterations=5")
     assert done.returncode == 0

@@ -78,6 +78,7 @@ def test_a_control_costs_its_tickets_too(engine: Engine, tiny: Compose) -> None:
     assert (made.distinct, len(made.trainings)) == (4, 1 + 2 + 3)
 
 
+@pytest.mark.slow
 def test_the_command_plans_and_does_nothing(tmp_path: Path) -> None:
     words = ["-m", "hydra/launcher=plan", "seed=0,1", "pruning.conv_rate=null,10", *TINY]
     done = subprocess.run(

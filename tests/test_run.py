@@ -114,6 +114,7 @@ def test_a_sweep_with_invalid_values_is_refused_before_anything_is_trained(
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_point_that_only_its_network_rules_out_is_refused_by_itself(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "pruning.levels=1,80", "hydra.sweep.dir=sweep")
     assert done.returncode == 1

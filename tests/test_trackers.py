@@ -66,6 +66,7 @@ def accuracies(folder: Path) -> dict[int, Any]:
     return {int(r["level"]): pytest.approx(float(r["early_stop_test_accuracy"])) for r in rows}
 
 
+@pytest.mark.slow
 def test_a_user_tracker_gets_all_points_and_the_final_state(tmp_path: Path) -> None:
     done = run(tmp_path, "+tracker._target_=tests.test_trackers.Recorder")
     assert done.returncode == 0, done.stdout + done.stderr
