@@ -17,8 +17,14 @@ MODELS = (
     "conv2, conv4, conv6, lenet5, lenet_300_100, own, resnet18, resnet20, resnet32, resnet56, "
     "southampton_lenet5, vgg11, vgg13, vgg16, vgg19"
 )
-DATASETS = "cifar10, cifar100, cifar10_jpeg, digits, fashion_mnist, image_folder, kmnist, mnist"
-REWINDS = "constant_sign, continue, finetune, frozen, init, late, lr, reinit, reinit_sign, shuffled"
+DATASETS = (
+    "cifar10, cifar100, cifar10_jpeg, digits, fashion_mnist, image_folder, kmnist, mnist, "
+    "mnist_0_to_4, mnist_5_to_9"
+)
+REWINDS = (
+    "constant_sign, continue, finetune, frozen, init, late, lr, reinit, reinit_long, reinit_sign, "
+    "shuffled"
+)
 TYPED = "Type settings as KEY=VALUE, without spaces: seed=1"
 
 REFUSED = {
@@ -34,8 +40,8 @@ REFUSED = {
     ),
     "hydra.launcher.job=2": "no setting hydra.launcher.job; did you mean hydra.launcher.jobs?",
     "rewind.foo=1": (
-        "no setting rewind.foo; rewind has draw, iteration, kind, pruned, shuffle, survivors "
-        "(conf/rewind/init.yaml)"
+        "no setting rewind.foo; rewind has budget, draw, iteration, kind, pruned, shuffle, "
+        "survivors (conf/rewind/init.yaml)"
     ),
     "training.epochs=3": (
         "no setting training.epochs; training has batch_size, evaluate_every, evaluate_test, "

@@ -12,7 +12,7 @@ import pytest
 from lth.engine.scheduler import missing
 from lth.experiment import lottery
 from lth.experiment.nodes import Dense, Final, Measurement, Node, Snapshot, describe, with_ancestors
-from lth.experiment.settings import NOT_IDENTITY, Spec
+from lth.experiment.settings import NOT_IDENTITY, Settling, Spec
 from lth.experiment.targets import Target, canonical
 from tests.conftest import ROOT, Composer
 
@@ -36,11 +36,11 @@ CHOICES: dict[object, object] = {
     "cpu": "cuda", "auto": "cpu", "stratified": "random", "standardize": "unit", "end": "init",
     "init": "lr", "rewind": "reinit", "zero": "frozen", "iterative": "one_shot",
     "layerwise": "global", "improvement": "every", "float32": "tf32", "constant": "cosine",
-    "reinit": "rewind",
+    "reinit": "rewind", "random": "first", "level": "lineage",
 }  # fmt: skip
 BY_PATH = {
     "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5, "backend": "eager",
-    "training.last_batch": "keep",
+    "training.last_batch": "keep", "dataset.train": 50, "pruning.settled": Settling(5, 0.1, 2),
     "tracker": Target("mine.Tracker", {}, None), "probe": Target("mine.Probe", {}, None),
 }  # fmt: skip
 
@@ -86,20 +86,21 @@ ALL = [
         "model": "name options code",
         "optimizer": "name options code schedule.kind schedule.milestones schedule.gamma "
                      "schedule.warmup",
-        "rewind": "kind iteration survivors pruned shuffle draw",
+        "rewind": "kind iteration survivors pruned shuffle draw budget",
         "dataset": "loader.name loader.options loader.code root shape classes examples validation "
-                   "test split preprocessing flip crop",
+                   "test split preprocessing flip crop train subset",
         "training": "iterations batch_size evaluate_every evaluate_test precision last_batch",
         "pruning": "criterion.name criterion.options criterion.code at mode scope rounds levels "
-                   "rate rates final_density conv_rate linear_rate output_rate shortcut_rate",
+                   "rate rates final_density conv_rate linear_rate output_rate shortcut_rate "
+                   "settled",
     }.items()
     for name in names.split()
 ]  # fmt: skip
 
 
 def test_the_list_of_fields_is_complete(composed: Composer) -> None:
-    assert sorted(ALL) == sorted(paths(composed()))
-    assert set(NOT_IDENTITY) <= set(ALL)
+    assert sorted([*ALL, "source"]) == sorted(paths(composed()))  # tests/test_lottery.py
+    assert set(NOT_IDENTITY) <= {*ALL, "source.dataset.root"}
 
 
 @pytest.mark.parametrize("path", ALL)
