@@ -13,7 +13,7 @@ demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 test: .venv/test  ## the laws and one sweep from end to end, within 5 minutes on two cores
 	$(PYTEST) -m "not slow" --ignore tests/slurm
 
-test-all: .venv/test browser slurm-test  ## every test, within 20 minutes on two cores
+test-all: .venv/test browser slurm-test  ## every test, within 25 minutes on two cores
 	$(PYTEST) --ignore tests/slurm
 
 browser:  ## install what the test of the report needs (as root)
