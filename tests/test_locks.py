@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -89,6 +90,22 @@ def test_without_proc_a_holder_is_named_by_its_time(
     assert Locks(tmp_path).acquire("x") is not None
 
 
+@pytest.mark.parametrize("proc", [True, False])
+def test_a_process_that_has_ended_is_dead_before_its_parent_has_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proc: bool
+) -> None:
+    """In a container without an init process, a killed orphan stays in the list of processes."""
+    if not proc:
+        monkeypatch.setattr("lth.store.processes.PROC", tmp_path / "no proc")
+    process = psutil.Popen(["sleep", "60"])
+    assert start_of(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert process.status() == psutil.STATUS_ZOMBIE
+    assert start_of(process.pid) is None
+    process.wait()
+
+
 def test_a_process_that_cannot_be_examined_is_not_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +185,7 @@ def test_pauses_grow_while_nothing_changes_and_start_again_when_something_was_ma
 
     monkeypatch.setattr(polling, "SHORTEST_PAUSE", 1.0)
     monkeypatch.setattr(polling, "LONGEST_PAUSE", 3.0)
-    monkeypatch.setattr("lth.engine.engine.time.sleep", sleep)
+    monkeypatch.setattr(polling, "time", SimpleNamespace(sleep=sleep))
     assert len(dict(engine.ensure([first, second]))) == 2
     assert pauses == [1, 1.5, 2.25, 3, 3, 3, 1, 1.5]
     assert engine.trained == 0

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from math import prod
+from multiprocessing import active_children
 from pathlib import Path
 
 import psutil
@@ -174,7 +175,7 @@ def stop_jobs(number: int, _: object) -> None:
         with contextlib.suppress(psutil.Error):
             job.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + SAVING_SECONDS
-    while jobs and _any_running() and time.monotonic() < deadline:
+    while (active_children() or _any_running()) and time.monotonic() < deadline:
         time.sleep(0.1)
     for job in jobs:
         with contextlib.suppress(psutil.Error):
