@@ -168,7 +168,7 @@ def make(
     from lth.engine.monitor import Watch
 
     def on_progress(training: Training, iteration: int, speed: float) -> None:
-        level, *_ = requested.get(training, [training.mask.level])
+        level, *_ = requested.get(training, [training.level])
         where = forecast.at(training, iteration)
         folder.update(level=level, iteration=iteration, speed=speed, **where)
 

@@ -20,8 +20,8 @@ REPLICATE = ("seed", "rewind.draw")
 SPLIT, OWN = "split_seed", "own"
 RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in TYPES))
 """Settings that `rate` of run.json describes."""
-ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "pruning.settled", "rewind.",
-       "source")  # fmt: skip
+ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "pruning.settled",
+       "pruning.update", "rewind.", "source")  # fmt: skip
 """Settings, or prefixes of their names, that `arm` of run.json describes."""
 
 
@@ -42,9 +42,12 @@ def code_label(group: str, option: str, name: str | None) -> str:
 
 def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the runs of one experiment share: all except those that number
-    repetitions and those that the arm and the rate describe, and the split (`split_labels`)."""
+    repetitions and those that the arm and the rate describe, and the split (`split_labels`). The
+    arm names the scopes `er` and `erk` too."""
     apart = (*REPLICATE, SPLIT, *RATES)
-    return {k: v for k, v in identity.items() if k not in apart and not k.startswith(ARM)}
+    shared = {k: v for k, v in identity.items() if k not in apart and not k.startswith(ARM)}
+    by_arm = shared.get("pruning.scope") in ("er", "erk")
+    return shared | ({"pruning.scope": "layerwise"} if by_arm else {})
 
 
 def split_labels(runs: pd.DataFrame) -> "pd.Series[str]":

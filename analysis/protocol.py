@@ -33,7 +33,8 @@ class Rule(NamedTuple):
 RULES = (
     Rule("seed|split_seed|rewind.draw", "*", "is ignored", "numbers the repetitions"),
     Rule("rewind.*|source*|pruning.criterion.*|pruning.at|pruning.mode|pruning.rounds|"
-         "pruning.settled*", "*", "is ignored", "makes another arm, and claims name their arm"),
+         "pruning.settled*|pruning.update*", "*", "is ignored", "makes another arm, and claims "
+         "name their arm"),
     Rule("pruning.rates", "*", "disqualifies", "the paper prunes at one rate, except in one-shot",
          unless="pruning.mode=one_shot"),
     Rule("pruning.*rate", "*", "disqualifies", "claims are about densities on the paper's ladder"),

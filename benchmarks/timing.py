@@ -17,8 +17,8 @@ from lth.engine.build import build_model
 from lth.experiment.nodes import Dense, Fresh, Training
 from lth.experiment.recipe import Recipe
 from lth.training.data import Batch, BatchOrder, Data, Part, augment
-from lth.training.loop import Task, build_networks
 from lth.training.masks import Mask
+from lth.training.networks import Task, build_networks
 from lth.training.precision import set_precision
 from lth.training.seeds import generator
 from lth.training.sparse import LONGEST, Sparse

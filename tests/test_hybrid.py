@@ -12,7 +12,8 @@ from lth.models import Conv, LeNet, channels_last, fresh, state
 from lth.training import hybrid
 from lth.training.data import Data
 from lth.training.hybrid import Flatten, SparseLinear, with_fast_head
-from lth.training.loop import Progress, Task
+from lth.training.loop import Progress
+from lth.training.networks import Task
 from lth.training.seeds import generator
 from tests.trainings import (
     OPTIMIZERS,

@@ -32,6 +32,12 @@ METHODS: dict[str, tuple[str, ...]] = {
         "rewind=late", "rewind.iteration=5",
     ),
     "a mask of few examples": ("source=recipe", "source.dataset.train=40"),
+    "SET": ("pruning=set", "pruning.update.every=3"),
+    "RigL": ("pruning=rigl", "pruning.update.every=3", "pruning.update.until=1"),
+    "gradual pruning": ("pruning=gradual", "pruning.update.every=2", "pruning.scope=global"),
+    "tickets of RigL": ("pruning=rigl", "pruning.update.every=3", "pruning.update.ticket=true"),
+    "edge-popup": ("pruning=edge_popup", "rewind=constant_sign"),
+    "supermask": ("pruning=supermask", "pruning.levels=1"),
     "transferred reinits": ("source=recipe", "source.training.batch_size=30", "rewind=reinit"),
 }  # fmt: skip
 
@@ -39,7 +45,7 @@ method = pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
 
 
 def trainings(composed: Composer, *words: str) -> list[Training]:
-    return [node for _, node in lottery.levels(composed(*words, "pruning.levels=2"))]
+    return [node for _, node in lottery.levels(composed("pruning.levels=2", *words))]
 
 
 @method
@@ -62,7 +68,7 @@ def test_it_ends_with_the_same_bytes_however_often_it_is_interrupted(
 def test_a_plan_counts_what_is_then_trained(
     engine: Engine, tiny: Composer, words: tuple[str, ...]
 ) -> None:
-    spec = tiny(*words, "pruning.levels=2")
+    spec = tiny("pruning.levels=2", *words)
     made = plan({"a run": lambda: spec}, engine.store)
     dict(engine.ensure(trainings(tiny, *words)))
     assert engine.trained == len(made.trainings)
@@ -70,7 +76,7 @@ def test_a_plan_counts_what_is_then_trained(
 
 @method
 def test_the_audit_finds_nothing(tiny: Composer, tmp_path: Path, words: tuple[str, ...]) -> None:
-    spec = tiny(*words, "pruning.levels=2", f"store={tmp_path}/store")
+    spec = tiny("pruning.levels=2", *words, f"store={tmp_path}/store")
     run_spec(spec, tmp_path / "run")
     assert [broken.what for broken in Audit().of_run(tmp_path / "run")] == []
 
@@ -79,7 +85,7 @@ def test_the_audit_finds_nothing(tiny: Composer, tmp_path: Path, words: tuple[st
 def test_a_pack_makes_the_same_networks(
     tiny: Composer, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    specs = [dataclasses.replace(tiny(*words, "pruning.levels=1"), seed=seed) for seed in (0, 1)]
+    specs = [dataclasses.replace(tiny("pruning.levels=1", *words), seed=seed) for seed in (0, 1)]
     requested = [node for spec in specs for _, node in lottery.levels(spec)]
     alone, packed = engine_on(tmp_path / "alone"), engine_on(tmp_path / "packed", pack=2)
     ours, theirs = dict(alone.ensure(requested)), dict(packed.ensure(requested))

@@ -16,8 +16,9 @@ from lth.experiment import lottery
 from lth.models import ResNet, fresh, prunable, state
 from lth.training import eager, loop, packed
 from lth.training.data import Batch, Examples, Part
-from lth.training.loop import Progress, Task, train
+from lth.training.loop import Progress, train
 from lth.training.masks import Mask
+from lth.training.networks import Task
 from lth.training.packed import Pack
 from lth.training.seeds import generator
 from tests.conftest import TINY, Composer, NormNet, engine_on

@@ -15,7 +15,7 @@ from lth.experiment.settings import Optimizer, Schedule
 from lth.models import fresh, state
 from lth.ticket import Ticket
 from lth.training.data import BatchOrder
-from lth.training.loop import Task
+from lth.training.networks import Task
 from lth.training.seeds import generator
 from tests.trainings import Mixing, assert_equal, random_mask, recipe, task_of, trained
 

@@ -14,8 +14,9 @@ from lth.models import LeNet, fresh, state
 from lth.training import eager, kernels, packed, sparse
 from lth.training.data import Batch, Data, Examples, Part
 from lth.training.eager import Eager
-from lth.training.loop import Progress, Task
+from lth.training.loop import Progress
 from lth.training.masks import Mask
+from lth.training.networks import Task
 from lth.training.seeds import generator
 from lth.training.sparse import Sparse
 from tests.trainings import (

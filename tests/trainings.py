@@ -14,8 +14,9 @@ from lth.experiment.targets import Target
 from lth.models import LeNet, fresh, prunable, state
 from lth.training.checkpoint import Checkpoint
 from lth.training.data import Data, Examples, Part
-from lth.training.loop import Progress, Task, train
+from lth.training.loop import Progress, train
 from lth.training.masks import Mask
+from lth.training.networks import Task
 from lth.training.seeds import generator
 
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {

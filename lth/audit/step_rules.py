@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lth.audit.training_rules import Case, tolerance
 from lth.experiment.results import Evaluation
-from lth.training.loop import Task, train
+from lth.training.loop import train
+from lth.training.networks import Task
 from lth.training.seeds import generator
 
 COMPARED = ("train_loss", "val_loss", "val_accuracy")
@@ -30,7 +31,10 @@ def first_steps_are_those_of_autograd(case: Case) -> Iterator[str]:
     momentum). A network with batch norm at a high rate amplifies rounding by 1e6 in 25 steps, so
     the allowed difference is the effect of rounding on this training, where that is larger.
     """
-    if case.data is None or len(case.curve) < 2 or not case.can_make(case.training.weights):
+    training = case.training
+    if case.data is None or len(case.curve) < 2 or training.evaluated_from > training.start:
+        return
+    if not (case.can_make(training.weights) and case.can_make(training.mask)):
         return
     recorded, ours = case.curve[1], _second_evaluation(case, case.start)
     if not (found := _differences(case, recorded, ours)):
@@ -47,7 +51,8 @@ def _second_evaluation(case: Case, start: dict[str, Tensor]) -> Evaluation:
     """Train from `start` by autograd, to the second evaluation."""
     assert case.data is not None
     model = case.build.model(case.training)
-    task = Task(case.training, model, start, case.mask, case.data)
+    counts = case.build.counts(case.training)
+    task = Task(case.training, model, start, case.first_mask, case.data, counts=counts)
     (progress,) = train([task], until=case.curve[1].iteration, only_eager=True)
     return progress.curve[1]
 

@@ -57,12 +57,21 @@ class Case:
 
     @cached_property
     def mask(self) -> Mask:
+        """The stored mask: that at the end."""
         return self.build.stored_mask(self.training)
 
     @cached_property
+    def first_mask(self) -> Mask:
+        """The mask at the start: the stored one, unless it has moved."""
+        training = self.training
+        moved = training.update is not None
+        return self.build.mask(training.mask, training.recipe.network) if moved else self.mask
+
+    @cached_property
     def previous(self) -> Mask | None:
-        """The mask before the last pruning; None for dense and shuffled masks."""
-        node = self.training.mask
+        """The mask before the last pruning; None for dense and shuffled masks, and for those that
+        move."""
+        node = None if self.training.update else self.training.mask
         if not isinstance(node, Pruned):
             return None
         if isinstance(node.weights, Final) and node.has_own_mask():
@@ -84,7 +93,7 @@ class Case:
         """Starting weights, built from the description."""
         weights = self.build.weights(self.training.weights, self.training.recipe.network)
         frozen = self.training.pruned == "frozen"
-        return weights if frozen else masks.apply(weights, self.mask)
+        return weights if frozen else masks.apply(weights, self.first_mask)
 
     def measured(self, state: dict[str, Tensor], part: Part) -> tuple[float, float]:
         model = self.build.model(self.training)
@@ -101,7 +110,7 @@ def descriptions_have_their_digests(case: Case) -> Iterator[str]:
 
 
 def curves_are_complete(case: Case) -> Iterator[str]:
-    budget, start = case.training.recipe.training, case.training.start
+    budget, start = case.training.recipe.training, case.training.evaluated_from
     regular = range(0, budget.iterations, budget.evaluate_every)
     expected = sorted({start, budget.iterations, *(i for i in regular if i >= start)})
     found = [point.iteration for point in case.curve]
@@ -132,18 +141,32 @@ def counts_are_exact(case: Case) -> Iterator[str]:
     node = case.training.mask
     if case.previous is None or not isinstance(node, Pruned):
         return
-    pools = case.build.pools(node)
-    before, after = (selection.counts(mask, pools) for mask in (case.previous, case.mask))
-    for pool, rate in pools.items():
-        expected = selection.survivors(before[pool], rate, node.rule.times)
-        if after[pool] != expected:
-            yield f"{', '.join(pool)}: {after[pool]} of {before[pool]} survive, expected {expected}"
+    expected = case.build.survivors(node.rule, case.previous, case.training.recipe.network)
+    before = selection.counts(case.previous, expected)
+    for pool, found in selection.counts(case.mask, expected).items():
+        if found != expected[pool]:
+            yield f"{', '.join(pool)}: {found} of {before[pool]} survive, expected {expected[pool]}"
+
+
+def counts_of_moving_masks_are_exact(case: Case) -> Iterator[str]:
+    """SET and RigL keep the number of survivors of each tensor; gradual pruning and edge-popup end
+    with those of their target. Supermasks find their own number."""
+    update = case.training.update
+    if update is None or not case.can_make(case.training.mask):
+        return
+    replaces = update.kind in ("set", "rigl")
+    expected = case.build.counts(case.training)
+    if replaces:
+        expected = selection.counts(case.first_mask, [(name,) for name in case.mask])
+    for pool, found in selection.counts(case.mask, expected).items():
+        if found != expected[pool]:
+            yield f"{', '.join(pool)}: {found} survive, expected {expected[pool]}"
 
 
 def masks_are_what_the_rule_selects(case: Case) -> Iterator[str]:
     """The mask has exactly the weights that the rule selects, or nearly for OF_GRADIENTS."""
     node = case.training.mask
-    if not isinstance(node, Pruned | Shuffled) or not case.can_make(node):
+    if case.training.update or not isinstance(node, Pruned | Shuffled) or not case.can_make(node):
         return
     rough = isinstance(node, Pruned) and node.rule.criterion.name in OF_GRADIENTS
     for name, kept in case.build.mask(node, case.training.recipe.network).items():
@@ -196,10 +219,25 @@ def losses_are_finite(case: Case) -> Iterator[str]:
 
 def starts_are_as_described(case: Case) -> Iterator[str]:
     """The starting weights under the mask give the first point of the curve."""
-    can_start = case.can_make(case.training.weights)
+    can_start = case.can_make(case.training.weights) and not _learns_scores(case)
     if case.data is not None and can_start and case.curve[0].iteration == case.training.start:
         found = case.measured(case.start, case.data.validation)
         yield from _differences(case, "validation", found, case.curve[0][3:5])
+
+
+def _learns_scores(case: Case) -> bool:
+    return case.training.update is not None and case.training.update.learns_scores
+
+
+def learnt_masks_keep_weights(case: Case) -> Iterator[str]:
+    """Where only scores are trained, survivors are at the end what they were at the start."""
+    if not _learns_scores(case) or case.final is None or not case.can_make(case.training.weights):
+        return
+    start = case.build.weights(case.training.weights, case.training.recipe.network)
+    for name, value in masks.apply(start, case.mask).items():
+        moved = int((case.final[name] != value).sum())
+        if name in dict(case.build.model(case.training).named_parameters()) and moved:
+            yield f"{moved} entries of {name} moved, of which only scores are trained"
 
 
 def ends_are_as_recorded(case: Case) -> Iterator[str]:
@@ -247,7 +285,8 @@ def splits_are_as_described(case: Case) -> Iterator[str]:
 
 TRAINING_RULES = (
     files_are_whole, descriptions_have_their_digests, curves_are_complete, accuracies_are_there,
-    masks_nest, counts_are_exact, masks_are_what_the_rule_selects,
+    masks_nest, counts_are_exact, counts_of_moving_masks_are_exact, learnt_masks_keep_weights,
+    masks_are_what_the_rule_selects,
     densities_are_those_of_the_mask, pruned_weights_are_zero, weights_are_finite,
     frozen_parameters_do_not_move, losses_are_finite,
     starts_are_as_described, ends_are_as_recorded, splits_are_as_described,

@@ -14,6 +14,7 @@ from lth.experiment import nodes
 from lth.experiment.nodes import (
     Constant,
     Dense,
+    Ended,
     Final,
     Fresh,
     Pruned,
@@ -23,7 +24,7 @@ from lth.experiment.nodes import (
     Snapshot,
     Training,
 )
-from lth.experiment.recipe import Network, Recipe
+from lth.experiment.recipe import Network, Recipe, Rule
 from lth.experiment.targets import canonical
 from lth.pruning import ScoringInputs
 from lth.store.store import Store
@@ -120,7 +121,8 @@ class Builder:
         return len(node.masks) - 1
 
     def stored_mask(self, training: Training) -> Mask:
-        """Return the mask of a stored training, from its own file: no weights are needed."""
+        """Return the mask of a stored training, from its own file: no weights are needed. If the
+        mask has moved, it is the last one."""
         layers = self.layers(training.recipe.network)
         stored = load(self.store.read(training, "mask.safetensors"))
         return masks.unpack(stored, {name: shape for name, (_, shape) in layers.items()})
@@ -138,11 +140,21 @@ class Builder:
             self._layers[key] = {n: (kind, model.get_parameter(n).shape) for n, kind in types}
         return self._layers[key]
 
-    def pools(self, node: Pruned) -> dict[selection.Pool, float]:
-        """Return the rate of each pool of tensors that a mask prunes together."""
-        layers = self.layers(node.recipe.network)
-        rates = {name: node.rule.rates[kind] for name, (kind, _) in layers.items()}
-        return selection.pools(rates, node.rule.scope)
+    def survivors(self, rule: Rule, mask: Mask, network: Network) -> dict[selection.Pool, int]:
+        """Return how many weights a rule leaves of a mask, in each pool of tensors."""
+        layers = self.layers(network)
+        rates = {name: rule.rates[kind] for name, (kind, _) in layers.items()}
+        pools, shapes = selection.pools(rates, rule.scope), {n: s for n, (_, s) in layers.items()}
+        before = selection.counts(mask, pools)
+        return selection.left(before, pools, rule.times, rule.scope, shapes)
+
+    def counts(self, training: Training) -> dict[selection.Pool, int]:
+        """Return the survivors at the end of a training whose mask moves to a target; nothing for
+        others."""
+        network = training.recipe.network
+        if training.target is None:
+            return {}
+        return self.survivors(training.target, self.mask(training.mask, network), network)
 
     def _build_mask(self, node: nodes.Mask, network: Network) -> Mask:
         match node:
@@ -153,15 +165,17 @@ class Builder:
                 return self._prune(node, self.stored_mask(training))
             case Pruned(previous=previous):
                 return self._prune(node, self.mask(previous, network))
+            case Ended(of=training):
+                return self.stored_mask(training)
             case Shuffled(mask=mask):
                 return masks.shuffled(self.mask(mask, network), generator(node.seed, node.stream))
-        raise TypeError(f"expected a Dense, Pruned or Shuffled node, got {node}")
+        raise TypeError(f"expected a Dense, Pruned, Ended or Shuffled node, got {node}")
 
     def _prune(self, node: Pruned, mask: Mask) -> Mask:
         """Prune `mask` by the node's rule, in rounds, on a geometric path of survivor counts."""
-        network, rule, pools = node.recipe.network, node.rule, self.pools(node)
-        before = selection.counts(mask, pools)
-        after = {pool: selection.survivors(before[pool], pools[pool], rule.times) for pool in pools}
+        network, rule = node.recipe.network, node.rule
+        after = self.survivors(rule, mask, network)
+        before = selection.counts(mask, after)
         state = self.weights(node.weights, network)
         initial = self.weights(node.initial, network)
         random = generator(node.seed, "prune", node.level)
@@ -183,7 +197,7 @@ class Builder:
                 examples=lambda: self.data(node.recipe).train,
             )
             fraction = number / rule.rounds
-            kept = {p: selection.between(before[p], after[p], fraction) for p in pools}
+            kept = {p: selection.between(before[p], after[p], fraction) for p in after}
             mask = selection.keep(rule.criterion(inputs), mask, kept)
         return mask
 

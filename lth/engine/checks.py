@@ -65,7 +65,8 @@ def survivor_counts(spec: Spec, model: nn.Module) -> list[int]:
     """Return the surviving weights at each level from 0. They follow from shapes and rates, before
     any training."""
     types = models.prunable(model)
-    sizes = {name: model.get_parameter(name).numel() for name in types}
+    shapes = {name: model.get_parameter(name).shape for name in types}
+    sizes = {name: shape.numel() for name, shape in shapes.items()}
     left: Pools = {(name,): size for name, size in sizes.items()}
     dense = left
     totals = [sum(sizes.values())]
@@ -74,7 +75,7 @@ def survivor_counts(spec: Spec, model: nn.Module) -> list[int]:
         pools = selection.pools(rates, rule.scope)
         base = dense if spec.pruning.mode == "one_shot" else left
         before = _pooled(base, pools)
-        left = {p: selection.survivors(before[p], rate, rule.times) for p, rate in pools.items()}
+        left = selection.left(before, pools, rule.times, rule.scope, shapes)
         totals.append(sum(left.values()))
     return totals
 

@@ -16,7 +16,8 @@ from lth.experiment.targets import canonical
 from lth.store.provenance import provenance
 from lth.training import packed
 from lth.training.checkpoint import Checkpoint
-from lth.training.loop import Progress, Task, train
+from lth.training.loop import Progress, train
+from lth.training.networks import Task
 from lth.training.precision import set_precision
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,9 @@ class Maker:
 
     def can_pack(self, training: Training) -> bool:
         """Return whether networks with this recipe can be trained together."""
-        return packed.fits(self.build.model(training), training.recipe.optimizer)
+        return training.update is None and packed.fits(
+            self.build.model(training), training.recipe.optimizer
+        )
 
     def checkpoint(self, training: Training) -> Checkpoint | None:
         """Return the saved state of an interrupted training, if there is one."""
@@ -84,7 +87,7 @@ class Maker:
     def _task(
         self, training: Training, snapshots: Sequence[Snapshot], saved: Checkpoint | None
     ) -> Task:
-        log.info("training %s, level %d", training, training.mask.level)
+        log.info("training %s, level %d", training, training.level)
         network = training.recipe.network
         return Task(
             training,
@@ -95,6 +98,7 @@ class Maker:
             {s.iteration: self._publish_snapshot(s) for s in snapshots if s.of == training},
             saved,
             self._origin(network),
+            self.build.counts(training),
         )
 
     def _origin(self, network: Network) -> dict[str, object]:
@@ -117,8 +121,10 @@ class Maker:
 
 def fit_together(one: Training, other: Stored) -> bool:
     """Return whether two trainings can be members of one pack: one recipe but for the split of the
-    examples, one first iteration."""
-    if not isinstance(other, Training) or (one.pruned, one.start) != (other.pruned, other.start):
+    examples, one first iteration, and masks that stay."""
+    if not isinstance(other, Training) or one.update or other.update:
+        return False
+    if (one.pruned, one.start) != (other.pruned, other.start):
         return False
     split = one.recipe.split_seed
     return bool(canonical(one.recipe) == canonical(replace(other.recipe, split_seed=split)))

@@ -13,6 +13,9 @@ from lth.experiment.results import curve_to_csv, to_csv
 from lth.store.provenance import provenance
 from lth.training import masks
 from lth.training.loop import Progress
+from lth.training.masks import Mask
+from lth.training.moving import Moving
+from lth.training.scored import Scored
 
 log = logging.getLogger(__name__)
 
@@ -23,24 +26,32 @@ def publish_trainings(
     """Store trainings that ran together."""
     examples = build.data(trainings[0].recipe).train
     final = [(p.network.state(), p.network.evaluate(examples)[1]) for p in done]
+    ended = [_last_mask(build, t, p) for t, p in zip(trainings, done, strict=True)]
     for progress in done:
         progress.network.load(progress.early)
     early = [progress.network.evaluate(examples)[1] for progress in done]
-    for training, progress, (state, at_end), at_stop in zip(
-        trainings, done, final, early, strict=True
+    for training, progress, mask, (state, at_end), at_stop in zip(
+        trainings, done, ended, final, early, strict=True
     ):
         accuracies = {"early_stop_train_accuracy": at_stop, "final_train_accuracy": at_end}
-        _publish_training(build, training, progress, state, accuracies)
+        _publish_training(build, training, progress, mask, state, accuracies)
+
+
+def _last_mask(build: Builder, training: Training, progress: Progress) -> Mask:
+    """Return the mask at the end of a training."""
+    if isinstance(progress.network, Moving | Scored):
+        return progress.network.mask
+    return build.mask(training.mask, training.recipe.network)
 
 
 def _publish_training(
     build: Builder,
     training: Training,
     progress: Progress,
+    mask: Mask,
     final: dict[str, Tensor],
     accuracies: dict[str, float],
 ) -> None:
-    mask = build.mask(training.mask, training.recipe.network)
     data = build.data(training.recipe)
     final = final if training.pruned == "frozen" else masks.apply(final, mask)
     weights = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}

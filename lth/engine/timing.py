@@ -17,7 +17,7 @@ from lth.experiment.recipe import Recipe
 from lth.experiment.settings import Precision
 from lth.experiment.targets import canonical
 from lth.training.data import Batch, Data, Examples, Part
-from lth.training.loop import Task, build_networks
+from lth.training.networks import Task, build_networks
 from lth.training.precision import set_precision
 from lth.training.seeds import generator
 

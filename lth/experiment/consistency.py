@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from lth.errors import LotteryError
+from lth.experiment.builtins import ELEMENTWISE
+from lth.experiment.recipe import rules
 from lth.experiment.settings import TYPES, Pruning, Schedule, Spec
 
 CHANGES = ("movement", "magnitude_increase")
@@ -11,7 +13,9 @@ CHANGES = ("movement", "magnitude_increase")
 
 def check_consistency(spec: Spec) -> None:
     """Raise LotteryError naming every invalid combination of settings."""
-    complaints = [*_rates(spec.pruning), *_arms(spec), *_iterations(spec), *_source(spec)]
+    complaints = [
+        *_rates(spec.pruning), *_arms(spec), *_updates(spec), *_iterations(spec), *_source(spec),
+    ]  # fmt: skip
     if complaints:
         raise LotteryError("\n".join(complaints))
 
@@ -39,10 +43,11 @@ def _type_rate(pruning: Pruning, kind: str, rate: float) -> Iterator[str]:
             f"pruning.{kind}_rate={rate:g} cannot be set with pruning.{other}, which gives the "
             f"rate of all types. {remedy}."
         )
-    elif pruning.scope == "global" and rate != pruning.rate:
+    elif pruning.scope != "layerwise" and rate != pruning.rate:
         yield (
-            f"pruning.{kind}_rate={rate:g} cannot be set with pruning.scope=global: weights of all "
-            f"types compete under one rate. {remedy}, or use pruning.scope=layerwise."
+            f"pruning.{kind}_rate={rate:g} cannot be set with pruning.scope={pruning.scope}: "
+            f"weights of all types compete under one rate. {remedy}, or use "
+            "pruning.scope=layerwise."
         )
 
 
@@ -90,6 +95,51 @@ def _arms(spec: Spec) -> Iterator[str]:
                 "where they were pruned before, and this control would use those zeros. Use "
                 "rewind.kind=init or late."
             )
+
+
+def _updates(spec: Spec) -> Iterator[str]:
+    """Yield faults of masks that move while a network trains."""
+    pruning, rewind, update = spec.pruning, spec.rewind, spec.pruning.update
+    if update is None:
+        return
+    named = f"pruning.update.kind={update.kind}"
+    if (pruning.at, pruning.mode) != ("init", "one_shot"):
+        yield (
+            f"{named} needs pruning.at=init pruning.mode=one_shot, got pruning.at={pruning.at} "
+            f"pruning.mode={pruning.mode}: each level starts from the initial weights."
+        )
+    if not (update.learns_scores or update.iterations(spec.training.iterations)):
+        yield (
+            f"pruning.update.every must be at most pruning.update.until={update.until:g} of "
+            f"training.iterations={spec.training.iterations}, got {update.every}: the mask would "
+            "never move."
+        )
+    if spec.optimizer.name not in ELEMENTWISE:
+        yield (
+            f"{named} needs an optimiser that treats each weight by itself, got "
+            f"optimizer={spec.optimizer.name}. Use one of {', '.join(sorted(ELEMENTWISE))}."
+        )
+    if update.kind == "supermask" and len(rules(pruning)) > 1:
+        yield (
+            f"{named} needs pruning.levels=1, got {len(rules(pruning))}: a supermask finds its own "
+            "number of weights."
+        )
+    if update.kind == "gradual" and pruning.criterion.name != "magnitude":
+        yield (
+            f"{named} needs pruning.criterion=magnitude, got {pruning.criterion.name}: the weights "
+            "are scored while they train."
+        )
+    if spec.probe and spec.probe.name == "connectivity":
+        yield f"probe=connectivity cannot be used with {named}: copies would not have its mask."
+    if update.ticket:
+        return
+    kept = (rewind.kind, rewind.pruned, rewind.shuffle, rewind.budget)
+    if kept != ("init", "zero", False, "level") or spec.source:
+        yield (
+            f"{named} reports the training in which the mask moves. It can be combined with "
+            "rewind=init, reinit, reinit_sign and constant_sign, and with no source. Set "
+            "pruning.update.ticket=true to train the ticket of its last mask."
+        )
 
 
 def _source(spec: Spec) -> Iterator[str]:

@@ -13,6 +13,7 @@ from lth.errors import LotteryError
 from lth.experiment.nodes import (
     Constant,
     Dense,
+    Ended,
     Final,
     Fresh,
     Mask,
@@ -28,7 +29,7 @@ from lth.experiment.nodes import (
 )
 from lth.experiment.recipe import Recipe, Rule, longer, recipe, rules, source_recipe
 from lth.experiment.schedule import constant_at_end
-from lth.experiment.settings import Settling, Spec
+from lth.experiment.settings import Settling, Spec, Update
 from lth.experiment.targets import load
 
 
@@ -59,6 +60,12 @@ def levels(spec: Spec) -> Iterator[tuple[int, Training]]:
     dense = trained = untouched(source_recipe(spec), spec.seed)
     for level, rule in enumerate(rules(spec.pruning), start=1):
         mask = pruned(spec, dense, trained, rule)
+        if spec.pruning.update:
+            found = moving(spec.pruning.update, replace(dense, mask=mask), rule)
+            if not spec.pruning.update.ticket:
+                yield level, arm(spec, found, level)
+                continue
+            mask = Ended(found)
         ticket = rewound(spec, dense, trained, mask)
         if spec.pruning.mode == "iterative":
             continued = spec.rewind.kind == "continue"  # appendix B resets only what is reported
@@ -89,6 +96,16 @@ def pruned(spec: Spec, dense: Training, trained: Training, rule: Rule) -> Mask:
     if spec.pruning.settled:
         scored = settled(dense, rule, spec.pruning.settled)
     return Pruned(scored, trained.mask, rule, dense.recipe, dense.weights, spec.seed)
+
+
+def moving(update: Update, static: Training, rule: Rule) -> Training:
+    """Return the training in which a mask moves. SET and RigL start from the mask of the training
+    `static`, the others from all weights. All end with as many survivors as `rule` leaves, except
+    for supermasks, which find their own number."""
+    if update.kind in ("set", "rigl"):
+        return replace(static, update=update)
+    target = None if update.kind == "supermask" else rule
+    return replace(static, mask=Dense(), update=update, target=target)
 
 
 def settled(dense: Training, rule: Rule, when: Settling) -> Settled:
@@ -157,7 +174,7 @@ def arm(spec: Spec, ticket: Training, level: int) -> Training:
 def lineage(spec: Spec, level: int) -> int:
     """Return the number of trainings that a ticket takes, its own included."""
     if spec.pruning.at == "init":
-        return 1
+        return 2 if spec.pruning.update and spec.pruning.update.ticket else 1
     return level + 1 if spec.pruning.mode == "iterative" else 2
 
 

@@ -16,6 +16,13 @@ REWINDS = {
     "finetune": "fine-tuning",
     "continue": "continued training",
 }
+UPDATES = {
+    "set": "SET",
+    "rigl": "RigL",
+    "gradual": "gradual pruning",
+    "edge_popup": "edge-popup",
+    "supermask": "supermask",
+}
 SURVIVORS = {
     "rewind": "",
     "reinit": "random reinit",
@@ -64,16 +71,28 @@ def _source_word(name: str, value: object) -> str:
 
 def _pruning_words(pruning: Pruning) -> list[str]:
     criterion = pruning.criterion.name.replace("_", " ")
+    scope = pruning.scope.upper() if pruning.scope in ("er", "erk") else ""
+    if pruning.update:
+        start = criterion if pruning.update.kind in ("set", "rigl") else "random"
+        ticket = "its ticket" if pruning.update.ticket else ""
+        other = f"from {criterion}" if start != "random" else ""
+        return [UPDATES[pruning.update.kind], scope, other, ticket]
     at_init, one_shot = pruning.at == "init", pruning.mode == "one_shot"
     rounds = f"{pruning.rounds} rounds" if pruning.rounds > 1 else ""
     if criterion == "random":
-        return ["random mask", "" if at_init else "at end", "one-shot" if one_shot else "", rounds]
+        return [
+            "random mask",
+            scope,
+            "" if at_init else "at end",
+            "one-shot" if one_shot else "",
+            rounds,
+        ]
     if at_init:
-        return [f"{criterion} at init", "" if one_shot else "level by level", rounds]
+        return [f"{criterion} at init", scope, "" if one_shot else "level by level", rounds]
     if pruning.at == "early":
         return ["early-bird", "" if criterion == "magnitude" else criterion, rounds]
     named = "" if criterion == "magnitude" else criterion
-    return [named, "one-shot" if one_shot else "", rounds]
+    return [named, scope, "one-shot" if one_shot else "", rounds]
 
 
 def _rewind_words(rewind: Rewind) -> list[str]:

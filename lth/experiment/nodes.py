@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from lth.experiment.recipe import Network, Recipe, Rule
 from lth.experiment.results import Outcome, Read, Row, numbers, read_outcome, rows_from_csv
+from lth.experiment.settings import Update
 from lth.experiment.targets import canonical, without_neutral
 
 FORMAT = 4
@@ -148,14 +149,35 @@ class Training(Stored):
     probe compares differ in it alone."""
     pruned: str = "zero"
     """Pruned weights are `zero` throughout, or `frozen` at their value in `weights`."""
+    update: Update | None = None
+    """How the mask moves, from `mask`; None: it stays."""
+    target: Rule | None = None
+    """The rule that gives the number of survivors at the end, where it is not that of `mask`."""
+
+    @property
+    def level(self) -> int:
+        """Number of times the network has been pruned at the end."""
+        return self.mask.level + (self.target.times if self.target else 0)
+
+    @property
+    def updates(self) -> range:
+        """Iterations before whose step the mask moves."""
+        return self.update.iterations(self.recipe.training.iterations) if self.update else range(0)
+
+    @property
+    def evaluated_from(self) -> int:
+        """First iteration that is evaluated: the first with the final number of survivors."""
+        if self.update and self.update.kind == "gradual":
+            return self.updates[-1] + 1
+        return self.start
 
     def content(self) -> dict[str, Any]:
-        neutral = {"start": 0, "data_order": 0, "pruned": "zero"}
+        neutral = {"start": 0, "data_order": 0, "pruned": "zero", "update": None, "target": None}
         return without_neutral(
             {
                 "recipe": self.recipe, "seed": self.seed, "weights": self.weights,
                 "mask": self.mask, "start": self.start, "data_order": self.data_order,
-                "pruned": self.pruned,
+                "pruned": self.pruned, "update": self.update, "target": self.target,
             },
             neutral,
         )  # fmt: skip
@@ -270,6 +292,21 @@ class Settled(Weights):
 
     def content(self) -> dict[str, Any]:
         return {"masks": self.masks, "distance": self.distance, "window": self.window}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ended(Mask):
+    """The last mask of a training whose mask moves."""
+
+    tag = "ended"
+    of: Training
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "level", self.of.level)
+
+    def content(self) -> dict[str, Any]:
+        return {"of": self.of}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -167,6 +167,8 @@ def with_neutral_options(identity: Mapping[str, Any]) -> dict[str, Any]:
     filled |= {"rewind.budget": "level", "dataset.train": None, "dataset.subset": "random"}
     if not any(name.startswith("pruning.settled.") for name in identity):
         filled["pruning.settled"] = None
+    if not any(name.startswith("pruning.update.") for name in identity):
+        filled["pruning.update"] = None
     if not any(name.startswith("source.") for name in identity):
         filled["source"] = None
     return {**identity, **{name: v for name, v in filled.items() if name not in identity}}

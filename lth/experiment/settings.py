@@ -181,6 +181,38 @@ class Settling:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Update(Settings):
+    """How the mask of a training moves while it trains (`lth.training.moving`, `.scored`)."""
+
+    kind: Literal["set", "rigl", "gradual", "edge_popup", "supermask"]
+    every: PositiveInt = 100
+    """Iterations between two updates of the mask (SET, RigL, gradual pruning)."""
+    fraction: Fraction = 0.3
+    """Share of each tensor's survivors that the first update replaces (SET, RigL); it falls to 0
+    like a cosine."""
+    until: Annotated[float, interval(0, 1, "(]")] = 0.75
+    """Share of the training after which the mask stays."""
+    ticket: bool = False
+    """Report the ticket: a training under the last mask. Otherwise the training that found it."""
+
+    @property
+    def learns_scores(self) -> bool:
+        """Whether the weights stay and their scores are trained."""
+        return self.kind in ("edge_popup", "supermask")
+
+    def iterations(self, total: int) -> range:
+        """Return the iterations of a training of `total` before whose step the mask moves."""
+        if self.learns_scores:
+            return range(0)
+        return range(self.every, min(int(self.until * total), total - 1) + 1, self.every)
+
+    def deciding(self) -> dict[str, Any]:
+        schedule = {} if self.learns_scores else {"every": self.every, "until": self.until}
+        replaces = {"fraction": self.fraction} if self.kind in ("set", "rigl") else {}
+        return {"kind": self.kind, **schedule, **replaces}
+
+
+@dataclass(frozen=True, config=STRICT)
 class Pruning:
     """Which weights each level removes, and how many."""
 
@@ -191,8 +223,9 @@ class Pruning:
     iteration at which the mask has settled (You et al. 2020)."""
     mode: Literal["iterative", "one_shot"]
     """Prune the level before, or the dense network in one go."""
-    scope: Literal["layerwise", "global"]
-    """Weights that compete: those of each tensor, or of all pruned tensors."""
+    scope: Literal["layerwise", "global", "er", "erk"]
+    """Weights that compete: those of each tensor, or of all pruned tensors. `er` and `erk` give
+    each tensor a density of its own (`lth.training.selection.erdos_renyi`)."""
     rounds: PositiveInt
     """Rounds of scoring in which one level is pruned, on a geometric path (SynFlow)."""
     levels: NonNegativeInt
@@ -212,6 +245,8 @@ class Pruning:
     """Default: 0, as in the paper."""
     settled: Settling | None = None  # runs of before have none
     """With at=early: when a mask has settled."""
+    update: Update | None = None  # nor this
+    """How masks move while a network trains; None: they stay."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -262,7 +297,7 @@ class Spec:
     device: Literal["auto", "cpu", "cuda"]
     threads: PositiveInt
     backend: Literal["auto", "eager"]
-    """Fastest implementation of a step, or autograd alone (`lth.training.loop.build_networks`)."""
+    """Fastest implementation of a step, or autograd alone (`lth.training.networks`)."""
     store: str
     checkpoint_seconds: PositiveFloat
     tracker: Target | None

@@ -72,4 +72,5 @@ def _pruning(pruning: Pruning) -> Pruning:
         levels=levels,
         rounds=min(pruning.rounds, LEVELS),
         settled=pruning.settled and replace(pruning.settled, every=1),
+        update=pruning.update and replace(pruning.update, every=1),
     )

@@ -1,6 +1,7 @@
 """Steps and evaluations by torch's autograd: any module, any optimiser, any device."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,20 @@ class Eager:
     def load(self, state: Mapping[str, Tensor]) -> None:
         models.load(self._model, state)
 
+    saved, restore = state, load
+
     def layout(self) -> list[int]:
         return [parameter.numel() for parameter in self._model.parameters()]
+
+    def moments(self) -> dict[str, dict[str, Any]]:
+        """Return the optimiser's state of each parameter, by name."""
+        state = self.optimizer.state
+        return {n: dict(state[p]) for n, p in self._model.named_parameters() if p in state}
+
+    def load_moments(self, moments: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the optimiser's state of each parameter."""
+        parameters = dict(self._model.named_parameters())
+        self.optimizer.state.update({parameters[n]: dict(of) for n, of in moments.items()})
 
 
 @torch.no_grad()

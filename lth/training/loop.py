@@ -2,13 +2,12 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lth.errors import LotteryError
 from lth.experiment.nodes import Training
@@ -19,66 +18,12 @@ from lth.experiment.settings import Budget
 from lth.training import seeds, sparse
 from lth.training.checkpoint import Checkpoint, with_part
 from lth.training.data import Batch, BatchOrder, Data, Part, augment
-from lth.training.eager import Eager
-from lth.training.hybrid import with_fast_head
-from lth.training.masks import Mask
-from lth.training.packed import Pack
+from lth.training.moving import Moving
+from lth.training.networks import Step, Task, Trainable, build_networks
 from lth.training.precision import set_precision
 from lth.training.sparse import Sparse
 
 log = logging.getLogger(__name__)
-
-Step = Callable[[Sequence[Batch]], Iterable[Tensor]]
-"""Take one step of every network, each with its own batch; return their losses before it."""
-
-
-class Trainable(Protocol):
-    """The weights of one network and its optimiser, in any layout."""
-
-    optimizer: torch.optim.Optimizer
-    backend: str
-    """Name of the implementation, as in provenance.json."""
-
-    def evaluate(self, part: Part) -> tuple[float, float]:
-        """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return a copy, on the CPU, of all parameters and buffers."""
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Replace all parameters and buffers."""
-
-    def layout(self) -> list[int]:
-        """Return how many weights of this network each tensor of the optimiser holds."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A training, and the objects that it needs.
-
-    Args:
-        training: its recipe, seed, first iteration, data order, and value of pruned weights.
-        model: on the device; its weights are replaced.
-        weights, mask: on the CPU.
-        on_snapshot: iteration at which the state is needed -> function to call with it.
-        checkpoint: where an interrupted attempt stopped.
-        origin: what provenance.json says of this process.
-    """
-
-    training: Training
-    model: nn.Module
-    weights: Mapping[str, Tensor]
-    mask: Mask
-    data: Data
-    on_snapshot: Mapping[int, Callable[[dict[str, Tensor]], None]] = field(default_factory=dict)
-    checkpoint: Checkpoint | None = None
-    origin: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def data_seed(self) -> int:
-        """Seed of batches, augmentation and dropout; copies of a network have their own."""
-        seed, order = self.training.seed, self.training.data_order
-        return seeds.stream_seed(seed, "copy", order) if order else seed
 
 
 class Progress:
@@ -118,7 +63,7 @@ class Progress:
             curve=self.curve,
             loss_sum=self.loss_sum,
             layout=self.network.layout(),
-            model=self.network.state(),
+            model=self.network.saved(),
             early=self.early,
             optimizer=self.network.optimizer.state_dict(),
             parts=self.parts(),
@@ -129,7 +74,7 @@ class Progress:
         layout: it was made on another device, or by another backend."""
         if saved.layout != self.network.layout():
             return False
-        self.network.load(saved.model)
+        self.network.restore(saved.model)
         self.early, self.curve = saved.early, saved.curve
         self.iteration, self.seconds = saved.iteration, saved.seconds
         self._since, self._earlier = saved.iteration, saved.parts
@@ -139,10 +84,12 @@ class Progress:
         return True
 
     def is_due(self, budget: Budget, *, first: int, last: int) -> bool:
-        """Return whether the network has to be evaluated before its next step."""
+        """Return whether the network has to be evaluated before its next step. `first`: the first
+        iteration that is evaluated."""
         evaluated = bool(self.curve) and self.curve[-1].iteration == self.iteration
         regular = self.iteration % budget.evaluate_every == 0
-        return not evaluated and (regular or self.iteration in (first, last))
+        after = self.iteration >= first
+        return after and not evaluated and (regular or self.iteration in (first, last))
 
     def evaluate(self, data: Data, *, test: bool) -> None:
         """Add a point to the curve. At the early stop so far, keep the state and evaluate on the
@@ -197,34 +144,6 @@ def train(
     return running
 
 
-def build_networks(
-    tasks: Sequence[Task], *, only_eager: bool = False
-) -> tuple[Sequence[Trainable], Step]:
-    """Return the networks of some tasks, at their starting weights, and a function that takes one
-    step of all of them. One network is trained by the fastest implementation that can (autograd if
-    `only_eager`), several are trained as a pack."""
-    first, *others = tasks
-    recipe, pruned = first.training.recipe, first.training.pruned
-    optimizer, precision = recipe.optimizer, recipe.training.precision
-    if others:
-        weights, under = [task.weights for task in tasks], [task.mask for task in tasks]
-        pack = Pack(
-            first.model, weights, under, optimizer, pruned=pruned, precision=precision,
-            data=[task.data for task in tasks],
-        )  # fmt: skip
-        return pack.members, pack.step
-    alone: Eager | Sparse
-    model, mask = first.model, first.mask
-    if not only_eager and sparse.fits(model, mask, optimizer, pruned=pruned):
-        alone = Sparse(model, first.weights, mask, optimizer)
-    else:
-        if not only_eager:
-            model, mask = with_fast_head(model, mask, optimizer, pruned=pruned)
-        alone = Eager(model, first.weights, mask, optimizer, pruned=pruned, precision=precision)
-        alone.backend = "eager" if mask.keys() == first.mask.keys() else "hybrid"
-    return [alone], lambda batches: [alone.step(batch) for batch in batches]
-
-
 def _loop(
     tasks: Sequence[Task],
     running: Sequence[Progress],
@@ -259,9 +178,14 @@ def _loop(
         if iteration == end:
             return
         on_step(running)
-        if isinstance(running[0].network, Sparse):
+        network = running[0].network
+        if isinstance(network, Moving) and iteration in tasks[0].training.updates:
+            network.move(iteration, batches(iteration)[0])
+            _set_learning_rates(running[0], recipe, iteration)
+        now = network.now if isinstance(network, Moving) else network
+        if isinstance(now, Sparse):
             span = range(iteration, _next_stop(tasks[0], iteration, end))
-            _take_several(running[0], recipe, [batches(i)[0] for i in span], span)
+            _take_several(running[0], now, recipe, [batches(i)[0] for i in span], span)
         else:
             generator.manual_seed(seeds.stream_seed(tasks[0].data_seed, "dropout", iteration))
             for progress, loss in zip(running, step(batches(iteration)), strict=True):
@@ -272,20 +196,30 @@ def _loop(
 
 def _next_stop(task: Task, iteration: int, end: int) -> int:
     """Return the last iteration up to which steps can be taken at once: the next one at which the
-    network is evaluated or its state is kept, or `sparse.LONGEST` steps from here."""
-    every = task.training.recipe.training.evaluate_every
-    snapshots = (at for at in task.on_snapshot if at > iteration)
-    return min(end, iteration + sparse.LONGEST, iteration - iteration % every + every, *snapshots)
+    network is evaluated, its mask moves or its state is kept, or `sparse.LONGEST` steps from
+    here."""
+    training = task.training
+    every, first = training.recipe.training.evaluate_every, training.evaluated_from
+    stops: list[int] = [
+        iteration - iteration % every + every,
+        *task.on_snapshot,
+        *training.updates,
+        first,
+    ]
+    return min(end, iteration + sparse.LONGEST, *(at for at in stops if at > iteration))
 
 
 def _take_several(
-    progress: Progress, recipe: Recipe, batches: Sequence[Batch], iterations: Sequence[int]
+    progress: Progress,
+    network: Sparse,
+    recipe: Recipe,
+    batches: Sequence[Batch],
+    iterations: Sequence[int],
 ) -> None:
     """Take the steps of some iterations of one sparse network, in one call."""
-    assert isinstance(progress.network, Sparse)
     budget, schedule = recipe.training.iterations, recipe.optimizer.schedule
     rates = [progress.rates[0] * factor(schedule, i, budget) for i in iterations]
-    total = progress.network.steps(batches, rates, float(progress.loss_sum))
+    total = network.steps(batches, rates, float(progress.loss_sum))
     progress.loss_sum.fill_(total)
     progress.iteration += len(batches)
 
@@ -302,7 +236,7 @@ def _before_step(progress: Progress, task: Task, end: int) -> None:
     iteration, budget = progress.iteration, task.training.recipe.training
     if iteration in task.on_snapshot:
         task.on_snapshot[iteration](progress.network.state())
-    if progress.is_due(budget, first=task.training.start, last=end):
+    if progress.is_due(budget, first=task.training.evaluated_from, last=end):
         regular = iteration // budget.evaluate_every % budget.test_every == 0
         progress.evaluate(task.data, test=regular or iteration == end)
         _check_losses(progress.curve[-1], task.training)
@@ -311,7 +245,7 @@ def _before_step(progress: Progress, task: Task, end: int) -> None:
 def _check_losses(point: Evaluation, training: Training) -> None:
     """Raise LotteryError if a loss is not finite: further steps would not mend the weights. Only
     evaluations are checked, because reading the loss of every step would stall a GPU."""
-    for name, loss in not_finite(point, first=point.iteration == training.start).items():
+    for name, loss in not_finite(point, first=point.iteration == training.evaluated_from).items():
         raise LotteryError(
             f"{training}, level {training.mask.level}: the {name} loss is {loss} at iteration "
             f"{point.iteration}. Losses must be finite. Lower optimizer.lr (now "

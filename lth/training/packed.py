@@ -170,6 +170,8 @@ class Member:
             place.copy_(state[name])
         self._pack.changed()
 
+    saved, restore = state, load
+
     def layout(self) -> list[int]:
         (group,) = self.optimizer.param_groups
         return [stack[self._index].numel() for stack in group["params"]]

@@ -1,6 +1,7 @@
 """Select the weights that a mask keeps, with exact counts, from the scores of any criterion."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 import torch
@@ -16,10 +17,10 @@ Pool = tuple[str, ...]
 
 
 def pools(rates: Mapping[str, float], scope: str) -> dict[Pool, float]:
-    """Return the rate of each pool, in percent, given the rate of each tensor. `layerwise`: every
-    tensor is a pool; `global`: all tensors with a rate above 0 form one pool."""
+    """Return the rate of each pool, in percent, given the rate of each tensor. `global`: all
+    tensors with a rate above 0 form one pool; otherwise every tensor is a pool."""
     pruned = tuple(name for name, rate in rates.items() if rate)
-    if scope == "layerwise" or not pruned:
+    if scope != "global" or not pruned:
         return {(name,): rate for name, rate in rates.items()}
     spared: dict[Pool, float] = {(name,): 0.0 for name in rates if name not in pruned}
     return {pruned: rates[pruned[0]], **spared}
@@ -37,7 +38,57 @@ def survivors(count: int, rate: float, times: int = 1) -> int:
     return count
 
 
-def counts(mask: Mask, pools: Mapping[Pool, float]) -> dict[Pool, int]:
+def left(
+    before: Mapping[Pool, int],
+    rates: Mapping[Pool, float],
+    times: int,
+    scope: str,
+    shapes: Mapping[str, Sequence[int]],
+) -> dict[Pool, int]:
+    """Return the survivors of each pool after removing its rate `times` times. With the scopes `er`
+    and `erk`, as many survive together, and `erdos_renyi` divides them among the tensors."""
+    alone = {pool: survivors(before[pool], rate, times) for pool, rate in rates.items()}
+    if scope not in ("er", "erk"):
+        return alone
+    pruned = {pool: before[pool] for pool, rate in rates.items() if rate}
+    shares: dict[Pool, int] = {
+        (name,): _share(shapes[name], kernel=scope == "erk") for (name,) in pruned
+    }
+    together = survivors(sum(pruned.values()), max(rates.values()), times)
+    return alone | erdos_renyi(pruned, shares, together)
+
+
+def _share(shape: Sequence[int], *, kernel: bool) -> int:
+    """Return the share of a tensor: (inputs + outputs) x kernel area, so that its density is in
+    proportion to (inputs + outputs) / (inputs x outputs) (Mocanu et al. 2018). With `kernel`:
+    inputs + outputs + height + width, and the density is in proportion to that over their product
+    (Evci et al. 2020)."""
+    return sum(shape) if kernel else sum(shape[:2]) * math.prod(shape[2:])
+
+
+def erdos_renyi(
+    before: Mapping[Pool, int], shares: Mapping[Pool, int], total: int
+) -> dict[Pool, int]:
+    """Divide `total` survivors among tensors in proportion to `shares`. A tensor gets at most what
+    it has, and the others get the rest, as in the code of Evci et al. 2020. The counts add up to
+    `total`."""
+    full: dict[Pool, int] = {}
+    while True:
+        rest = total - sum(full.values())
+        open_ = {pool: share for pool, share in shares.items() if pool not in full}
+        whole = sum(open_.values())
+        over = {p: before[p] for p, share in open_.items() if rest * share > before[p] * whole}
+        if not over:
+            break
+        full |= over
+    found = {pool: rest * share // whole for pool, share in open_.items()}
+    fractions = sorted(open_, key=lambda pool: (-(rest * open_[pool] % whole), pool))
+    for pool in fractions[: rest - sum(found.values())]:
+        found[pool] += 1
+    return full | found
+
+
+def counts(mask: Mask, pools: Iterable[Pool]) -> dict[Pool, int]:
     """Return the number of survivors in each pool."""
     return {pool: sum(int(mask[name].sum()) for name in pool) for pool in pools}
 

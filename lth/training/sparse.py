@@ -194,28 +194,66 @@ class Sparse:
     def state(self) -> dict[str, Tensor]:
         """Return all parameters by name; pruned weights are 0.0."""
         state = models.state(self._model)
-        for tensor, places, values in self._slots(state):
-            tensor.view(-1).zero_()[places] = values
+        self._scatter(self._vector.detach(), state)
         return state
+
+    def _scatter(self, vector: Tensor, state: Mapping[str, Tensor]) -> None:
+        """Write a vector into tensors of the whole network; pruned entries become 0.0."""
+        for tensor, places, values in self._slots(state, vector):
+            tensor.view(-1).zero_()[places] = values
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Set the parameters from a state; values of pruned weights are ignored."""
-        for tensor, places, values in self._slots(state):
+        self._gather(state, self._vector.detach())
+
+    saved, restore = state, load
+
+    def _gather(self, state: Mapping[str, Tensor], vector: Tensor) -> None:
+        """Write the survivors' entries of tensors of the whole network into a vector."""
+        for tensor, places, values in self._slots(state, vector):
             values.copy_(tensor.flatten()[places])
+
+    def moments(self) -> dict[str, dict[str, Any]]:
+        """Return the optimiser's state of each parameter of the whole network, by name."""
+        found: dict[str, dict[str, Any]] = {name: {} for name in models.state(self._model)}
+        for key, value in self.optimizer.state.get(self._vector, {}).items():
+            whole = dict.fromkeys(found, value)
+            if _is_moment(value):
+                whole = models.state(self._model)
+                self._scatter(value, whole)
+            for name in found:
+                found[name][key] = whole[name]
+        return found
+
+    def load_moments(self, moments: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the optimiser's state by that of the parameters of the whole network."""
+        state = self.optimizer.state[self._vector]
+        for key, value in next(iter(moments.values()), {}).items():
+            state[key] = value
+            if _is_moment(value):
+                state[key] = torch.zeros_like(self._vector, requires_grad=False)
+                self._gather({name: of[key] for name, of in moments.items()}, state[key])
 
     def layout(self) -> list[int]:
         """Return the number of entries of each parameter of the optimiser."""
         return [self._vector.numel()]
 
-    def _slots(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor | slice, Tensor]]:
+    def _slots(
+        self, state: Mapping[str, Tensor], vector: Tensor
+    ) -> list[tuple[Tensor, Tensor | slice, Tensor]]:
         """Return, for each weight and bias: its tensor in `state`, the indices of the surviving
         entries in that (flattened), and the view of the vector that holds them."""
-        parts = self._vector.detach().split(self._parts)
+        parts = vector.split(self._parts)
         names = [n for n, layer in self._model.named_children() if isinstance(layer, nn.Linear)]
         tensors = [state[f"{n}.{kind}"] for kind in ("weight", "bias") for n in names]
         places: list[Tensor | slice] = [*self._places, *([slice(None)] * len(names))]
         return list(zip(tensors, places, parts, strict=True))
+
+
+def _is_moment(value: object) -> bool:
+    """Return whether an entry of an optimiser's state has a number for each weight."""
+    return isinstance(value, Tensor) and value.dim() > 0
 
 
 def _as_stored(batch: Batch) -> bool:

@@ -1,0 +1,136 @@
+"""The network of a training, in the fastest layout: what it must offer, and how it is chosen."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lth.experiment.nodes import Training
+from lth.training import seeds, sparse
+from lth.training.checkpoint import Checkpoint
+from lth.training.data import Batch, Data, Part
+from lth.training.eager import Eager
+from lth.training.hybrid import with_fast_head
+from lth.training.masks import Mask
+from lth.training.moving import Moving
+from lth.training.packed import Pack
+from lth.training.scored import Scored
+from lth.training.selection import Pool
+from lth.training.sparse import Sparse
+
+Step = Callable[[Sequence[Batch]], Iterable[Tensor]]
+"""Take one step of every network, each with its own batch; return their losses before it."""
+
+
+class Trainable(Protocol):
+    """The weights of one network and its optimiser, in any layout."""
+
+    backend: str
+    """Name of the implementation, as in provenance.json."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser; another one after the mask has moved."""
+
+    def evaluate(self, part: Part) -> tuple[float, float]:
+        """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy, on the CPU, of all parameters and buffers."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Replace all parameters and buffers."""
+
+    def saved(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds: the state, and what else decides the next steps."""
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Continue from what `saved` has returned."""
+
+    def layout(self) -> list[int]:
+        """Return how many weights of this network each tensor of the optimiser holds. Checkpoints
+        of networks with equal layouts fit each other."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training, and the objects that it needs.
+
+    Args:
+        training: its recipe, seed, first iteration, data order, value of pruned weights, and how
+            its mask moves.
+        model: on the device; its weights are replaced.
+        weights, mask: on the CPU.
+        counts: survivors of each pool at the end of a training whose mask moves to a target.
+        on_snapshot: iteration at which the state is needed -> function to call with it.
+        checkpoint: where an interrupted attempt stopped.
+        origin: what provenance.json says of this process.
+    """
+
+    training: Training
+    model: nn.Module
+    weights: Mapping[str, Tensor]
+    mask: Mask
+    data: Data
+    on_snapshot: Mapping[int, Callable[[dict[str, Tensor]], None]] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[Pool, int] = field(default_factory=dict)
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of batches, augmentation and dropout; copies of a network have their own."""
+        seed, order = self.training.seed, self.training.data_order
+        return seeds.stream_seed(seed, "copy", order) if order else seed
+
+
+def build_networks(
+    tasks: Sequence[Task], *, only_eager: bool = False
+) -> tuple[Sequence[Trainable], Step]:
+    """Return the networks of some tasks, at their starting weights, and a function that takes one
+    step of all of them. One network is trained by the fastest implementation that can (autograd if
+    `only_eager`), several are trained as a pack."""
+    first, *others = tasks
+    recipe, pruned = first.training.recipe, first.training.pruned
+    optimizer, precision = recipe.optimizer, recipe.training.precision
+    if others:
+        weights, under = [task.weights for task in tasks], [task.mask for task in tasks]
+        pack = Pack(
+            first.model, weights, under, optimizer, pruned=pruned, precision=precision,
+            data=[task.data for task in tasks],
+        )  # fmt: skip
+        return pack.members, pack.step
+    alone = _alone(first, only_eager=only_eager)
+    return [alone], lambda batches: [alone.step(batch) for batch in batches]
+
+
+def _alone(task: Task, *, only_eager: bool) -> Eager | Sparse | Moving | Scored:
+    """Return the network of a task that is trained by itself."""
+    update, weights, mask = task.training.update, task.weights, task.mask
+    if update is None:
+        return _under(task, weights, mask, only_eager=only_eager)
+    if update.learns_scores:
+        return Scored(task.training, task.counts, task.model, weights, mask)
+    fast = not only_eager and sparse.suits(task.model, task.training.recipe.optimizer)
+    build = partial(_under, task, only_eager=only_eager)
+    return Moving(task.training, task.counts, task.model, build, weights, mask, can_be_sparse=fast)
+
+
+def _under(
+    task: Task, weights: Mapping[str, Tensor], mask: Mask, *, only_eager: bool
+) -> Eager | Sparse:
+    """Return a network with these weights, under a mask that stays."""
+    model, training = task.model, task.training
+    optimizer, pruned = training.recipe.optimizer, training.pruned
+    if not only_eager and sparse.fits(model, mask, optimizer, pruned=pruned):
+        return Sparse(model, weights, mask, optimizer)
+    names = mask.keys()
+    if not (only_eager or training.update):  # the moments of a fast head cannot be moved
+        model, mask = with_fast_head(model, mask, optimizer, pruned=pruned)
+    precision = training.recipe.training.precision
+    alone = Eager(model, weights, mask, optimizer, pruned=pruned, precision=precision)
+    alone.backend = "eager" if mask.keys() == names else "hybrid"
+    return alone
