@@ -12,7 +12,7 @@ PRUNING: dict[str, Any] = {
     "criterion": Target("magnitude", {}, None), "at": "end", "mode": "iterative",
     "scope": "layerwise", "rounds": 1, "levels": 1, "rate": 20.0, "rates": None,
     "final_density": None, "conv_rate": None, "linear_rate": None, "output_rate": None,
-    "shortcut_rate": None, "settled": None, "update": None,
+    "shortcut_rate": None, "settled": None, "update": None, "granularity": "weight",
 }  # fmt: skip
 REWIND: dict[str, Any] = {
     "kind": "init", "iteration": 0, "survivors": "rewind", "pruned": "zero", "shuffle": False,

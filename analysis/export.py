@@ -1,4 +1,5 @@
-"""python -m analysis export: write the ticket of one level of a run to a file."""
+"""python -m analysis export: write the ticket of one level of a run, or the trained network without
+its pruned units, to a file."""
 
 import argparse
 import sys
@@ -32,24 +33,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "must not exist)",
     )
 
+    parser.add_argument(
+        "--smaller",
+        action="store_true",
+        help="write the trained network without the units that were pruned, as a dense network for "
+        "torch.export.load (default file: network-level-LEVEL.pt2)",
+    )
+
 
 def export(arguments: argparse.Namespace) -> int:
     """Write the ticket; return 1 if that is interrupted. Raises LotteryError if the ticket cannot
     be read, made or written."""
     from lth.audit.run_rules import open_run  # imports torch, which is slow
     from lth.store.store import Damaged
-    from lth.ticket import save_ticket
+    from lth.ticket import save_smaller, save_ticket, ticket_of
 
+    ending = ".pt2" if arguments.smaller else ".safetensors"
     if arguments.out:
-        check_out_file(arguments.out, ".safetensors")
+        check_out_file(arguments.out, ending)
     _check_run(arguments.run)
     run = open_run(arguments.run)
     _check_store(run)
     level = _level(run, arguments.level)
-    out = arguments.out or _new_file(level)
+    named = "network" if arguments.smaller else "ticket"
+    out = arguments.out or _new_file(f"{named}-level-{level}{ending}")
     try:
         _make_weights(run, level)
-        save_ticket(out, level, run.trainings[level], run.builder())
+        ticket = ticket_of(level, run.trainings[level], run.builder())
+        (save_smaller if arguments.smaller else save_ticket)(out, ticket)
     except Damaged as damage:
         raise LotteryError(
             f"{damage}. Mend the store (python -m analysis store {run.store.root} --repair --yes), "
@@ -74,13 +85,12 @@ def _level(run: "Run", asked: int | None) -> int:
     return level
 
 
-def _new_file(level: int) -> Path:
+def _new_file(name: str) -> Path:
     """Return the file to write where none is named. Raises LotteryError if it exists."""
-    out = Path(f"ticket-level-{level}.safetensors")
+    out = Path(name)
     if out.exists():
         raise LotteryError(
-            f"{out.absolute()} exists already, perhaps as the ticket of another run. Name a file "
-            "with --out."
+            f"{out.absolute()} exists already, perhaps that of another run. Name a file with --out."
         )
     return out
 

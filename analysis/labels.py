@@ -18,7 +18,12 @@ CRITERION, OPTIONS = "pruning.criterion.", "pruning.criterion.options."
 REPLICATE = ("seed", "rewind.draw")
 """Settings that number the repetitions of one experiment."""
 SPLIT, OWN = "split_seed", "own"
-RATES = ("pruning.rate", "pruning.rates", *(f"pruning.{kind}_rate" for kind in TYPES))
+RATES = (
+    "pruning.rate",
+    "pruning.rates",
+    "pruning.granularity",
+    *(f"pruning.{kind}_rate" for kind in TYPES),
+)
 """Settings that `rate` of run.json describes."""
 ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "pruning.settled",
        "pruning.update", "rewind.", "source")  # fmt: skip

@@ -3,13 +3,16 @@
 ticket = load_ticket("ticket.safetensors")
 model = ticket.model()        # a plain torch module: starting weights, pruned weights 0
 ticket.put_into(other)        # or load it into a network with the same tensors
+ticket.smaller()              # the trained network without units that have no weights left
 """
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -20,7 +23,7 @@ from lth.errors import LotteryError
 from lth.experiment.nodes import Final, Training
 from lth.experiment.targets import Target, canonical
 from lth.store.files import write_atomically, writing
-from lth.training import masks
+from lth.training import masks, units
 from lth.training.masks import Mask
 from lth.training.pruned import Hold
 
@@ -46,10 +49,30 @@ class Ticket:
 
     def model(self) -> nn.Module:
         """Return its network as a plain module, ready to be trained."""
+        return self.put_into(self._built())
+
+    def _built(self) -> nn.Module:
         own = self.about["network"]
         target = Target(own["model"]["name"], own["model"]["options"], own["model"].get("code"))
         built: nn.Module = target(tuple(own["shape"]), own["classes"])
-        return self.put_into(built)
+        return built
+
+    def smaller(self) -> nn.Module:
+        """Return the trained network without the neurons and filters that have no weights left into
+        the next layer: a dense module with the same outputs, ready for evaluation.
+
+        Raises:
+            LotteryError: the network is not a chain of layers (`torch.nn.Sequential`).
+        """
+        model = self._built()
+        if not units.is_chain(model):
+            raise LotteryError(
+                f"{self.about['network']['model']['name']} must be a chain of layers "
+                "(torch.nn.Sequential) to be made smaller: a unit of another network, such as a "
+                "ResNet, has weights into several layers. Use Ticket.model()."
+            )
+        models.load(model, self.final)
+        return units.smaller(cast(nn.Sequential, model), self.mask).eval()
 
     def put_into(self, model: nn.Module) -> nn.Module:
         """Load the starting weights into `model`, with pruned weights 0, and return it.
@@ -70,12 +93,12 @@ class Ticket:
         return model
 
 
-def save_ticket(file: Path, level: int, training: Training, build: Builder) -> None:
-    """Write the ticket of a stored training, at a `level` of its run, to a file.
+def ticket_of(level: int, training: Training, build: Builder) -> Ticket:
+    """Return the ticket of a stored training, at a `level` of its run.
 
     Raises:
         Damaged: a file of the store was changed.
-        LotteryError: it is not stored, its weights were dropped, or the file cannot be written.
+        LotteryError: it is not stored, or its weights were dropped.
     """
     network = training.recipe.network
     if not build.store.exists(training):
@@ -83,19 +106,36 @@ def save_ticket(file: Path, level: int, training: Training, build: Builder) -> N
             f"{build.store.root} does not have {training}, level {level}. Run the command of its "
             "run (again), which trains it."
         )
-    parts: dict[str, dict[str, Tensor]] = {
-        "start": build.weights(training.weights, network),
-        "mask": build.stored_mask(training),
-        "final": build.weights(Final(training), network),
-    }
     about = {
         "network": canonical(network), "recipe": canonical(training.recipe),
         "seed": training.seed, "level": level, "training": training.digest,
         "start": training.start, "pruned": training.pruned,
     }  # fmt: skip
-    tensors = {f"{part}/{name}": t for part, own in parts.items() for name, t in own.items()}
+    return Ticket(
+        start=build.weights(training.weights, network),
+        mask=build.stored_mask(training),
+        final=build.weights(Final(training), network),
+        about=about,
+    )
+
+
+def save_ticket(file: Path, ticket: Ticket) -> None:
+    """Write a ticket to a file. Raises LotteryError if the file cannot be written."""
+    tensors = {f"{part}/{n}": t for part in PARTS for n, t in getattr(ticket, part).items()}
     with writing(str(file)):
-        write_atomically(file, save(tensors, {"lth": json.dumps(about)}))
+        write_atomically(file, save(tensors, {"lth": json.dumps(ticket.about)}))
+
+
+def save_smaller(file: Path, ticket: Ticket) -> None:
+    """Write `ticket.smaller()` to a file. `torch.export.load(file).module()` returns it without
+    lth, for any number of inputs. Raises LotteryError if it cannot be written."""
+    inputs = torch.zeros(2, *ticket.about["network"]["shape"])
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(ticket.smaller(), (inputs,), dynamic_shapes=batch)
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    with writing(str(file)):
+        write_atomically(file, content.getvalue())
 
 
 def load_ticket(file: str | Path) -> Ticket:

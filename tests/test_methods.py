@@ -38,6 +38,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "tickets of RigL": ("pruning=rigl", "pruning.update.every=3", "pruning.update.ticket=true"),
     "edge-popup": ("pruning=edge_popup", "rewind=constant_sign"),
     "supermask": ("pruning=supermask", "pruning.levels=1"),
+    "neurons": ("pruning=units", "pruning.rate=30"),
+    "reinits of neurons": ("pruning=units", "pruning.rate=30", "rewind=reinit"),
     "transferred reinits": ("source=recipe", "source.training.batch_size=30", "rewind=reinit"),
 }  # fmt: skip
 

@@ -41,7 +41,7 @@ CHOICES: dict[object, object] = {
 BY_PATH = {
     "pruning.rates": (30.0, 40.0), "pruning.final_density": 0.5, "backend": "eager",
     "training.last_batch": "keep", "dataset.train": 50, "pruning.settled": Settling(5, 0.1, 2),
-    "pruning.update": Update("rigl"),
+    "pruning.update": Update("rigl"), "pruning.granularity": "unit",
     "tracker": Target("mine.Tracker", {}, None), "probe": Target("mine.Probe", {}, None),
 }  # fmt: skip
 
@@ -93,7 +93,7 @@ ALL = [
         "training": "iterations batch_size evaluate_every evaluate_test precision last_batch",
         "pruning": "criterion.name criterion.options criterion.code at mode scope rounds levels "
                    "rate rates final_density conv_rate linear_rate output_rate shortcut_rate "
-                   "settled update",
+                   "settled update granularity",
     }.items()
     for name in names.split()
 ]  # fmt: skip

@@ -13,13 +13,14 @@ from torch.nn.functional import cross_entropy
 
 from analysis.collect import collect
 from analysis.weights import WEIGHT_FIGURES, connections, distance, initial_weights
+from lth import models
 from lth.engine.build import Builder
 from lth.engine.engine import Engine
 from lth.errors import LotteryError
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
 from lth.models import LeNet
-from lth.ticket import Ticket, load_ticket, save_ticket
+from lth.ticket import Ticket, load_ticket, save_ticket, ticket_of
 from lth.training import masks
 from tests.conftest import Composer
 from tests.test_analysis import analysis
@@ -35,7 +36,7 @@ def stored(engine: Engine, tiny: Composer) -> tuple[Training, Builder]:
 
 @pytest.fixture
 def ticket(stored: tuple[Training, Builder], tmp_path: Path) -> Ticket:
-    save_ticket(tmp_path / "ticket.safetensors", 2, *stored)
+    save_ticket(tmp_path / "ticket.safetensors", ticket_of(2, *stored))
     return load_ticket(tmp_path / "ticket.safetensors")
 
 
@@ -113,10 +114,24 @@ def test_a_ticket_without_a_name_is_written_to_a_new_file(
     before = out.read_bytes()
     assert analysis(monkeypatch, "export", clean / "sweep/1") == 1
     assert capsys.readouterr().err == (
-        f"error: {out} exists already, perhaps as the ticket of another run. Name a file with "
-        "--out.\n"
+        f"error: {out} exists already, perhaps that of another run. Name a file with --out.\n"
     )
     assert out.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_smaller_network_is_written_for_torch_alone(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert analysis(monkeypatch, "export", clean / "sweep/0") == 0
+    assert analysis(monkeypatch, "export", clean / "sweep/0", "--smaller") == 0
+    small = torch.export.load("network-level-3.pt2").module()
+    ticket = load_ticket("ticket-level-3.safetensors")
+    whole = ticket.model().eval()
+    models.load(whole, ticket.final)
+    inputs = torch.rand(7, *ticket.about["network"]["shape"])
+    assert torch.allclose(small(inputs), whole(inputs), atol=1e-5)
 
 
 def test_figures_of_weights_show_the_stored_ones(clean: Path) -> None:

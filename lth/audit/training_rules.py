@@ -25,7 +25,7 @@ from lth.experiment.results import (
 )
 from lth.store import cleanup
 from lth.store.store import Store
-from lth.training import masks, selection
+from lth.training import masks, selection, units
 from lth.training.data import Data, Part
 from lth.training.eager import evaluate
 from lth.training.loop import not_finite
@@ -141,11 +141,23 @@ def counts_are_exact(case: Case) -> Iterator[str]:
     node = case.training.mask
     if case.previous is None or not isinstance(node, Pruned):
         return
+    if node.rule.granularity != "weight":
+        yield from _counts_of_units(case, node, case.previous)
+        return
     expected = case.build.survivors(node.rule, case.previous, case.training.recipe.network)
     before = selection.counts(case.previous, expected)
     for pool, found in selection.counts(case.mask, expected).items():
         if found != expected[pool]:
             yield f"{', '.join(pool)}: {found} of {before[pool]} survive, expected {expected[pool]}"
+
+
+def _counts_of_units(case: Case, node: Pruned, previous: Mask) -> Iterator[str]:
+    rates = case.build.rates(node.rule, case.training.recipe.network)
+    for link in units.links({name: kept.shape for name, kept in case.mask.items()}):
+        before, after = (int(units.alive(mask, link).sum()) for mask in (previous, case.mask))
+        expected = selection.survivors(before, rates[link.into], node.rule.times)
+        if after != expected:
+            yield f"{link.into}: {after} of {before} units survive, expected {expected}"
 
 
 def counts_of_moving_masks_are_exact(case: Case) -> Iterator[str]:

@@ -28,7 +28,7 @@ from lth.experiment.recipe import Network, Recipe, Rule
 from lth.experiment.targets import canonical
 from lth.pruning import ScoringInputs
 from lth.store.store import Store
-from lth.training import data, masks, selection
+from lth.training import data, masks, selection, units
 from lth.training.data import Data
 from lth.training.masks import Mask
 from lth.training.seeds import generator, global_generator, stream_seed
@@ -140,11 +140,15 @@ class Builder:
             self._layers[key] = {n: (kind, model.get_parameter(n).shape) for n, kind in types}
         return self._layers[key]
 
+    def rates(self, rule: Rule, network: Network) -> dict[str, float]:
+        """Return the rate of each prunable tensor, in percent."""
+        return {name: rule.rates[kind] for name, (kind, _) in self.layers(network).items()}
+
     def survivors(self, rule: Rule, mask: Mask, network: Network) -> dict[selection.Pool, int]:
         """Return how many weights a rule leaves of a mask, in each pool of tensors."""
         layers = self.layers(network)
-        rates = {name: rule.rates[kind] for name, (kind, _) in layers.items()}
-        pools, shapes = selection.pools(rates, rule.scope), {n: s for n, (_, s) in layers.items()}
+        pools = selection.pools(self.rates(rule, network), rule.scope)
+        shapes = {name: shape for name, (_, shape) in layers.items()}
         before = selection.counts(mask, pools)
         return selection.left(before, pools, rule.times, rule.scope, shapes)
 
@@ -196,9 +200,12 @@ class Builder:
                 model=model,
                 examples=lambda: self.data(node.recipe).train,
             )
+            scores = rule.criterion(inputs)
+            if rule.granularity != "weight":
+                return units.prune(scores, mask, self.rates(rule, network), rule.times)
             fraction = number / rule.rounds
             kept = {p: selection.between(before[p], after[p], fraction) for p in after}
-            mask = selection.keep(rule.criterion(inputs), mask, kept)
+            mask = selection.keep(scores, mask, kept)
         return mask
 
 

@@ -4,7 +4,7 @@ Combinations of settings are refused earlier (`lth.experiment.consistency`).
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from lth.experiment.nodes import Fresh
 from lth.experiment.recipe import level_rate, recipe, rules
 from lth.experiment.settings import TYPES, Optimizer, Pruning, Spec
 from lth.experiment.targets import Target, load
-from lth.training import selection
+from lth.training import selection, units
 
 UNBUILDABLE = (TypeError, ValueError, RuntimeError, LookupError, AssertionError)
 """Exceptions that constructors raise for unsuitable arguments."""
@@ -38,6 +38,7 @@ def check(spec: Spec) -> None:
     if spec.source:
         _check_arguments("source.dataset.loader", spec.source.dataset.loader, Path())
         _check_optimizer("source.optimizer", spec.source.optimizer, model)
+    _check_chain(model, spec.pruning)
     _check_types(spec.pruning, set(models.prunable(model).values()))
     _check_levels(spec.pruning, survivor_counts(spec, model))
     list(lottery.nodes(spec))  # raises if the probe does not accept its options
@@ -67,6 +68,8 @@ def survivor_counts(spec: Spec, model: nn.Module) -> list[int]:
     types = models.prunable(model)
     shapes = {name: model.get_parameter(name).shape for name in types}
     sizes = {name: shape.numel() for name, shape in shapes.items()}
+    if spec.pruning.granularity != "weight":
+        return _unit_counts(spec, shapes, types)
     left: Pools = {(name,): size for name, size in sizes.items()}
     dense = left
     totals = [sum(sizes.values())]
@@ -78,6 +81,31 @@ def survivor_counts(spec: Spec, model: nn.Module) -> list[int]:
         left = selection.left(before, pools, rule.times, rule.scope, shapes)
         totals.append(sum(left.values()))
     return totals
+
+
+def _unit_counts(
+    spec: Spec, shapes: Mapping[str, torch.Size], types: Mapping[str, models.LayerType]
+) -> list[int]:
+    """Return the surviving weights at each level if units are pruned."""
+    dense = left = {link.into: link.units for link in units.links(shapes)}
+    totals = [sum(units.weights_left(shapes, dense).values())]
+    for rule in rules(spec.pruning):
+        base = dense if spec.pruning.mode == "one_shot" else left
+        left = {
+            name: selection.survivors(count, rule.rates[types[name]], rule.times)
+            for name, count in base.items()
+        }
+        totals.append(sum(units.weights_left(shapes, left).values()))
+    return totals
+
+
+def _check_chain(model: nn.Module, pruning: Pruning) -> None:
+    if pruning.granularity != "weight" and not units.is_chain(model):
+        raise LotteryError(
+            f"pruning.granularity={pruning.granularity} needs a network that passes its inputs "
+            "through one module after the other (nn.Sequential): a unit of a ResNet, for example, "
+            "has weights into several layers. Use another model, or granularity=weight."
+        )
 
 
 def _pooled(counts: Pools, pools: Iterable[selection.Pool]) -> Pools:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from lth.errors import LotteryError
 from lth.experiment.builtins import ELEMENTWISE
-from lth.experiment.recipe import rules
+from lth.experiment.recipe import PRUNES, rules
 from lth.experiment.settings import TYPES, Pruning, Schedule, Spec
 
 CHANGES = ("movement", "magnitude_increase")
@@ -14,7 +14,8 @@ CHANGES = ("movement", "magnitude_increase")
 def check_consistency(spec: Spec) -> None:
     """Raise LotteryError naming every invalid combination of settings."""
     complaints = [
-        *_rates(spec.pruning), *_arms(spec), *_updates(spec), *_iterations(spec), *_source(spec),
+        *_rates(spec.pruning), *_arms(spec), *_units(spec), *_updates(spec), *_iterations(spec),
+        *_source(spec),
     ]  # fmt: skip
     if complaints:
         raise LotteryError("\n".join(complaints))
@@ -95,6 +96,26 @@ def _arms(spec: Spec) -> Iterator[str]:
                 "where they were pruned before, and this control would use those zeros. Use "
                 "rewind.kind=init or late."
             )
+
+
+def _units(spec: Spec) -> Iterator[str]:
+    """Yield faults of pruning units instead of weights."""
+    pruning = spec.pruning
+    if pruning.granularity == "weight":
+        return
+    named = f"pruning.granularity={pruning.granularity}"
+    needed = {
+        "pruning.scope=layerwise": pruning.scope == "layerwise",
+        "pruning.rounds=1": pruning.rounds == 1,
+        "pruning.final_density=null": pruning.final_density is None,
+        "pruning.update=null": pruning.update is None,
+        "rewind.shuffle=false": not spec.rewind.shuffle,
+    }
+    for setting in (name for name, holds in needed.items() if not holds):
+        yield f"{named} needs {setting}: units are removed from each layer at once."
+    for kind in TYPES:
+        if getattr(pruning, f"{kind}_rate") and kind not in PRUNES[pruning.granularity]:
+            yield f"pruning.{kind}_rate must be null with {named}, which prunes none of this type."
 
 
 def _updates(spec: Spec) -> Iterator[str]:

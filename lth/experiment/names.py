@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lth.experiment.recipe import level_rate, paper_rates, type_rates
+from lth.experiment.recipe import default_rates, level_rate, type_rates
 from lth.experiment.settings import TYPES, Pruning, Rewind, Spec
 from lth.experiment.targets import flat
 
@@ -111,9 +111,10 @@ def rate_name(pruning: Pruning) -> str:
     """Return the rate of each level in percent, and of each layer type that departs from the
     paper's defaults, e.g. `20 %` or `20 %, conv 10 %`."""
     rates = _rates(pruning)
-    usual, own = paper_rates(pruning.scope, rates[0]), type_rates(pruning, rates[0])
+    usual, own = default_rates(pruning, rates[0]), type_rates(pruning, rates[0])
     departures = [f", {kind} {own[kind]:.4g} %" for kind in TYPES if own[kind] != usual[kind]]
-    return f"{_percent(rates)}{''.join(departures)}"
+    units = "" if pruning.granularity == "weight" else f" of {pruning.granularity}s"
+    return f"{_percent(rates)}{units}{''.join(departures)}"
 
 
 def layers_of(pruning: Pruning, weights: Mapping[str, int]) -> dict[str, dict[str, Any]]:

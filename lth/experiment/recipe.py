@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from lth.experiment.builtins import BUILTINS
 from lth.experiment.settings import (
@@ -15,6 +15,11 @@ from lth.experiment.settings import (
     Spec,
 )
 from lth.experiment.targets import Settings, Target, flat, whole
+
+PRUNES = {
+    "weight": TYPES, "filter": ("conv",), "neuron": ("linear",), "unit": ("conv", "linear"),
+}  # fmt: skip
+"""Granularity -> types of layers that are pruned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +65,14 @@ class Rule(Settings):
     rates: dict[str, float]
     times: int
     rounds: int
+    granularity: str = "weight"
+
+    NEUTRAL: ClassVar = {"granularity": "weight"}
 
     def deciding(self) -> dict[str, Any]:
         return {
             "criterion": self.criterion, "scope": self.scope, "rates": self.rates,
-            "times": self.times, "rounds": self.rounds,
+            "times": self.times, "rounds": self.rounds, "granularity": self.granularity,
         }  # fmt: skip
 
 
@@ -107,7 +115,9 @@ def rules(pruning: Pruning) -> list[Rule]:
 
     def rule(rate: float, times: int = 1) -> Rule:
         rates = type_rates(pruning, rate)
-        return Rule(pruning.criterion, pruning.scope, rates, times, pruning.rounds)
+        return Rule(
+            pruning.criterion, pruning.scope, rates, times, pruning.rounds, pruning.granularity
+        )
 
     if pruning.rates is not None:
         return [rule(rate) for rate in pruning.rates]
@@ -117,18 +127,20 @@ def rules(pruning: Pruning) -> list[Rule]:
 
 def type_rates(pruning: Pruning, rate: float) -> dict[str, float]:
     """Return the rate of each type of layer at a level with this rate, every default resolved."""
-    defaults = paper_rates(pruning.scope, rate)
+    defaults = default_rates(pruning, rate)
     if pruning.final_density is not None:
         defaults["output"] = rate
     given = {kind: getattr(pruning, f"{kind}_rate") for kind in TYPES}
     return {kind: rate if given[kind] is None else given[kind] for kind, rate in defaults.items()}
 
 
-def paper_rates(scope: str, rate: float) -> dict[str, float]:
+def default_rates(pruning: Pruning, rate: float) -> dict[str, float]:
     """Return the paper's rate of each type of layer. If the scope is layerwise, the output layer is
-    pruned at half the rate (figure 2); shortcuts are never pruned (section 4)."""
-    output = rate / 2 if scope == "layerwise" else rate
-    return {"conv": rate, "linear": rate, "output": output, "shortcut": 0}
+    pruned at half the rate (figure 2); shortcuts are never pruned (section 4). Where units are
+    pruned, those of the output layer stay, and so do units of other kinds."""
+    output = rate / 2 if pruning.scope == "layerwise" else rate
+    rates = {"conv": rate, "linear": rate, "output": output, "shortcut": 0}
+    return {kind: of if kind in PRUNES[pruning.granularity] else 0 for kind, of in rates.items()}
 
 
 def identity(spec: Spec) -> dict[str, Any]:
@@ -164,7 +176,8 @@ def with_neutral_options(identity: Mapping[str, Any]) -> dict[str, Any]:
         for option, neutral in BUILTINS[value].neutral.items()
     }
     filled |= {f"training.{name}": neutral for name, neutral in Budget.NEUTRAL.items()}
-    filled |= {"rewind.budget": "level", "dataset.train": None, "dataset.subset": "random"}
+    filled |= {"rewind.budget": "level", "dataset.train": None, "dataset.subset": "random",
+               "pruning.granularity": "weight"}  # fmt: skip
     if not any(name.startswith("pruning.settled.") for name in identity):
         filled["pruning.settled"] = None
     if not any(name.startswith("pruning.update.") for name in identity):

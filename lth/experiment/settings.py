@@ -247,6 +247,9 @@ class Pruning:
     """With at=early: when a mask has settled."""
     update: Update | None = None  # nor this
     """How masks move while a network trains; None: they stay."""
+    granularity: Literal["weight", "filter", "neuron", "unit"] = "weight"  # nor this
+    """What is pruned: weights, filters of convolutions, neurons of hidden linear layers, or filters
+    and neurons (`lth.training.units`)."""
 
 
 @dataclass(frozen=True, config=STRICT)
