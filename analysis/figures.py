@@ -31,6 +31,8 @@ from analysis.points import LINE, points
 from analysis.printed import printed
 from analysis.probe_figures import (
     connectivity,
+    cost,
+    gradient_flow,
     level_connectivity,
     mask_distance,
     stability,
@@ -218,7 +220,8 @@ FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
     function.__name__: function
     for function in (figure1, figure3, figure4, figure4c, figure5, figure6, figure7, figure8,
                      figure9, figure12, figure14, settings, arms, differences, layers,
-                     connectivity, stability, level_connectivity, mask_distance, time)
+                     connectivity, stability, level_connectivity, mask_distance,
+                     gradient_flow, cost, time)
 }  # fmt: skip
 """Name -> function: the paper's figures in its order, then others."""
 PAGES = dict.fromkeys(FIGURES, "experiment") | dict.fromkeys(

@@ -23,6 +23,7 @@ QUANTITIES = {
     "seconds": "Seconds of training",
     "kept": "Density of the layer (%)",
     "barrier": "Error barrier",
+    "gradient_flow": "Squared norm of the gradient",
     "level_barrier": "Error barrier to the next level (points)",
     "gain": "Points above dense, at early stop",
     "gain_at_end": "Points above dense, at the end",
@@ -36,6 +37,7 @@ AXES: dict[str, Callable[[Axes], None]] = {
     "gain_at_end": drawing.points_axis,
     "behind": drawing.points_axis,
     "stop": drawing.ratio_axis,
+    "gradient_flow": lambda axis: axis.set_yscale("log"),
 }
 """Column -> scale and limits of its axis, if it has its own; accuracies go down to AXIS_DEPTH."""
 BEYOND = "triangles at an edge: points beyond the axis (in the CSV)"

@@ -111,6 +111,42 @@ def settled_at(distances: pd.DataFrame) -> int | None:
     return None
 
 
+def gradient_flow(runs: Runs) -> FigureWithData | None:
+    """Squared norm of the gradient of the training loss, at the iterations that were probed.
+
+    Evci et al. 2022, "Gradient Flow in Sparse Neural Networks and How Lottery Tickets Win".
+    """
+    rows = _probed(runs, "gradient_flow")
+    arms = [
+        f"{arm}, iteration {i:,}" for arm, i in zip(rows["arm"], rows["iteration"], strict=True)
+    ]
+    return against_density(rows.assign(arm=arms), ("gradient_flow",))
+
+
+def cost(runs: Runs) -> FigureWithData | None:
+    """Test accuracy at early stop and at the end, against the operations of a forward pass."""
+    counted = _probed(runs, "flops")[["run", "level", "flops"]]
+    rows = runs.levels.merge(counted, on=["run", "level"])
+    rows["flops"] = rows.groupby([*LINE, "level"])["flops"].transform("mean")  # of all seeds
+    quantities = ("early_stop_test_accuracy", "final_test_accuracy")
+    titles = list(dict.fromkeys(rows["experiment"]))
+    figure, axes = drawing.panels(len(titles), len(quantities), width=4.6)
+    colours = drawing.arm_colours(list(dict.fromkeys(rows["arm"])))
+    found = [points(rows, quantity, "flops") for quantity in quantities]
+    for own_axes, title in zip(axes, titles, strict=True):
+        for axis, of_quantity, quantity in zip(own_axes, found, quantities, strict=True):
+            here = of_quantity[of_quantity["experiment"] == title]
+            drawing.draw_lines(axis, here, "flops", colour="arm", colours=colours)
+            axis.set(xscale="log", xlabel="FLOPs of a forward pass", ylabel=QUANTITIES[quantity])
+            dense = here.loc[here["level"] == 0, "mean"].mean()
+            drawing.accuracy_axis(axis, dense - drawing.AXIS_DEPTH, here)
+            drawing.mark_outside(axis)
+        drawing.title(own_axes[0], title)
+    shown = pd.concat(found)
+    drawing.legend(figure, shown, colour="arm", own=colours, dash="rate")
+    return FigureWithData(figure, shown)
+
+
 def level_connectivity(runs: Runs) -> FigureWithData | None:
     """Error barrier between the trained networks of each level and the next (Paul et al. 2022).
 

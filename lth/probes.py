@@ -7,14 +7,14 @@ measurements of a run), `columns`, and `compute`. torch is imported inside `comp
 describing a run must not import it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from lth.errors import LotteryError
 from lth.experiment.lottery import masks_of
-from lth.experiment.nodes import Final, Measurement, Pruned, Snapshot, Training
+from lth.experiment.nodes import Final, Measurement, Pruned, Snapshot, Training, Weights
 from lth.experiment.results import Row
 
 if TYPE_CHECKING:
@@ -137,6 +137,97 @@ class MaskDistance(Measurement):
         for one, other in product(self.masks, repeat=2):
             distance = build.distance(one, other, network)
             yield {"iteration": _at(one), "other": _at(other), "distance": distance}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GradientFlow(Measurement):
+    """Squared norm of the gradient of the training loss with respect to the weights that survive,
+    at some iterations of each training, and the loss there (Evci et al. 2022, arXiv:2010.03533).
+    """
+
+    tag = "gradient_flow"
+    table = "gradient_flow"
+    columns = ("iteration", "gradient_flow", "train_loss")
+    of: Training
+    weights: tuple[Weights, ...]
+
+    @classmethod
+    def plan(
+        cls, trainings: Mapping[int, Training], *, iterations: Sequence[int]
+    ) -> Iterator[tuple[int, Measurement]]:
+        """Measure each level at `iterations`, each in [0, training.iterations]. Before its start, a
+        training has its starting weights. Raises LotteryError if one is out of range, or if masks
+        move."""
+        total = trainings[0].recipe.training.iterations
+        if not all(_is_integer(at) and 0 <= at <= total for at in iterations) or not iterations:
+            raise LotteryError(
+                f"probe.iterations must be integers in [0, training.iterations = {total}], got "
+                f"{list(iterations)}"
+            )
+        if any(training.update for training in trainings.values()):
+            raise LotteryError("probe=gradient_flow needs masks that stay: use pruning.update=null")
+        for level, training in trainings.items():
+            yield level, cls(training, tuple(weights_at(training, at) for at in iterations))
+
+    def content(self) -> dict[str, Any]:
+        return {"of": self.of, "weights": self.weights}
+
+    def compute(self, build: "Builder") -> Iterable[Row]:
+        from lth.training.flow import gradient_flow
+
+        mask, train = build.stored_mask(self.of), build.data(self.of.recipe).train
+        for weights in self.weights:
+            state = build.weights(weights, self.of.recipe.network)
+            flow, loss = gradient_flow(build.model(self.of), state, mask, train)
+            at = _iteration_of(weights, self.of)
+            yield {"iteration": at, "gradient_flow": flow, "train_loss": loss}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Flops(Measurement):
+    """Floating-point operations of the forward pass of one example with the weights that survive:
+    two, a product and a sum, for each use of a weight. Biases, normalisation and pooling are not
+    counted. `speed_up`: those of the dense network, divided by these. A training step takes three
+    times as many (Evci et al. 2020, appendix)."""
+
+    tag = "flops"
+    table = "flops"
+    columns = ("flops", "speed_up")
+    of: Training
+
+    @classmethod
+    def plan(cls, trainings: Mapping[int, Training]) -> Iterator[tuple[int, Measurement]]:
+        """Count for each level."""
+        for level, training in trainings.items():
+            yield level, cls(training)
+
+    def content(self) -> dict[str, Any]:
+        return {"of": self.of}
+
+    def compute(self, build: "Builder") -> Iterable[Row]:
+        from lth.training.flow import uses
+
+        network, mask = self.of.recipe.network, build.stored_mask(self.of)
+        times = uses(build.model(self.of), mask, network.shape)
+        counts = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
+        own, dense = (2 * sum(times[n] * of[i] for n, of in counts.items()) for i in (0, 1))
+        yield {"flops": own, "speed_up": dense / own}
+
+
+def weights_at(training: Training, iteration: int) -> Weights:
+    """Return the weights of a training before the step `iteration`."""
+    if iteration <= training.start:
+        return training.weights
+    total = training.recipe.training.iterations
+    return Final(training) if iteration == total else Snapshot(training, iteration)
+
+
+def _iteration_of(weights: Weights, training: Training) -> int:
+    """Return the iteration of a training at which it has these weights."""
+    if weights == training.weights:
+        return training.start
+    at_end = training.recipe.training.iterations
+    return weights.iteration if isinstance(weights, Snapshot) else at_end
 
 
 def _at(mask: Pruned) -> int:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lth.errors import LotteryError
 from lth.training.data import BatchOrder, Data, Examples, Part, Source, augment, prepare
+from lth.training.easiness import errors
 from lth.training.seeds import generator
 
 CPU = torch.device("cpu")
@@ -84,6 +85,24 @@ def test_a_subset_of_the_training_examples_is_random_or_the_first() -> None:
     )
     assert {*few} < {*more}
     assert few != whole["train"][:5].tolist()
+
+
+def test_the_easiest_examples_are_those_that_a_ridge_regression_predicts_best() -> None:
+    """A hundred examples of two separable classes, of which ten have the wrong label."""
+    random = generator(0, "easiest")
+    labels = torch.arange(100) % 2
+    inputs = torch.rand(100, 1, 2, 2, generator=random) + labels.view(-1, 1, 1, 1)
+    wrong = torch.arange(0, 100, 10)
+    given = labels.clone()
+    given[wrong] = 1 - given[wrong]
+    found = errors(255 * inputs, given)
+    assert {*found.argsort()[-10:].tolist()} == {*wrong.tolist()}
+    scaled = errors(inputs, given)
+    torch.testing.assert_close(found, scaled)  # whatever the unit of the inputs
+    made = parts(source(), preprocessing="unit", train=5, subset="easiest").indices["train"]
+    rest = parts(source()).indices["train"]
+    of_rest = errors(source().train.inputs[rest], source().train.labels[rest])
+    assert {*made.tolist()} == {*rest[of_rest.argsort()[:5]].tolist()}
 
 
 def test_unit_and_raw() -> None:

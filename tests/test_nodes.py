@@ -108,7 +108,10 @@ def test_the_list_of_fields_is_complete(composed: Composer) -> None:
 def test_a_field_is_in_the_digests_unless_it_is_listed(composed: Composer, path: str) -> None:
     arm = "late" if path == "rewind.iteration" else "reinit"
     steps = ["optimizer.schedule.kind=multistep", "optimizer.schedule.milestones=[3]"]
-    used = steps if path == "optimizer.schedule.gamma" else []  # it has no effect elsewhere
+    few = ["dataset.train=80"]
+    used = {"optimizer.schedule.gamma": steps, "dataset.subset": few}.get(
+        path, []
+    )  # else no effect
     spec = composed(f"rewind={arm}", "pruning.levels=2", *used)
     if path.endswith(".code"):  # built-ins have none
         spec = changed(spec, path.replace(".code", ".name"), "mine.own")

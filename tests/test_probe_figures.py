@@ -14,6 +14,8 @@ from tests.test_analysis import numbers, write_csv, write_run
 
 CONNECTIVITY = ("level", "density", "iteration", "fraction", "test_loss", "test_accuracy")
 DISTANCES = ("level", "density", "iteration", "other", "distance")
+FLOW = ("level", "density", "iteration", "gradient_flow", "train_loss")
+COST = ("level", "density", "flops", "speed_up")
 LEVELS = ("level", "density", "fraction", "test_loss", "test_accuracy")
 
 
@@ -95,6 +97,27 @@ def test_barriers_between_levels_are_points_with_means_and_ranges_over_seeds(
     assert found["high"].tolist() == pytest.approx([35, 5])
     assert found["mean"].tolist() == pytest.approx([25, 5])
     assert found["n"].tolist() == [2, 2]
+
+
+def test_gradient_flow_and_cost_show_what_was_probed(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = tmp_path / f"{seed}"
+        write_run(run, seed=seed)
+        rows = [[level, density, at, 10.0**-at * (1 + seed), 0.3]
+                for level, density in ((0, 1.0), (1, 0.5)) for at in (0, 1)]  # fmt: skip
+        write_probe(run, "gradient_flow", FLOW, rows)
+    found = numbers(probe_figures.gradient_flow(collect([tmp_path])))
+    assert found.loc[("gradient_flow", "winning ticket, iteration 0"), "mean"].tolist() == [1.5] * 2
+    assert found.loc[("gradient_flow", "winning ticket, iteration 1"), "mean"].tolist() == (
+        pytest.approx([0.15] * 2)
+    )
+    for seed in (0, 1):
+        rows = [[0, 1.0, 100.0, 1.0], [1, 0.5, 40.0 + 20 * seed, 2.0]]
+        write_probe(tmp_path / f"{seed}", "flops", COST, rows)
+    drawn = probe_figures.cost(collect([tmp_path]))
+    assert drawn is not None
+    assert {*drawn.numbers["flops"]} == {100.0, 50.0}
+    assert {*drawn.numbers["n"]} == {2}
 
 
 def test_draws_that_report_the_same_line_are_one_repetition(tmp_path: Path) -> None:

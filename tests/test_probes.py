@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
+from lth import models
 from lth.engine.engine import Engine
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.nodes import Measurement, Snapshot
+from lth.experiment.nodes import Final, Measurement, Snapshot
 from lth.experiment.results import rows_from_csv
 from lth.experiment.settings import Spec
 from lth.probes import Connectivity
-from lth.training import interpolation
-from lth.training.data import Examples, Part
+from lth.training import interpolation, masks
+from lth.training.data import Batch, Examples, Part
 from tests.conftest import Composer, engine_on
 from tests.typed import run, run_folders
 
@@ -65,6 +67,57 @@ def test_late_rewound_tickets_part_where_they_start(tiny: Composer) -> None:
     spec = tiny("probe=connectivity", "probe.iteration=5", "rewind=late", "rewind.iteration=5")
     levels = dict(lottery.levels(spec))
     assert all(line.one == levels[level] for level, line in lines(spec).items() if level)
+
+
+def test_gradient_flow_is_the_squared_norm_over_what_survives(
+    engine: Engine, tiny: Composer
+) -> None:
+    spec = tiny("probe=gradient_flow", "probe.iterations=[0,5,12]", "training.iterations=12")
+    trainings, build = dict(lottery.levels(spec)), engine.maker.build
+    found = dict(engine.ensure(measured(spec).values()))
+    for level, node in measured(spec).items():
+        training = trainings[level]
+        train = build.data(training.recipe).train
+        inputs, labels = Batch(train, torch.arange(len(train))).examples()
+        rows = found[node]
+        assert [row["iteration"] for row in rows] == [0, 5, 12]
+        for row, weights in zip(
+            rows, (training.weights, Snapshot(training, 5), Final(training)), strict=True
+        ):
+            model, mask = build.model(training), build.stored_mask(training)
+            state = build.weights(weights, training.recipe.network)
+            models.load(model, masks.apply(state, mask))
+            loss = cross_entropy(model(inputs), labels)
+            names, parameters = zip(*model.named_parameters(), strict=True)
+            gradients = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+            total = sum(float((g * mask.get(n, 1)).square().sum()) for n, g in gradients.items())
+            assert row["gradient_flow"] == pytest.approx(total, rel=1e-4)
+            assert row["train_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+def test_operations_count_each_use_of_a_surviving_weight(
+    engine: Engine, composed: Composer
+) -> None:
+    spec = composed(
+        "model=conv2", "dataset=digits", "training.iterations=2", "pruning.levels=1",
+        "probe=flops",
+    )  # fmt: skip
+    found = dict(engine.ensure(measured(spec).values()))
+    dense, pruned = (found[node][0] for node in measured(spec).values())
+    # 8x8 images: two 3x3 convolutions at 64 places, then 4x4x64 inputs, 256, 256, 10
+    weights = [64 * 9 * 64, 64 * 64 * 9 * 64, 1024 * 256, 256 * 256, 2560]
+    assert dense == {"flops": 2 * sum(weights), "speed_up": 1}
+    training = dict(lottery.levels(spec))[1]
+    kept = [int(k.sum()) for k in engine.maker.build.stored_mask(training).values()]
+    uses = [64, 64, 1, 1, 1]
+    assert pruned["flops"] == 2 * sum(n * times for n, times in zip(kept, uses, strict=True))
+    assert pruned["speed_up"] == pytest.approx(dense["flops"] / pruned["flops"])
+
+
+@pytest.mark.parametrize("given", ["[]", "[-1]", "[0,99]", "[0.5]"])
+def test_iterations_out_of_range_are_refused(tiny: Composer, given: str) -> None:
+    with pytest.raises(LotteryError, match=r"^probe\.iterations must be integers in \[0, "):
+        measured(tiny("probe=gradient_flow", f"probe.iterations={given}"))
 
 
 def test_without_a_probe_nothing_is_measured(tiny: Composer) -> None:

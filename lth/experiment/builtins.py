@@ -66,6 +66,8 @@ PROBES = {
     "connectivity": Builtin("lth.probes.Connectivity"),
     "level_connectivity": Builtin("lth.probes.LevelConnectivity"),
     "mask_distance": Builtin("lth.probes.MaskDistance"),
+    "gradient_flow": Builtin("lth.probes.GradientFlow"),
+    "flops": Builtin("lth.probes.Flops"),
 }
 TRACKERS = {
     "tensorboard": Builtin("lth.trackers.TensorBoard"),

@@ -32,7 +32,7 @@ def interval(low: float, high: float, ends: str = "()") -> AfterValidator:
 
 Preprocessing = Literal["standardize", "unit", "l2", "raw"]
 LastBatch = Literal["drop", "keep"]
-Subset = Literal["random", "first"]
+Subset = Literal["random", "first", "easiest"]
 Percent = Annotated[float, interval(0, 100)]
 """Percent of the surviving weights that one level removes, in (0, 100)."""
 TypePercent = Annotated[float, interval(0, 100, "[)")] | None
@@ -111,7 +111,8 @@ class Dataset(Settings):
     train: PositiveInt | None = None  # runs of before have none of these two
     """Training examples to use; None: all that are not set aside."""
     subset: Subset = "random"
-    """Which of them: a random choice, or the first in the order of the dataset."""
+    """Which of them: a random choice, the first in the order of the dataset, or the easiest
+    (`lth.training.easiness`)."""
 
     @property
     def training_examples(self) -> int:
@@ -119,11 +120,12 @@ class Dataset(Settings):
         return rest if self.train is None else self.train
 
     def deciding(self) -> dict[str, Any]:
+        subset = "random" if self.train is None else self.subset
         return {
             "loader": self.loader, "shape": self.shape, "classes": self.classes,
             "examples": self.examples, "validation": self.validation, "test": self.test,
             "split": self.split, "preprocessing": self.preprocessing, "flip": self.flip,
-            "crop": self.crop, "train": self.train, "subset": self.subset,
+            "crop": self.crop, "train": self.train, "subset": subset,
         }  # fmt: skip
 
 

@@ -26,7 +26,9 @@ def for_smoke(spec: Spec) -> Spec:
     probe = spec.probe
     if probe:
         given = {name: probe.options.get(name) for name in ("iteration", "every")}
-        durations = {name: scaled(at) for name, at in given.items() if isinstance(at, int)}
+        durations: dict[str, object] = {n: scaled(at) for n, at in given.items() if type(at) is int}
+        if several := probe.options.get("iterations"):
+            durations["iterations"] = sorted({scaled(at) for at in several})
         probe = replace(probe, options=probe.options | durations)
     source = spec.source and replace(
         spec.source,

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from lth.errors import LotteryError
 from lth.experiment.schedule import batches_per_epoch
 from lth.experiment.settings import LastBatch, Preprocessing, Subset
+from lth.training.easiness import errors
 from lth.training.seeds import generator
 
 Split = Literal["stratified", "random"]
@@ -136,8 +137,8 @@ def prepare(
     """Split the training examples of a source, and prepare their preprocessing.
 
     `test`, `validation`: number of examples set aside; `test` is 0 if the source has a test set.
-    `train`: number of the others to use, None for all; `subset`: chosen at random, or the first. A
-    smaller subset is part of a larger one.
+    `train`: number of the others to use, None for all; `subset`: chosen at random, or the first, or
+    the easiest (`lth.training.easiness`). A smaller subset is part of a larger one.
     The statistics of `standardize` come from the training part alone. Raises LotteryError if no
     training examples would be left, if a test set is missing, if there would be two, or if a
     channel that is constant would be standardised.
@@ -145,7 +146,7 @@ def prepare(
     _check_split(source, test, validation)
     order = _interleaved(source.train.labels, split, generator(split_seed, "split"))
     rest = order[test + validation :]
-    used = (rest.sort().values if subset == "first" else rest)[:train]
+    used = _in_order(source.train, rest, subset)[:train]
     indices = {"test": order[:test], "validation": order[test:][:validation], "train": used}
     indices = {name: part.sort().values for name, part in indices.items()}
     mean, std = _statistics(source.train.inputs[indices["train"]], source.maximum)
@@ -163,6 +164,13 @@ def prepare(
 
     tested = split_off("test") if source.test is None else part(source.test)
     return Data(split_off("train"), split_off("validation"), tested, mean, std, indices)
+
+
+def _in_order(examples: Examples, rest: Tensor, subset: Subset) -> Tensor:
+    """Return the indices `rest` in the order in which a subset takes them."""
+    if subset == "easiest":
+        return rest[errors(examples.inputs[rest], examples.labels[rest]).argsort(stable=True)]
+    return rest.sort().values if subset == "first" else rest
 
 
 def _check_split(source: Source, test: int, validation: int) -> None:
