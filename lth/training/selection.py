@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,9 +111,12 @@ def keep(scores: Scores, previous: Mask, counts: Mapping[Pool, int]) -> Mask:
     mask = {name: kept.clone() for name, kept in previous.items()}
     for pool, count in counts.items():
         kept = torch.cat([previous[name].flatten() for name in pool])
-        alive = kept.nonzero().squeeze(1)
-        compared = torch.cat([scores[name].flatten() for name in pool])[alive]
-        kept[alive[_lowest(compared, len(alive) - count)]] = False
+        compared = torch.cat([scores[name].flatten() for name in pool])
+        if kept.all():  # nothing to leave out, which takes half of the time
+            kept = ~_lowest(compared, len(kept) - count)
+        else:
+            compared = compared[kept]
+            kept[kept.clone()] = ~_lowest(compared, len(compared) - count)
         parts = kept.split([previous[name].numel() for name in pool])
         mask |= {n: p.reshape(previous[n].shape) for n, p in zip(pool, parts, strict=True)}
     return mask
@@ -121,12 +125,12 @@ def keep(scores: Scores, previous: Mask, counts: Mapping[Pool, int]) -> Mask:
 def _lowest(scores: Tensor, count: int) -> Tensor:
     """Return a mask (n,) of the `count` lowest scores (n,); nan counts as the highest.
 
-    Selection with `kthvalue`: sorting the 20 million weights of VGG-19 takes nine times as long.
+    With numpy's partition: torch's `kthvalue` took up to twice as long, and sorting six times.
     """
     lowest = torch.zeros_like(scores, dtype=torch.bool)
     if count:
         comparable = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        threshold = comparable.kthvalue(count).values
+        threshold = float(np.partition(comparable.numpy(), count - 1)[count - 1])
         lowest = comparable < threshold
         ties = (comparable == threshold).nonzero().squeeze(1)
         lowest[ties[: count - int(lowest.sum())]] = True
