@@ -208,12 +208,12 @@ def test_a_ticket_has_the_last_mask_and_the_initial_weights(
 
 @pytest.mark.parametrize(("kind", "deciding"), [
     ("set", {"every", "fraction", "until"}), ("rigl", {"every", "fraction", "until"}),
-    ("gradual", {"every", "until"}), ("edge_popup", set()), ("supermask", set()),
+    ("gradual", {"every", "until"}), ("edge_popup", {"lr"}), ("supermask", {"lr"}),
 ])  # fmt: skip
 def test_what_a_method_uses_is_in_its_digest(
     composed: Composer, kind: str, deciding: set[str]
 ) -> None:
-    other = {"every": 7, "fraction": 0.2, "until": 0.5}
+    other = {"every": 7, "fraction": 0.2, "until": 0.5, "lr": 0.3}
     words = (f"pruning={kind}", "training.iterations=200")
     usual = reported(composed, *words).digest
     changing = {

@@ -186,6 +186,8 @@ class Settling:
 class Update(Settings):
     """How the mask of a training moves while it trains (`lth.training.moving`, `.scored`)."""
 
+    NEUTRAL: ClassVar = {"lr": None}
+
     kind: Literal["set", "rigl", "gradual", "edge_popup", "supermask"]
     every: PositiveInt = 100
     """Iterations between two updates of the mask (SET, RigL, gradual pruning)."""
@@ -194,6 +196,8 @@ class Update(Settings):
     like a cosine."""
     until: Annotated[float, interval(0, 1, "(]")] = 0.75
     """Share of the training after which the mask stays."""
+    lr: PositiveFloat | None = None
+    """Learning rate of scores; None: that of the optimiser (edge-popup, supermasks)."""
     ticket: bool = False
     """Report the ticket: a training under the last mask. Otherwise the training that found it."""
 
@@ -209,9 +213,10 @@ class Update(Settings):
         return range(self.every, min(int(self.until * total), total - 1) + 1, self.every)
 
     def deciding(self) -> dict[str, Any]:
-        schedule = {} if self.learns_scores else {"every": self.every, "until": self.until}
+        if self.learns_scores:
+            return {"kind": self.kind, "lr": self.lr}
         replaces = {"fraction": self.fraction} if self.kind in ("set", "rigl") else {}
-        return {"kind": self.kind, **schedule, **replaces}
+        return {"kind": self.kind, "every": self.every, "until": self.until, **replaces}
 
 
 @dataclass(frozen=True, config=STRICT)

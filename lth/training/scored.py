@@ -7,6 +7,7 @@ as if all survived; for supermasks times the slope of the sigmoid.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +56,15 @@ class Scored:
             parameter.requires_grad_(name in mask)
         self._weights = {n: p.detach().clone() for n, p in self._parameters.items()}
         self._scores = self._first_scores(training.seed)
-        self.optimizer: torch.optim.Optimizer = training.recipe.optimizer(self._scores.values())
+        self.optimizer = self._optimizer(training)
         self._show()
+
+    def _optimizer(self, training: Training) -> torch.optim.Optimizer:
+        recipe, update = training.recipe.optimizer, training.update
+        if update and update.lr:
+            recipe = replace(recipe, options=recipe.options | {"lr": update.lr})
+        made: torch.optim.Optimizer = recipe(self._scores.values())
+        return made
 
     def _first_scores(self, seed: int) -> dict[str, nn.Parameter]:
         """Return scores as torch initialises weights, as in the code of Ramanujan et al.; 0 for
