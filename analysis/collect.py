@@ -24,7 +24,7 @@ from analysis.labels import (
 )
 from lth.errors import LotteryError
 from lth.experiment.recipe import with_neutral_options
-from lth.probes import Connectivity, LevelConnectivity, MaskDistance
+from lth.probes import Connectivity, Flops, GradientFlow, LevelConnectivity, MaskDistance
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
 from lth.runs.status import Status, find_runs, read_status, read_whole, state_of
 from lth.runs.superseded import superseded
@@ -37,7 +37,7 @@ RESULT = ["setting", "arm", "rate", "level"]
 LEVELS, METRICS = "levels.csv", "metrics.csv"
 PROBES = {
     probe.table: (*PROBE_COLUMNS, *probe.columns)
-    for probe in (Connectivity, LevelConnectivity, MaskDistance)
+    for probe in (Connectivity, LevelConnectivity, MaskDistance, GradientFlow, Flops)
 }
 """Table of a built-in probe -> columns that it must have."""
 
@@ -240,7 +240,8 @@ def _each_line_once(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a probe without repeated lines. Runs that were repeated, and draws, repeat
     lines (the line of the dense network is the same for all draws): their losses are equal."""
     if not {"fraction", "test_loss"} <= {*rows.columns}:
-        return rows.drop_duplicates([name for name in rows.columns if name != "run"], keep="last")
+        apart = ("run", "rewind.draw")
+        return rows.drop_duplicates([n for n in rows.columns if n not in apart], keep="last")
     line = [*RESULT, *(["iteration"] if "iteration" in rows else [])]
     rows = rows.drop_duplicates([*line, "fraction", *REPLICATE], keep="last")
     losses = rows.groupby([*line, *REPLICATE])["test_loss"].transform("sum")

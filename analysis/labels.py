@@ -30,6 +30,10 @@ ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "pruning.settl
 """Settings, or prefixes of their names, that `arm` of run.json describes."""
 
 
+DETAILS = ("pruning.rounds", "pruning.settled", "pruning.update", "source")
+"""Prefixes of settings that the name of an arm does not always give."""
+
+
 def code_label(group: str, option: str, name: str | None) -> str:
     """Return the name of the model or the dataset that ran. `option`: the option of its group;
     `name`: the id or the dotted path of the code, None in an old run.json.
@@ -75,14 +79,25 @@ def split_labels(runs: pd.DataFrame) -> "pd.Series[str]":
 
 def arm_labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the arm of each run, followed by the options of its criterion if one experiment
-    (`setting`) has that criterion with different options."""
+    (`setting`) has that criterion with different options, and by the settings in DETAILS that
+    differ between runs with this arm in one experiment."""
     options: dict[tuple[object, ...], set[str]] = {}
+    details: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in runs:
         options.setdefault(_criterion(run), set()).add(_options(run))
-    return [
-        f"{run['arm']}, {_options(run)}" if len(options[_criterion(run)]) > 1 else run["arm"]
-        for run in runs
-    ]
+        details.setdefault((run["setting"], run["arm"]), []).append(run)
+    labels = []
+    for run in runs:
+        parts = [run["arm"], _options(run) if len(options[_criterion(run)]) > 1 else ""]
+        alike = details[run["setting"], run["arm"]]
+        differ = [
+            name
+            for name in sorted({name for other in alike for name in other})
+            if name.startswith(DETAILS) and len({str(other.get(name)) for other in alike}) > 1
+        ]
+        parts += [f"{_short_name(name)} {_short_value(name, run)}" for name in differ]
+        labels.append(", ".join(filter(None, parts)))
+    return labels
 
 
 def _criterion(run: Mapping[str, Any]) -> tuple[object, ...]:

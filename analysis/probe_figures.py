@@ -125,8 +125,8 @@ def gradient_flow(runs: Runs) -> FigureWithData | None:
 
 def cost(runs: Runs) -> FigureWithData | None:
     """Test accuracy at early stop and at the end, against the operations of a forward pass."""
-    counted = _probed(runs, "flops")[["run", "level", "flops"]]
-    rows = runs.levels.merge(counted, on=["run", "level"])
+    counted = _probed(runs, "flops")[[*LINE, "level", "seed", "flops"]].drop_duplicates()
+    rows = runs.levels.merge(counted, on=[*LINE, "level", "seed"])
     rows["flops"] = rows.groupby([*LINE, "level"])["flops"].transform("mean")  # of all seeds
     quantities = ("early_stop_test_accuracy", "final_test_accuracy")
     titles = list(dict.fromkeys(rows["experiment"]))

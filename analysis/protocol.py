@@ -45,6 +45,8 @@ RULES = (
          "their own", on_off=True),
     Rule("model.options.dropout", "*", "is named", "the network has the same weights"),
     Rule("model.*", "*", "disqualifies", "claims are about one network"),
+    Rule("dataset.train|dataset.subset", "*", "disqualifies", "fewer examples give other "
+         "accuracies"),
     Rule("dataset.loader.*", "*", "disqualifies", "accuracies of other data do not compare"),
     Rule("optimizer.name", "*", "disqualifies", "iterations and rates of another optimiser do not "
          "compare"),

@@ -159,10 +159,11 @@ class GradientFlow(Measurement):
         training has its starting weights. Raises LotteryError if one is out of range, or if masks
         move."""
         total = trainings[0].recipe.training.iterations
-        if not all(_is_integer(at) and 0 <= at <= total for at in iterations) or not iterations:
+        given = iterations if isinstance(iterations, list | tuple) else []
+        if not given or not all(_is_integer(at) and 0 <= at <= total for at in given):
             raise LotteryError(
                 f"probe.iterations must be integers in [0, training.iterations = {total}], got "
-                f"{list(iterations)}"
+                f"{iterations}"
             )
         if any(training.update for training in trainings.values()):
             raise LotteryError("probe=gradient_flow needs masks that stay: use pruning.update=null")

@@ -62,9 +62,12 @@ class Ticket:
         the next layer: a dense module with the same outputs, ready for evaluation.
 
         Raises:
-            LotteryError: the network is not a chain of layers (`torch.nn.Sequential`).
+            LotteryError: the network is not a chain of layers (`torch.nn.Sequential`), or its
+                pruned weights are frozen.
         """
         model = self._built()
+        if self.about["pruned"] == "frozen":
+            raise LotteryError("a ticket with frozen weights cannot be made smaller: they act too")
         if not units.is_chain(model):
             raise LotteryError(
                 f"{self.about['network']['model']['name']} must be a chain of layers "

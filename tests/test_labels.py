@@ -1,13 +1,19 @@
 """Titles name the code that ran, and rates are in numerical order."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis.collect import collect
+from analysis.labels import arm_labels, shared_settings
 from analysis.sample import FINAL, reported_accuracy
 from analysis.tables import level_tables
+from lth.experiment import lottery
+from lth.experiment.names import arm_name
+from lth.experiment.recipe import identity
+from tests.conftest import Composer
 from tests.test_analysis import write_run
 
 
@@ -68,3 +74,30 @@ def test_rates_are_in_numerical_order(tmp_path: Path) -> None:
     assert titles == [
         f"lenet_300_100 on digits, {rate} % pruned per level" for rate in ("5", "20", "33.3333")
     ]
+
+
+@pytest.mark.parametrize(("words", "setting", "values"), [
+    ("pruning=rigl", "pruning.update.fraction", (0.3, 0.5)),
+    ("pruning=gradual", "pruning.update.every", (100, 500)),
+    ("pruning=early_bird", "pruning.settled.distance", (0.1, 0.05)),
+    ("pruning=early_bird", "pruning.scope", ("layerwise", "erk")),
+    ("pruning=random", "pruning.scope", ("er", "erk")),
+    ("pruning=edge_popup", "pruning.update.lr", (0.1, 0.2)),
+    ("source=recipe", "optimizer@source.optimizer", ("sgd", "momentum")),
+    ("source=recipe", "source.dataset.train", (600, 5000)),
+])  # fmt: skip
+def test_runs_with_different_trainings_have_different_labels(
+    composed: Composer, words: str, setting: str, values: tuple[object, object]
+) -> None:
+    specs = [
+        composed("preset=lenet", "pruning.rates=[50]", words, f"{setting}={v}") for v in values
+    ]
+    levels = [dict(lottery.levels(spec))[1] for spec in specs]
+    assert levels[0] != levels[1]
+    identities = [identity(spec) for spec in specs]
+    rows = [
+        {**of, "setting": json.dumps(shared_settings(of)), "arm": arm_name(spec)}
+        for of, spec in zip(identities, specs, strict=True)
+    ]
+    assert rows[0]["setting"] == rows[1]["setting"]
+    assert len({*arm_labels(rows)}) == 2

@@ -1,6 +1,7 @@
 """Masks that move, and masks whose scores are trained, against plain loops in torch."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +17,10 @@ from lth.audit.training_rules import (
     Case,
     counts_of_moving_masks_are_exact,
     learnt_masks_keep_weights,
+    masks_are_what_the_rule_selects,
 )
 from lth.engine.engine import Engine
+from lth.errors import LotteryError
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
 from lth.training.data import Batch, BatchOrder
@@ -188,6 +191,62 @@ def highest(scores: Tensor, count: int) -> Tensor:
     mask = torch.zeros(scores.numel())
     mask[scores.flatten().argsort(descending=True)[:count]] = 1
     return mask.view_as(scores)
+
+
+@pytest.mark.parametrize("kind", ["set", "rigl", "gradual"])
+def test_moments_of_convolutions_stay_with_their_weights(
+    engine: Engine, composed: Composer, kind: str
+) -> None:
+    """Fused optimisers take weights and moments in the order of memory, which is channels last."""
+    small = ("model=conv2", "model.channels=[4]", "model.widths=[8]", "optimizer.fused=true")
+    training = reported(composed, *small, f"pruning={kind}", f"pruning.update.every={EVERY}")
+    (progress,) = train([task_of(engine, training)])
+    network, state = progress.network, progress.network.state()
+    assert isinstance(network, Moving)
+    for name, kept in network.mask.items():
+        assert not state[name][~kept].any()
+    for parameter, of in network.optimizer.state.items():
+        assert of["exp_avg"].stride() == parameter.stride()
+
+
+def test_the_audit_finds_a_ticket_under_another_mask(tmp_path: Path, composed: Composer) -> None:
+    engine = engine_on(tmp_path / "store")
+    ticket = reported(composed, "pruning=edge_popup", "pruning.update.ticket=true")
+    dict(engine.ensure([ticket]))
+    build = engine.maker.build
+    assert list(masks_are_what_the_rule_selects(Case(ticket, build.store, build, None))) == []
+
+    def swap(content: bytes) -> bytes:
+        tensors = load(content)
+        tensors["1.weight"].view(-1)[:] = tensors["1.weight"].view(-1).flip(0)
+        return save(tensors)
+
+    forge(build.store.path(ticket), "mask.safetensors", swap)
+    build = engine_on(tmp_path / "store").maker.build
+    assert list(masks_are_what_the_rule_selects(Case(ticket, build.store, build, None)))
+
+
+@pytest.mark.parametrize(("words", "reason"), [
+    (("pruning=rigl", "pruning.update.every=50"), "the mask would never move"),
+    (("pruning=rigl", "pruning.mode=iterative"), "each level starts from the initial weights"),
+    (("pruning=supermask", "pruning.rates=[20,30]"), "needs pruning.levels=1"),
+    (("pruning=gradual", "pruning.criterion=random"), "needs pruning.criterion=magnitude"),
+    (("pruning=edge_popup", "pruning.criterion=random"), "needs pruning.criterion=magnitude"),
+    (("pruning=rigl", "rewind=late", "rewind.iteration=3"), "pruning.update.ticket=true to train"),
+    (("pruning=rigl", "probe=connectivity", "pruning.update.every=5"), "would not have its mask"),
+    (("pruning=gradual", "pruning.update.ticket=true", "source=recipe",
+      "source.training.iterations=30", "pruning.update.every=40"), "source.training.iterations=30"),
+    (("rewind=reinit_long", "source=recipe"), "cannot be used with a source"),
+    (("pruning=units", "rewind=frozen"), "frozen weights act like others"),
+    (("pruning=units", "pruning.scope=global"), "needs pruning.scope=layerwise"),
+    (("source=recipe", "source.training.iterations=9", "optimizer.schedule.kind=multistep",
+      "optimizer.schedule.milestones=[40]"), "source.optimizer.schedule must end within"),
+])  # fmt: skip
+def test_combinations_without_a_meaning_are_refused(
+    composed: Composer, words: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(LotteryError, match=re.escape(reason)):
+        reported(composed, *words)
 
 
 def test_a_ticket_has_the_last_mask_and_the_initial_weights(

@@ -114,7 +114,7 @@ def test_operations_count_each_use_of_a_surviving_weight(
     assert pruned["speed_up"] == pytest.approx(dense["flops"] / pruned["flops"])
 
 
-@pytest.mark.parametrize("given", ["[]", "[-1]", "[0,99]", "[0.5]"])
+@pytest.mark.parametrize("given", ["[]", "[-1]", "[0,99]", "[0.5]", "5"])
 def test_iterations_out_of_range_are_refused(tiny: Composer, given: str) -> None:
     with pytest.raises(LotteryError, match=r"^probe\.iterations must be integers in \[0, "):
         measured(tiny("probe=gradient_flow", f"probe.iterations={given}"))

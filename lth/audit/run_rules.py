@@ -193,11 +193,14 @@ def _same_curve(run: Run, level: int, stored: Outcome) -> bool:
 
 
 def controls_have_the_tickets_masks(run: Run) -> Iterator[str]:
-    """A control has the mask of its ticket or, if shuffled, as many weights in each tensor."""
+    """A control has the mask of its ticket or, if shuffled, as many weights in each tensor. Where
+    masks move, each training finds its own."""
     ticket = replace(run.spec.rewind, survivors="rewind", pruned="zero", shuffle=False, draw=0)
     for level, own in lottery.levels(replace(run.spec, rewind=ticket)):
         control = run.trainings[level]
-        if control == own or not (run.store.exists(control) and run.store.exists(own)):
+        if control == own or control.update:
+            continue
+        if not (run.store.exists(control) and run.store.exists(own)):
             continue
         packed, tickets = (load(run.store.read(t, "mask.safetensors")) for t in (control, own))
         shuffled = run.spec.rewind.shuffle

@@ -17,7 +17,7 @@ from torch import Tensor
 from lth import models
 from lth.engine.build import Builder
 from lth.experiment import nodes
-from lth.experiment.nodes import Final, Pruned, Shuffled, Training
+from lth.experiment.nodes import Ended, Final, Pruned, Shuffled, Training
 from lth.experiment.results import (
     Evaluation,
     curve_from_csv,
@@ -176,9 +176,12 @@ def counts_of_moving_masks_are_exact(case: Case) -> Iterator[str]:
 
 
 def masks_are_what_the_rule_selects(case: Case) -> Iterator[str]:
-    """The mask has exactly the weights that the rule selects, or nearly for OF_GRADIENTS."""
+    """The mask has exactly the weights that the rule selects, or nearly for OF_GRADIENTS; a ticket
+    of a mask that has moved has the last one."""
     node = case.training.mask
-    if case.training.update or not isinstance(node, Pruned | Shuffled) or not case.can_make(node):
+    if case.training.update or not isinstance(node, Pruned | Shuffled | Ended):
+        return
+    if not (isinstance(node, Ended) and case.store.exists(node.of)) and not case.can_make(node):
         return
     rough = isinstance(node, Pruned) and node.rule.criterion.name in OF_GRADIENTS
     for name, kept in case.build.mask(node, case.training.recipe.network).items():

@@ -147,8 +147,7 @@ class Engine:
         if self.store.is_made(node):  # published after the last check, before the lock
             return
         if not isinstance(node, Training):
-            self.maker.make(node)
-            self.made.add(node)
+            self.made |= self.maker.make(node, self.pending(waiting))
             return
         group = self._group(node, candidates, locks)
         snapshots = [other for other in self.pending(waiting) if isinstance(other, Snapshot)]

@@ -32,16 +32,19 @@ class Maker:
     backend: str = "auto"
     watch: Watch = field(default_factory=Watch)
 
-    def make(self, node: Stored) -> None:
-        """Make a snapshot that was requested after its training had run, or a measurement."""
+    def make(self, node: Stored, others: Iterable[Stored] = ()) -> set[Stored]:
+        """Make a snapshot that was requested after its training had run, with all of `others` that
+        are snapshots of this training; or make a measurement. Return what was made."""
         if isinstance(node, Snapshot):
-            self._run({node.of: None}, [node], until=node.iteration)
-        elif isinstance(node, Measurement):
+            alike = {s for s in others if isinstance(s, Snapshot) and s.of == node.of} | {node}
+            self._run({node.of: None}, list(alike), until=max(s.iteration for s in alike))
+            return {*alike}
+        if isinstance(node, Measurement):
             log.info("measuring %s", node)
             self._set_precision(node)
             publisher.publish_measurement(self.build, node)
-        else:
-            raise TypeError(f"{node} must be a snapshot or a measurement")
+            return {node}
+        raise TypeError(f"{node} must be a snapshot or a measurement")
 
     def train(
         self, group: Mapping[Training, Checkpoint | None], snapshots: Iterable[Snapshot]

@@ -13,7 +13,7 @@ from lth.engine.scheduler import missing
 from lth.errors import LotteryError
 from lth.experiment import lottery
 from lth.experiment.names import layers_of, layers_text
-from lth.experiment.nodes import Fresh, Mask, Snapshot, Stored, Training
+from lth.experiment.nodes import Dense, Fresh, Mask, Snapshot, Stored, Training
 from lth.experiment.recipe import Network
 from lth.experiment.settings import Budget, Spec
 from lth.experiment.targets import canonical
@@ -86,7 +86,7 @@ class _Described:
             self.nodes.append(node)
             if spec.remake_weights:
                 self.remade.add(node)
-            if isinstance(node, Training):
+            if isinstance(node, Training) and (level == 0 or node.mask != Dense()):
                 self.densities[node.mask] = counts[level] / counts[0]
 
     def _checked(self, spec: Spec) -> Counts:
@@ -145,7 +145,7 @@ def _timings(store: Store) -> Iterator[Timing]:
             training = node["nodes"][node["digest"]]
             weights = json.loads((folder / "summary.json").read_bytes())["weights"].values()
             seconds = json.loads((folder / "provenance.json").read_bytes())["seconds"]
-            kind = _kind(training["recipe"])
+            kind = _kind(training["recipe"], training.get("update"))
             steps = training["recipe"]["training"]["iterations"] - training.get("start", 0)
         except (OSError, ValueError, KeyError):
             continue  # not a training, damaged, or of another version
@@ -153,17 +153,19 @@ def _timings(store: Store) -> Iterator[Timing]:
         yield Timing(kind, density, seconds / steps)
 
 
-def _kind(recipe: Mapping[str, Any]) -> str:
-    """Return the part of a canonical recipe that decides the speed of an iteration."""
+def _kind(recipe: Mapping[str, Any], update: object) -> str:
+    """Return the parts of a canonical recipe that decide the speed of an iteration, and how the
+    mask moves."""
     budget = Budget(**{**Budget.NEUTRAL, **recipe["training"]})
     of_budget = [budget.batch_size, budget.evaluate_every, budget.test_every, budget.precision]
-    parts = [recipe["model"], of_budget, recipe["optimizer"]["name"], recipe["dataset"]["loader"]]
+    parts = [recipe["model"], of_budget, recipe["optimizer"]["name"], recipe["dataset"]["loader"],
+             update]  # fmt: skip
     return json.dumps(parts, sort_keys=True)
 
 
 def _seconds(training: Training, density: float, timings: list[Timing]) -> float | None:
     """Estimate from trainings of the same kind at the nearest density; None without any."""
-    kind = _kind(canonical(training.recipe))
+    kind = _kind(canonical(training.recipe), canonical(training.update))
     same = [timing for timing in timings if timing.kind == kind]
     if not same:
         return None

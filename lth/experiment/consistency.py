@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from lth.errors import LotteryError
 from lth.experiment.builtins import ELEMENTWISE
-from lth.experiment.recipe import PRUNES, rules
+from lth.experiment.recipe import PRUNES, rules, source_recipe
 from lth.experiment.settings import TYPES, Pruning, Schedule, Spec
 
 CHANGES = ("movement", "magnitude_increase")
@@ -63,10 +63,12 @@ def _arms(spec: Spec) -> Iterator[str]:
         )
     if pruning.settled and pruning.mode != "one_shot":
         yield "pruning.at=early needs pruning.mode=one_shot: the dense network alone is scored."
-    if pruning.settled and 2 * pruning.settled.every > spec.training.iterations:
+    found, prefix = source_recipe(spec), "source." if spec.source else ""
+    total = found.training.iterations
+    if pruning.settled and 2 * pruning.settled.every > total:
         yield (
-            "pruning.settled.every must be at most half of training.iterations="
-            f"{spec.training.iterations}, got {pruning.settled.every}: masks are compared."
+            f"pruning.settled.every must be at most half of {prefix}training.iterations={total}, "
+            f"got {pruning.settled.every}: masks are compared."
         )
     if pruning.at == "init" and criterion in CHANGES:
         yield (
@@ -83,6 +85,17 @@ def _arms(spec: Spec) -> Iterator[str]:
         yield (
             f"rewind.budget=lineage cannot be used with rewind.kind={rewind.kind}, which goes on "
             "from trained weights. Use rewind.kind=init or late."
+        )
+    if rewind.budget == "lineage" and spec.source:
+        yield (
+            "rewind.budget=lineage cannot be used with a source, whose trainings have another "
+            "budget. Set source=none or rewind.budget=level."
+        )
+    measures = spec.probe and spec.probe.name in ("flops", "gradient_flow")
+    if rewind.pruned == "frozen" and (measures or pruning.granularity != "weight"):
+        yield (
+            "rewind.pruned=frozen cannot be used with pruning.granularity other than weight, or "
+            "with probe=flops or gradient_flow: frozen weights act like others. Use another rewind."
         )
     controls = {
         "rewind.shuffle=true": rewind.shuffle,
@@ -123,37 +136,40 @@ def _updates(spec: Spec) -> Iterator[str]:
     pruning, rewind, update = spec.pruning, spec.rewind, spec.pruning.update
     if update is None:
         return
-    named = f"pruning.update.kind={update.kind}"
+    named, found = f"pruning.update.kind={update.kind}", source_recipe(spec)
+    total, prefix = found.training.iterations, "source." if spec.source else ""
     if (pruning.at, pruning.mode) != ("init", "one_shot"):
         yield (
             f"{named} needs pruning.at=init pruning.mode=one_shot, got pruning.at={pruning.at} "
             f"pruning.mode={pruning.mode}: each level starts from the initial weights."
         )
-    if not (update.learns_scores or update.iterations(spec.training.iterations)):
+    if not (update.learns_scores or update.iterations(total)):
         yield (
             f"pruning.update.every must be at most pruning.update.until={update.until:g} of "
-            f"training.iterations={spec.training.iterations}, got {update.every}: the mask would "
-            "never move."
+            f"{prefix}training.iterations={total}, got {update.every}: the mask would never move."
         )
-    if spec.optimizer.name not in ELEMENTWISE:
+    if found.optimizer.name not in ELEMENTWISE:
         yield (
             f"{named} needs an optimiser that treats each weight by itself, got "
-            f"optimizer={spec.optimizer.name}. Use one of {', '.join(sorted(ELEMENTWISE))}."
+            f"{prefix}optimizer={found.optimizer.name}. Use one of "
+            f"{', '.join(sorted(ELEMENTWISE))}."
         )
     if update.kind == "supermask" and len(rules(pruning)) > 1:
         yield (
             f"{named} needs pruning.levels=1, got {len(rules(pruning))}: a supermask finds its own "
             "number of weights."
         )
-    if update.kind == "gradual" and pruning.criterion.name != "magnitude":
+    scored = (pruning.criterion.name, pruning.rounds)
+    if update.kind not in ("set", "rigl") and scored != ("magnitude", 1):
         yield (
-            f"{named} needs pruning.criterion=magnitude, got {pruning.criterion.name}: the weights "
-            "are scored while they train."
+            f"{named} needs pruning.criterion=magnitude pruning.rounds=1, got "
+            f"pruning.criterion={scored[0]} pruning.rounds={scored[1]}: the mask is found while "
+            "the network trains."
         )
-    if spec.probe and spec.probe.name == "connectivity":
-        yield f"probe=connectivity cannot be used with {named}: copies would not have its mask."
     if update.ticket:
         return
+    if spec.probe and spec.probe.name == "connectivity":
+        yield f"probe=connectivity cannot be used with {named}: copies would not have its mask."
     kept = (rewind.kind, rewind.pruned, rewind.shuffle, rewind.budget)
     if kept != ("init", "zero", False, "level") or spec.source:
         yield (
@@ -174,6 +190,9 @@ def _source(spec: Spec) -> Iterator[str]:
                 f"source.dataset.{name} must be dataset.{name}={own}, got {other}: a ticket fits "
                 "one network. Choose datasets of one form, e.g. dataset=kmnist source=mnist."
             )
+    yield from _schedule(
+        spec.source.optimizer.schedule, spec.source.training.iterations, prefix="source."
+    )
     if spec.rewind.kind not in ("init", "late"):
         yield (
             f"rewind.kind must be init or late with a source, got {spec.rewind.kind}: the others "
@@ -208,18 +227,18 @@ def _iterations(spec: Spec) -> Iterator[str]:
     yield from _schedule(schedule, total)
 
 
-def _schedule(schedule: Schedule, total: int) -> Iterator[str]:
+def _schedule(schedule: Schedule, total: int, prefix: str = "") -> Iterator[str]:
     milestones = list(schedule.milestones)
     given = f"kind={schedule.kind} warmup={schedule.warmup} {milestones=}"
     if bool(milestones) != (schedule.kind == "multistep"):
         yield (
-            "optimizer.schedule.milestones must be set with kind=multistep and only then, "
+            f"{prefix}optimizer.schedule.milestones must be set with kind=multistep and only then, "
             f"got {given}. Set both or neither."
         )
     if milestones != sorted(set(milestones)):
-        yield f"optimizer.schedule.milestones must increase, got {given}"
+        yield f"{prefix}optimizer.schedule.milestones must increase, got {given}"
     if schedule.warmup > total or any(milestone >= total for milestone in milestones):
         yield (
-            f"optimizer.schedule must end within training.iterations={total}, got {given}. Use "
-            "smaller iterations, or a larger budget."
+            f"{prefix}optimizer.schedule must end within {prefix}training.iterations={total}, got "
+            f"{given}. Use smaller iterations, or a larger budget."
         )

@@ -90,7 +90,7 @@ def _pruning_words(pruning: Pruning) -> list[str]:
     if at_init:
         return [f"{criterion} at init", scope, "" if one_shot else "level by level", rounds]
     if pruning.at == "early":
-        return ["early-bird", "" if criterion == "magnitude" else criterion, rounds]
+        return ["early-bird", scope, "" if criterion == "magnitude" else criterion, rounds]
     named = "" if criterion == "magnitude" else criterion
     return [named, scope, "one-shot" if one_shot else "", rounds]
 
@@ -124,7 +124,9 @@ def layers_of(pruning: Pruning, weights: Mapping[str, int]) -> dict[str, dict[st
     found = {}
     for kind, count in weights.items():
         own = [of_level[kind] for of_level in rates]
-        found[kind] = {"weights": count, "rate": _percent(own if len({*own}) > 1 else own[:1])}
+        rate = _percent(own if len({*own}) > 1 else own[:1])
+        of_units = "" if pruning.granularity == "weight" else " of the units"
+        found[kind] = {"weights": count, "rate": f"{rate}{of_units}"}
     return found
 
 

@@ -179,7 +179,7 @@ class Settling:
     distance: Fraction
     """Largest fraction of entries in which the masks of a window differ."""
     window: Annotated[int, interval(2, 1000, "[]")]
-    """Number of successive masks that are compared with the newest."""
+    """Number of successive masks that are compared, the newest included."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -27,7 +27,8 @@ def for_smoke(spec: Spec) -> Spec:
     if probe:
         given = {name: probe.options.get(name) for name in ("iteration", "every")}
         durations: dict[str, object] = {n: scaled(at) for n, at in given.items() if type(at) is int}
-        if several := probe.options.get("iterations"):
+        several = probe.options.get("iterations")
+        if isinstance(several, list):
             durations["iterations"] = sorted({scaled(at) for at in several})
         probe = replace(probe, options=probe.options | durations)
     source = spec.source and replace(
@@ -74,5 +75,6 @@ def _pruning(pruning: Pruning) -> Pruning:
         levels=levels,
         rounds=min(pruning.rounds, LEVELS),
         settled=pruning.settled and replace(pruning.settled, every=1),
-        update=pruning.update and replace(pruning.update, every=1),
+        update=pruning.update
+        and replace(pruning.update, every=1, until=max(pruning.update.until, 1 / 2)),
     )

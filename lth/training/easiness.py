@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 PENALTY = 0.01
-"""Ridge penalty, relative to the mean of the squared inputs of an example."""
+"""Ridge penalty, relative to the sum of a squared input over all examples (mean over inputs)."""
 
 
 def errors(inputs: Tensor, labels: Tensor) -> Tensor:

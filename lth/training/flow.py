@@ -43,12 +43,13 @@ def _squared(gradient: Tensor | None, kept: Tensor | None) -> float:
 
 @torch.no_grad()
 def uses(model: nn.Module, mask: Mask, shape: Sequence[int]) -> dict[str, int]:
-    """Return how often a forward pass of one example uses each weight of a prunable tensor: once,
-    in a convolution once for each position of its output. Layers that are not called count 0."""
+    """Return how often a forward pass of one example uses each weight of a prunable tensor: once
+    for each position of the output of its layer. Layers that are not called count 0."""
     found = dict.fromkeys(mask, 0)
 
     def count(name: str, output: Tensor) -> None:
-        found[name] += prod(output.shape[2:])
+        channels = len(mask[name])
+        found[name] += prod(output.shape[1:]) // channels
 
     for name, module in model.named_modules():
         if f"{name}.weight" in mask:

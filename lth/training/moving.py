@@ -163,5 +163,6 @@ def _sizes(state: Mapping[str, Tensor], mask: Mask) -> Scores:
 def _cleared(value: Any, moved: Tensor) -> Any:  # noqa: ANN401 - whatever an optimiser keeps
     """Return a moment with 0 where a weight comes or goes; a number as it is."""
     if isinstance(value, Tensor) and value.shape == moved.shape:
-        return value.masked_fill(moved.to(value.device), 0.0)
+        kept = value.clone(memory_format=torch.preserve_format)  # fused optimisers need the layout
+        return kept.masked_fill_(moved.to(value.device), 0.0)
     return value

@@ -129,7 +129,9 @@ def _lowest(scores: Tensor, count: int) -> Tensor:
     """
     lowest = torch.zeros_like(scores, dtype=torch.bool)
     if count:
-        comparable = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        given = scores.detach()  # numpy has neither gradients nor bfloat16
+        given = given.float() if given.dtype == torch.bfloat16 else given
+        comparable = given.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
         threshold = float(np.partition(comparable.numpy(), count - 1)[count - 1])
         lowest = comparable < threshold
         ties = (comparable == threshold).nonzero().squeeze(1)
