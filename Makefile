@@ -19,7 +19,7 @@ test-all: .venv/test browser slurm-test  ## every test, within 25 minutes on two
 browser:  ## install what the test of the report needs (as root)
 	which chromium chromedriver > /dev/null || { $(APT) chromium chromium-driver; } || echo "Chromium cannot be installed: its test is skipped"
 
-slurm:  ## install what the tests on a real SLURM need (as root)
+slurm: | browser  ## install what the tests on a real SLURM need (as root)
 	which slurmctld slurmd munged faketime > /dev/null || { $(APT) slurm-wlm munge faketime; } || echo "SLURM cannot be installed: its tests are skipped"
 
 slurm-test: .venv/test slurm  ## sweeps on a real SLURM, started on this machine (as root)

@@ -14,7 +14,7 @@ from lth.engine.engine import Engine
 from lth.errors import Interrupted
 from lth.experiment import lottery
 from lth.models import ResNet, fresh, prunable, state
-from lth.training import eager, loop, packed
+from lth.training import eager, networks, packed
 from lth.training.data import Batch, Examples, Part
 from lth.training.loop import Progress, train
 from lth.training.masks import Mask
@@ -189,7 +189,7 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return Pack(model, weights, *rest, **more)
 
-    monkeypatch.setattr(loop, "Pack", make)
+    monkeypatch.setattr(networks, "Pack", make)
     specs = [tiny(f"seed={seed}", "pruning.levels=0") for seed in range(5)]
     engine.pack = 5
     dict(engine.ensure([t for spec in specs for _, t in lottery.levels(spec)]))
@@ -198,9 +198,8 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 3])
-def test_a_packed_sweep_makes_what_any_other_makes(tmp_path: Path, size: int) -> None:
-    words = ("-m", "hydra/launcher=packed", f"hydra.launcher.pack={size}", "seed=0,1")
+def test_a_packed_sweep_makes_what_any_other_makes(tmp_path: Path) -> None:
+    words = ("-m", "hydra/launcher=packed", "hydra.launcher.pack=3", "seed=0,1")
     done = run(tmp_path, *words, "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
     assert "8 networks trained for these runs" in done.stdout  # 2 seeds of 4 levels
