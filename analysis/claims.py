@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.collect import Runs
 from analysis.intervals import holm
 from analysis.labels import OWN, SPLIT
 from analysis.paper import Claim, paper_claims
 from analysis.protocol import Departure, departures, has_preset
+from analysis.runs import Runs
 from analysis.sample import Sample, sample
 from analysis.verdicts import ALPHA, Verdict, judge
 

@@ -4,10 +4,8 @@ Works while a sweep is still running. Runs that cannot be used are reported, nev
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -15,100 +13,70 @@ from analysis.labels import (
     REPLICATE,
     SPLIT,
     arm_labels,
-    code_label,
     experiment_titles,
     numerically,
     rate_labels,
-    shared_settings,
     split_labels,
 )
+from analysis.reading import Run, read_run
+from analysis.runs import Runs
 from lth.errors import LotteryError
-from lth.experiment.recipe import with_neutral_options
-from lth.probes import Connectivity, Flops, GradientFlow, LevelConnectivity, MaskDistance
-from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
-from lth.runs.status import Status, find_runs, read_status, read_whole, state_of
+from lth.runs.status import find_runs, read_status
 from lth.runs.superseded import superseded
-from lth.store.files import checksum
 
-CURVE_NAMES = ("experiment", "arm", "rate", "density", "final_iteration")
-"""Columns that name the points of a curve, beside run and level."""
 RESULT = ["setting", "arm", "rate", "level"]
 """Columns that name what is measured; repetitions differ in REPLICATE."""
-LEVELS, METRICS = "levels.csv", "metrics.csv"
-PROBES = {
-    probe.table: (*PROBE_COLUMNS, *probe.columns)
-    for probe in (Connectivity, LevelConnectivity, MaskDistance, GradientFlow, Flops)
-}
-"""Table of a built-in probe -> columns that it must have."""
 
-
-@dataclass(frozen=True)
-class Runs:
-    """The tables of all runs, each result once.
-
-    `levels` and each of `probes` (by probe) have the columns of the CSVs, then `run`, `arm`, `rate`
-    and `experiment` (the network, and the settings that differ between experiments with it).
-    `levels` also has `model`, `network`, `preset`, every setting by its dotted name, and
-    `censored`: whether the early stop is the last iteration, so that the minimum of validation loss
-    may come later.
-    `identities`: run -> its settings as run.json holds them. `problems`: each run that was left
-    out or is incomplete, and why.
-    """
-
-    levels: pd.DataFrame
-    probes: Mapping[str, pd.DataFrame]
-    identities: Mapping[str, Mapping[str, Any]]
-    problems: list[str]
-
-    def pages(self, column: str) -> Iterator["Runs"]:
-        """Yield the runs of each experiment or network (`column`)."""
-        for _, levels in self.levels.groupby(column, sort=False):
-            titles = set(levels["experiment"])
-            own = {name: of[of["experiment"].isin(titles)] for name, of in self.probes.items()}
-            probes = {name: table for name, table in own.items() if len(table)}
-            yield replace(self, levels=levels, probes=probes)
-
-    def curves(self, levels: pd.DataFrame) -> pd.DataFrame:
-        """Return `iteration` and `test_accuracy` of every test evaluation of the trainings behind
-        some rows of `levels`. Reads only these: the curves of a large sweep may exceed memory."""
-        named = levels[["run", "level", *CURVE_NAMES]]
-        columns = ["level", "iteration", "test_accuracy"]
-        parts = [
-            read_csv(Path(str(run)) / METRICS, usecols=columns)
-            .dropna(subset=["test_accuracy"])
-            .merge(rows, on="level")
-            for run, rows in named.groupby("run", sort=False)
-        ]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-class Run(NamedTuple):
-    """The settings and the tables of one run."""
-
-    settings: dict[str, Any]
-    identity: dict[str, Any]
-    levels: pd.DataFrame
-    probes: dict[str, pd.DataFrame]
+UNUSABLE = (LotteryError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a damaged or foreign run may raise."""
 
 
 def collect(folders: Iterable[Path]) -> Runs:
     """Read every run at or below `folders`; each result once, however often it was run."""
-    runs, problems = list[Run](), list[str]()
-    paths = sorted({run for root in folders for run in find_runs(root)})
-    completed = superseded((path, read_status(path)) for path in paths)
-    for folder in paths:
-        try:
+    return Collector(folders).collect()
+
+
+class Collector:
+    """Reads the runs at or below some folders, again and again while a sweep is running: finished
+    runs that have not changed are read once."""
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self.folders = list(folders)
+        self._read: dict[Path, tuple[int, Run]] = {}
+        """Finished runs, and when their run.json was written."""
+
+    def collect(self) -> Runs:
+        """Return the runs as they are now."""
+        runs, problems = list[Run](), list[str]()
+        paths = sorted({run for root in self.folders for run in find_runs(root)})
+        completed = superseded((path, read_status(path)) for path in paths)
+        for folder in paths:
+            try:
+                run = self._run(folder)
+            except UNUSABLE as error:
+                reason = str(error).removeprefix(f"{folder}: ")  # a LotteryError names the folder
+                if folder not in completed:
+                    problems.append(f"{folder}: left out ({reason})")
+                continue
+            runs.append(run)
+            if run.settings["state"] != "finished" and folder not in completed:
+                problems.append(
+                    f"{folder}: {run.settings['state']}, with {len(run.levels)} levels so far"
+                )
+        return _merged(runs, problems)
+
+    def _run(self, folder: Path) -> Run:
+        written = (folder / "run.json").stat().st_mtime_ns
+        before, run = self._read.get(folder, (0, None))
+        if run is None or before != written:
             run = read_run(folder)
-        except (LotteryError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error).removeprefix(f"{folder}: ")  # a LotteryError names the folder
-            if folder not in completed:
-                problems.append(f"{folder}: left out ({reason})")
-            continue
-        runs.append(run)
-        if run.settings["state"] != "finished" and folder not in completed:
-            problems.append(
-                f"{folder}: {run.settings['state']}, with {len(run.levels)} levels so far"
-            )
+            if run.settings["state"] == "finished":
+                self._read[folder] = written, run
+        return run
+
+
+def _merged(runs: list[Run], problems: list[str]) -> Runs:
+    """Return the tables of all runs, with labels that tell them apart; adds to `problems`."""
     if not runs:
         return Runs(pd.DataFrame(), {}, {}, problems)
     settings = _settings(runs)
@@ -116,80 +84,6 @@ def collect(folders: Iterable[Path]) -> Runs:
     levels = _without_repeats(levels, problems)
     identities = {run.settings["run"]: run.identity for run in runs}
     return Runs(levels, _probes(runs, settings, levels), identities, problems)
-
-
-def read_run(folder: Path) -> Run:
-    """Read the records of a run. Raises LotteryError or ValueError if they are missing or
-    damaged."""
-    status, state = read_whole(folder), state_of(folder)
-    check_tables(folder, status, state)
-    if state != "finished" and "tables" not in status and not (folder / LEVELS).exists():
-        raise ValueError(f"{state}, no level yet: {status.get('error', 'it has just started')}")
-    if "identity" not in status:
-        raise ValueError(f"{state} before it started: {status.get('error', 'no reason recorded')}")
-    if missing := [name for name in ("groups", "arm", "rate") if name not in status]:
-        raise ValueError(f"run.json has no {', '.join(missing)}; another version wrote it")
-    levels = _table(folder / LEVELS, LEVEL_COLUMNS)
-    levels = levels.drop(columns=[*RUN_COLUMNS], errors="ignore")  # run.json has them as well
-    _table(folder / METRICS, METRIC_COLUMNS, nrows=0)  # only the header is checked here
-    identity = with_neutral_options(status["identity"])
-    settings = {name: _scalar(value) for name, value in identity.items()}
-    settings |= _derived(folder, status | {"identity": identity}, state)
-    names = [Path(name).stem for name in status.get("tables", {}) if name not in (LEVELS, METRICS)]
-    probes = {name: _table(folder / f"{name}.csv", PROBES.get(name, ("level",))) for name in names}
-    probes = {name: table.assign(run=str(folder)) for name, table in probes.items()}
-    censored = levels["early_stop_iteration"] >= levels["final_iteration"]
-    return Run(settings, identity, levels.assign(run=str(folder), censored=censored), probes)
-
-
-def _derived(folder: Path, status: Status, state: str) -> dict[str, Any]:
-    groups, identity = status["groups"], status["identity"]
-    model = code_label("model", groups["model"], identity.get("model.name"))
-    loader = identity.get("dataset.loader.name")
-    smoke = status.get("spec", {}).get("smoke")
-    dataset = groups["dataset"] if smoke else code_label("dataset", groups["dataset"], loader)
-    return {
-        "run": str(folder),
-        "state": state,
-        "started": status.get("started", 0.0),
-        "arm": status["arm"],
-        "rate": status["rate"],
-        "preset": status.get("preset"),
-        "model": model,
-        "dataset": dataset,
-        "network": f"{model} on {dataset}{' (smoke: made-up data)' * bool(smoke)}",
-        "setting": json.dumps({k: _scalar(v) for k, v in shared_settings(identity).items()}),
-    }
-
-
-def check_tables(folder: Path, status: Status, state: str) -> None:
-    """Raise ValueError if a run's tables do not have the checksums in its run.json."""
-    for name, written in status.get("tables", {}).items():
-        # while a run is in progress, its tables may be newer than run.json
-        if state != "running" and checksum((folder / name).read_bytes()) != written:
-            raise ValueError(f"{name} is not as it was written; run the same command again")
-
-
-def read_csv(file: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - pandas' own
-    """Read a table with the floats exactly as written: the default of pandas before version 3.1
-    rounds the last digit."""
-    version = tuple(int(part) for part in pd.__version__.split(".")[:2])
-    exact = {} if version >= (3, 1) else {"float_precision": "round_trip"}
-    return pd.read_csv(file, **exact, **options)
-
-
-def _table(file: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:  # noqa: ANN401
-    """Read a table. Raises ValueError if it lacks one of these columns."""
-    table = read_csv(file, **options)
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise ValueError(f"{file.name} has no column {', '.join(missing)}")
-    return table
-
-
-def _scalar(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Return a value that a table can hold: lists become text."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _settings(runs: list[Run]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from analysis.claims import judged
 from analysis.clear import removable
-from analysis.collect import Runs, collect
+from analysis.collect import collect
 from analysis.drawing import STYLE, FigureWithData
 from analysis.early import near_minimum
 from analysis.figures import FIGURES, pages
@@ -21,6 +21,7 @@ from analysis.needs import Lacking
 from analysis.outputs import check_out_file, check_out_folder
 from analysis.publish import publish_run
 from analysis.report import write_report
+from analysis.runs import Runs
 from analysis.tables import claim_table, winner_table
 from analysis.weights import WEIGHT_FIGURES
 from analysis.winners import EPSILON, winners

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.collect import METRICS, Runs, read_csv
+from analysis.reading import METRICS, read_csv
+from analysis.runs import Runs
 from lth.errors import LotteryError
 
 READ = ("iteration", "val_loss", "val_accuracy", "test_accuracy")

@@ -21,7 +21,6 @@ from analysis.arms import (
     REINIT,
     TICKET,
 )
-from analysis.collect import Runs
 from analysis.densities import at_densities, density_colours
 from analysis.drawing import FigureWithData
 from analysis.grid import QUANTITIES, against_density, grid
@@ -37,6 +36,7 @@ from analysis.probe_figures import (
     mask_distance,
     stability,
 )
+from analysis.runs import Runs
 
 LENET, CONV = {"lenet_300_100"}, {"conv2", "conv4", "conv6"}
 VGG, RESNET = {"vgg11", "vgg13", "vgg16", "vgg19"}, {"resnet18", "resnet20", "resnet32", "resnet56"}

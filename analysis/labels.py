@@ -82,22 +82,24 @@ def arm_labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     (`setting`) has that criterion with different options, and by the settings in DETAILS that
     differ between runs with this arm in one experiment."""
     options: dict[tuple[object, ...], set[str]] = {}
-    details: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in runs:
         options.setdefault(_criterion(run), set()).add(_options(run))
-        details.setdefault((run["setting"], run["arm"]), []).append(run)
+        alike.setdefault((run["setting"], run["arm"]), []).append(run)
+    differ = {arm: _differing_details(of_arm) for arm, of_arm in alike.items()}
     labels = []
     for run in runs:
         parts = [run["arm"], _options(run) if len(options[_criterion(run)]) > 1 else ""]
-        alike = details[run["setting"], run["arm"]]
-        differ = [
-            name
-            for name in sorted({name for other in alike for name in other})
-            if name.startswith(DETAILS) and len({str(other.get(name)) for other in alike}) > 1
-        ]
-        parts += [f"{_short_name(name)} {_short_value(name, run)}" for name in differ]
+        names = differ[run["setting"], run["arm"]]
+        parts += [f"{_short_name(name)} {_short_value(name, run)}" for name in names]
         labels.append(", ".join(filter(None, parts)))
     return labels
+
+
+def _differing_details(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings in DETAILS that differ between some runs."""
+    names = sorted({name for run in runs for name in run if name.startswith(DETAILS)})
+    return [name for name in names if len({str(run.get(name)) for run in runs}) > 1]
 
 
 def _criterion(run: Mapping[str, Any]) -> tuple[object, ...]:

@@ -50,6 +50,7 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
         found = found.assign(low=found["mean"] - half, high=found["mean"] + half)
     if quantity in RATIOS:
         found = found.assign(**{name: np.exp(found[name]) for name in ("mean", "low", "high")})
+    found = found.astype({"low": float, "high": float})
     found = found.assign(spread=INTERVAL if interval else RANGE)
     found = found if place else _with_gaps(found, rows)
     later = found[(found["level"] > 0) | (found["level"].max() == 0)]

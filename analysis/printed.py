@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.collect import Runs
 from analysis.measured import NEAR
 from analysis.paper import Claim, paper_claims
 from analysis.protocol import departures, has_preset
+from analysis.runs import Runs
 
 SHOWN: dict[str, tuple[str, Callable[[float], float]]] = {
     "gain": ("gain", lambda points: points),

@@ -3,13 +3,13 @@
 import pandas as pd
 
 from analysis import drawing
-from analysis.collect import Runs
 from analysis.densities import at_densities, density_colours
 from analysis.drawing import FigureWithData
 from analysis.grid import QUANTITIES, against_density
 from analysis.labels import REPLICATE
 from analysis.needs import some
 from analysis.points import LINE, points
+from analysis.runs import Runs
 
 DISTANCE, WINDOW = 0.1, 5
 """A mask has settled within this distance of the masks of a window (You et al. 2020)."""

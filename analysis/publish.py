@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.collect import check_tables
+from analysis.reading import check_tables
 from lth.runs.records import sealed
 from lth.runs.status import NOT_PUBLISHED, read_whole
 from lth.store.files import checksum, write_atomically

@@ -15,11 +15,11 @@ from matplotlib import style
 
 from analysis.arms import in_order
 from analysis.claims import judged
-from analysis.collect import Runs
 from analysis.drawing import STYLE
 from analysis.figures import FIGURES, pages
 from analysis.needs import Lacking
 from analysis.points import LINE, points
+from analysis.runs import Runs
 from analysis.tables import CLAIM_COLUMNS, claim_rows
 from analysis.winners import EPSILON, smallest_winners, winners
 from lth.runs.status import Status, find_runs, read_status

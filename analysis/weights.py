@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from analysis import drawing
 from analysis.arms import TICKET
-from analysis.collect import Runs
 from analysis.densities import at_densities, density_colours
 from analysis.drawing import FigureWithData
 from analysis.points import LINE, points
+from analysis.runs import Runs
 
 BINS = 40
 SHADES = 100

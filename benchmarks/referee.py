@@ -24,10 +24,10 @@ from rich.table import Table
 
 from analysis.arms import ONE_SHOT, RANDOM, REINIT, TICKET
 from analysis.claims import judged
-from analysis.collect import Runs
 from analysis.crossings import CONDITIONS
 from analysis.measured import EXACT, NEAR
 from analysis.protocol import protocol
+from analysis.runs import Runs
 from analysis.verdicts import Verdict, margin_of
 
 TRIALS = (3, 5, 10, 20)

@@ -14,9 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.__main__ import main
-from analysis.collect import Runs, collect
+from analysis.collect import collect
 from analysis.drawing import FigureWithData
 from analysis.figures import FIGURES
+from analysis.runs import Runs
 from analysis.weights import WEIGHT_FIGURES
 from lth.engine.scheduler import missing
 from lth.experiment import lottery

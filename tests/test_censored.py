@@ -10,10 +10,11 @@ from matplotlib.collections import PathCollection
 from rich.console import Console
 
 from analysis import figures
-from analysis.collect import Runs, collect
+from analysis.collect import collect
 from analysis.paired import paired
 from analysis.points import points
 from analysis.report import _levels
+from analysis.runs import Runs
 from analysis.sample import sample
 from analysis.tables import level_tables, winner_table
 from analysis.verdicts import judge

@@ -5,8 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.collect import METRICS, Runs, collect
+from analysis.collect import collect
 from analysis.early import near_minimum
+from analysis.reading import METRICS
+from analysis.runs import Runs
 from lth.errors import LotteryError
 from tests.conftest import ROOT
 

@@ -9,10 +9,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from analysis import drawing, figures
-from analysis.collect import Runs, collect
+from analysis.collect import collect
 from analysis.drawing import FigureWithData
 from analysis.grid import PRINTED
 from analysis.protocol import protocol
+from analysis.runs import Runs
 from lth.training.sparse import DENSEST
 from tests.test_analysis import analysis, caption, lines, write_run, write_sweep
 

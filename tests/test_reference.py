@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from analysis.claims import judged
-from analysis.collect import Runs, collect
+from analysis.collect import collect
+from analysis.runs import Runs
 from analysis.tables import claim_cells
 from tests.conftest import ROOT
 from tests.test_analysis import analysis

@@ -1,0 +1,108 @@
+"""The tables of many runs, ready for questions: `analysis.load` returns them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.paired import paired
+from analysis.points import points
+from analysis.reading import METRICS, read_csv
+from lth.errors import LotteryError
+from lth.experiment.spelling import did_you_mean, similar_settings
+from lth.runs.records import METRIC_COLUMNS
+
+CURVE_NAMES = ("experiment", "arm", "rate", "density", "final_iteration")
+"""Columns that name the points of a curve, beside run and level."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The tables of all runs, each result once.
+
+    `levels` has a row for each level of each run: the columns of levels.csv (`lth.runs.records`),
+    `run` (its folder), `experiment` (the network, and the settings that differ between experiments
+    with it), `arm`, `rate`, `model`, `network`, `preset`, every setting by its dotted name, and
+    `censored`: whether the early stop is the last iteration, so that the minimum of validation loss
+    may come later.
+
+    `probes` has the table of each probe by its name: the columns of its CSV, then `run`, `arm`,
+    `rate` and `experiment`.
+
+    `identities`: run -> its settings as run.json holds them. `problems`: each run that was left
+    out or is incomplete, and why.
+    """
+
+    levels: pd.DataFrame
+    probes: Mapping[str, pd.DataFrame]
+    identities: Mapping[str, Mapping[str, Any]]
+    problems: list[str]
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """A row for each evaluation of each training: the columns of metrics.csv, then `run`,
+        `seed` and those that name a curve. It is read when it is first asked for: the curves of a
+        large sweep take gigabytes, so select runs with `where` first."""
+        columns = [name for name in METRIC_COLUMNS if name != "density"]  # as in CURVE_NAMES
+        return _curves(self.levels, columns, needed="val_loss")
+
+    def where(self, settings: Mapping[str, Any] | None = None, /, **more: object) -> "Runs":
+        """Return the runs whose levels have these values in these columns of `levels`.
+
+        A list stands for any of its values. Settings with dots in their names are given as a
+        mapping: `runs.where({"training.iterations": 5000}, arm="winning ticket", seed=[0, 1])`.
+        Raises LotteryError if there is no such column.
+        """
+        chosen, levels = {**(settings or {}), **more}, self.levels
+        if unknown := [name for name in chosen if name not in levels.columns]:
+            close = similar_settings(unknown[0], levels.columns)
+            raise LotteryError(
+                f"no column {unknown[0]} in levels{did_you_mean(close) or '.'} "
+                "levels.columns lists them"
+            )
+        for name, value in chosen.items():
+            values = value if isinstance(value, list | tuple | set | range) else [value]
+            levels = levels[levels[name].isin(list(values))]
+        kept = levels[["run", "level"]].drop_duplicates()
+        probes = {name: of.merge(kept, on=["run", "level"]) for name, of in self.probes.items()}
+        identities = {run: self.identities[run] for run in levels["run"].unique()}
+        return replace(self, levels=levels, probes=probes, identities=identities)
+
+    def points(self, quantity: str, *, interval: bool = False) -> pd.DataFrame:
+        """Return mean, spread and n of a column of `levels` for each line and level; see
+        `analysis.points`."""
+        return points(self.levels, quantity, interval=interval)
+
+    def paired(self) -> pd.DataFrame:
+        """Return the differences within each seed: accuracy from the dense network and the winning
+        ticket, early stop as a multiple of the dense network's; see `analysis.paired`."""
+        return paired(self.levels)
+
+    def pages(self, column: str) -> Iterator["Runs"]:
+        """Yield the runs of each experiment or network (`column`)."""
+        for _, levels in self.levels.groupby(column, sort=False):
+            titles = set(levels["experiment"])
+            own = {name: of[of["experiment"].isin(titles)] for name, of in self.probes.items()}
+            probes = {name: table for name, table in own.items() if len(table)}
+            yield replace(self, levels=levels, probes=probes)
+
+    def curves(self, levels: pd.DataFrame) -> pd.DataFrame:
+        """Return `iteration` and `test_accuracy` of every test evaluation of the trainings behind
+        some rows of `levels`. Reads only these: the curves of a large sweep may exceed memory."""
+        return _curves(levels, ("level", "iteration", "test_accuracy"), needed="test_accuracy")
+
+
+def _curves(levels: pd.DataFrame, columns: Iterable[str], needed: str) -> pd.DataFrame:
+    """Return these columns of the evaluations behind some rows of `levels` which have a value of
+    `needed`, with the names of their curves."""
+    named = levels[["run", "level", "seed", *CURVE_NAMES]]
+    parts = [
+        read_csv(Path(str(run)) / METRICS, usecols=[*columns])
+        .dropna(subset=[needed])
+        .merge(rows, on="level")
+        for run, rows in named.groupby("run", sort=False)
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
