@@ -41,6 +41,8 @@ def main() -> int:
          _on_demand("claims")),
         ("report", "write runs, figures and claims to one HTML page", _add_report,
          _on_demand("report")),
+        ("explore", "serve a page on this machine that shows runs while they run", _add_explore,
+         explore),
         ("verify", "audit runs and the trainings behind them", verify.add_arguments,
          verify.verify),
         ("export", "write the ticket of one level to a file for any torch code",
@@ -135,6 +137,21 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
         "completed; ask first",
     )  # fmt: skip
     parser.add_argument("--yes", action="store_true", help="with --clear: do not ask")
+
+
+def _add_explore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", **RUNS)  # type: ignore[arg-type]
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on (default: 0, any that is free)"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+
+
+def explore(arguments: argparse.Namespace) -> int:
+    """Serve the page of the explorer."""
+    from analysis.explorer.server import explore as serve  # imports Dash
+
+    return serve(arguments)
 
 
 def show_status(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ Works while a sweep is still running. Runs that cannot be used are reported, nev
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,10 +18,10 @@ from analysis.labels import (
     rate_labels,
     split_labels,
 )
-from analysis.reading import Run, read_run
+from analysis.reading import Run, read_run, tables_of_levels
 from analysis.runs import Runs
 from lth.errors import LotteryError
-from lth.runs.status import find_runs, read_status
+from lth.runs.status import Status, find_runs, read_status
 from lth.runs.superseded import superseded
 
 RESULT = ["setting", "arm", "rate", "level"]
@@ -42,17 +42,39 @@ class Collector:
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = list(folders)
-        self._read: dict[Path, tuple[int, Run]] = {}
-        """Finished runs, and when their run.json was written."""
+        self._statuses: dict[Path, tuple[int, Status]] = {}
+        """The status of finished runs, and when their run.json was written."""
+        self._read: dict[Path, tuple[Status, Run]] = {}
+        """Finished runs, and the status with which they were read."""
 
     def collect(self) -> Runs:
         """Return the runs as they are now."""
-        runs, problems = list[Run](), list[str]()
+        return self.merged(self.statuses())
+
+    def statuses(self) -> dict[Path, Status]:
+        """Return the folder of each run with its status, in order."""
         paths = sorted({run for root in self.folders for run in find_runs(root)})
-        completed = superseded((path, read_status(path)) for path in paths)
-        for folder in paths:
+        return {path: self._status(path) for path in paths}
+
+    def _status(self, folder: Path) -> Status:
+        try:
+            written = (folder / "run.json").stat().st_mtime_ns
+        except OSError:
+            written = 0
+        before, status = self._statuses.get(folder, (0, {}))
+        if not status or before != written:
+            status = read_status(folder)
+            if status["state"] == "finished":
+                self._statuses[folder] = written, status
+        return status
+
+    def merged(self, statuses: Mapping[Path, Status]) -> Runs:
+        """Return the runs that had these statuses just now."""
+        runs, problems = list[Run](), list[str]()
+        completed = superseded(statuses.items())
+        for folder, status in statuses.items():
             try:
-                run = self._run(folder)
+                run = self._run(folder, status)
             except UNUSABLE as error:
                 reason = str(error).removeprefix(f"{folder}: ")  # a LotteryError names the folder
                 if folder not in completed:
@@ -65,13 +87,12 @@ class Collector:
                 )
         return _merged(runs, problems)
 
-    def _run(self, folder: Path) -> Run:
-        written = (folder / "run.json").stat().st_mtime_ns
-        before, run = self._read.get(folder, (0, None))
-        if run is None or before != written:
-            run = read_run(folder)
+    def _run(self, folder: Path, status: Status) -> Run:
+        before, run = self._read.get(folder, ({}, None))
+        if run is None or before is not status:
+            run = read_run(folder, status["state"])
             if run.settings["state"] == "finished":
-                self._read[folder] = written, run
+                self._read[folder] = status, run
         return run
 
 
@@ -80,7 +101,7 @@ def _merged(runs: list[Run], problems: list[str]) -> Runs:
     if not runs:
         return Runs(pd.DataFrame(), {}, {}, problems)
     settings = _settings(runs)
-    levels = pd.concat([run.levels for run in runs]).merge(settings, on="run")
+    levels = pd.concat(tables_of_levels(runs)).merge(settings, on="run")
     levels = _without_repeats(levels, problems)
     identities = {run.settings["run"]: run.identity for run in runs}
     return Runs(levels, _probes(runs, settings, levels), identities, problems)

@@ -1,17 +1,20 @@
 """Read the records of one run folder, and check them."""
 
+import csv
+import io
 import json
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis.labels import code_label, shared_settings
 from lth.experiment.recipe import with_neutral_options
 from lth.probes import Connectivity, Flops, GradientFlow, LevelConnectivity, MaskDistance
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
-from lth.runs.status import Status, read_whole, state_of
+from lth.runs.status import Status, read_whole
 from lth.store.files import checksum
 
 LEVELS, METRICS = "levels.csv", "metrics.csv"
@@ -27,14 +30,16 @@ class Run(NamedTuple):
 
     settings: dict[str, Any]
     identity: dict[str, Any]
-    levels: pd.DataFrame
+    levels: list[str]
+    """The lines of levels.csv, below its header."""
+    header: str
     probes: dict[str, pd.DataFrame]
 
 
-def read_run(folder: Path) -> Run:
-    """Read the records of a run. Raises LotteryError or ValueError if they are missing or
-    damaged."""
-    status, state = read_whole(folder), state_of(folder)
+def read_run(folder: Path, state: str) -> Run:
+    """Read the records of a run in this state. Raises LotteryError or ValueError if they are
+    missing or damaged."""
+    status = read_whole(folder)
     check_tables(folder, status, state)
     if state != "finished" and "tables" not in status and not (folder / LEVELS).exists():
         raise ValueError(f"{state}, no level yet: {status.get('error', 'it has just started')}")
@@ -42,18 +47,34 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{state} before it started: {status.get('error', 'no reason recorded')}")
     if missing := [name for name in ("groups", "arm", "rate") if name not in status]:
         raise ValueError(f"run.json has no {', '.join(missing)}; another version wrote it")
-    # run.json has the columns of RUN_COLUMNS as well
-    levels = read_csv(folder / LEVELS, usecols=lambda name: name not in RUN_COLUMNS)
-    _check_columns(LEVELS, levels.columns, LEVEL_COLUMNS)
+    header, *levels = (folder / LEVELS).read_text().splitlines()
+    columns, *rows = csv.reader([header, *levels])
+    if any(len(row) != len(columns) for row in rows):
+        raise ValueError(f"{LEVELS} has a row with more or fewer cells than columns")
+    _check_columns(LEVELS, columns, LEVEL_COLUMNS)
     with (folder / METRICS).open() as lines:
         _check_columns(METRICS, lines.readline().rstrip().split(","), METRIC_COLUMNS)
     identity = with_neutral_options(status["identity"])
     settings = {name: scalar(value) for name, value in identity.items()}
     settings |= _derived(folder, status | {"identity": identity}, state)
     names = [Path(name).stem for name in status.get("tables", {}) if name not in (LEVELS, METRICS)]
-    levels["run"] = str(folder)
-    levels["censored"] = levels["early_stop_iteration"] >= levels["final_iteration"]
-    return Run(settings, identity, levels, {name: _probe(folder, name) for name in names})
+    probes = {name: _probe(folder, name) for name in names}
+    return Run(settings, identity, levels, header, probes)
+
+
+def tables_of_levels(runs: Iterable[Run]) -> Iterator[pd.DataFrame]:
+    """Yield the levels of all runs, with `run` and `censored`. Runs with equal columns are parsed
+    at once: one by one takes a thousand runs two seconds."""
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        alike.setdefault(run.header, []).append(run)
+    for header, group in alike.items():
+        text = "\n".join([header, *(line for run in group for line in run.levels)])
+        # run.json has the columns of RUN_COLUMNS as well
+        levels = read_csv(io.StringIO(text), usecols=lambda name: name not in RUN_COLUMNS)
+        names = [run.settings["run"] for run in group]
+        levels["run"] = np.repeat(names, [len(run.levels) for run in group])
+        yield levels.assign(censored=levels["early_stop_iteration"] >= levels["final_iteration"])
 
 
 def _derived(folder: Path, status: Status, state: str) -> dict[str, Any]:
@@ -84,7 +105,7 @@ def check_tables(folder: Path, status: Status, state: str) -> None:
             raise ValueError(f"{name} is not as it was written; run the same command again")
 
 
-def read_csv(file: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - pandas' own
+def read_csv(file: Path | io.StringIO, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - pandas' own
     """Read a table with the floats exactly as written: the default of pandas before version 3.1
     rounds the last digit."""
     version = tuple(int(part) for part in pd.__version__.split(".")[:2])

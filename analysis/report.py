@@ -1,4 +1,4 @@
-"""Write runs, figures, claims and problems to one self-contained HTML page."""
+"""Write runs, charts, claims and problems to one HTML page that needs no other file."""
 
 import base64
 import io
@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib import style
+from plotly.io import to_html
+from plotly.offline import get_plotlyjs
 
 from analysis.arms import in_order
+from analysis.charts import PLOTLY, switchable
 from analysis.claims import judged
 from analysis.drawing import STYLE
 from analysis.figures import FIGURES, pages
@@ -55,6 +59,8 @@ def write_report(runs: Runs, folders: Iterable[Path], out: Path, epsilon: float 
         runs=statuses,
         experiments=list(_experiments(runs.levels, dict(statuses))),
         origins=list(_origins([status for _, status in statuses])),
+        plotly=Markup(get_plotlyjs()),
+        charts=list(_charts(runs)),
         figures=list(_pictures(runs, notes)),
         claims=list(claim_rows(judged(runs))),
         claim_columns=CLAIM_COLUMNS,
@@ -105,6 +111,13 @@ def _origins(statuses: Iterable[Status]) -> Iterator[tuple[str, str]]:
             if value is not None:
                 found.setdefault(name, set()).add(str(value))
     yield from ((name, ", ".join(sorted(values))) for name, values in found.items())
+
+
+def _charts(runs: Runs) -> Iterator[tuple[str, Markup]]:
+    """Yield the interactive chart of each network, with its experiments."""
+    for page in runs.pages("network"):
+        drawn = to_html(switchable(page.levels), PLOTLY, include_plotlyjs=False, full_html=False)
+        yield page.levels["network"].iloc[0], Markup(drawn)
 
 
 def _pictures(runs: Runs, notes: list[str]) -> Iterator[Picture]:

@@ -76,7 +76,7 @@ class View:
 
     def _fraction_done(self, runs: list[tuple[Path, Status]]) -> float:
         total = max(self._runs or 0, len(runs), 1)
-        return sum(_fraction(status) for _, status in runs) / total
+        return sum(fraction_done(status) for _, status in runs) / total
 
     def line(self, runs: list[tuple[Path, Status]]) -> str:
         """Return the progress of all runs in one line."""
@@ -84,7 +84,7 @@ class View:
         count = f" of {self._runs}" if self._runs else ""
         progress = f"{self._fraction_done(runs):.0%} in {elapsed}{self._left(runs)}"
         note = f" | {self.note}" if self.note else ""
-        return f"{len(runs)}{count} runs: {_counted(runs) or 'starting'} | {progress}{note}"
+        return f"{len(runs)}{count} runs: {counted(runs) or 'starting'} | {progress}{note}"
 
     def _left(self, runs: list[tuple[Path, Status]]) -> str:
         """Return the estimated time left, in words. Runs that have not started are taken to need as
@@ -93,7 +93,7 @@ class View:
         for status in statuses:
             self._seen = status.get("left", {}) | self._seen
         unstarted = max((self._runs or 0) - len(runs), 0) * sum(self._seen.values())
-        return _time_left(statuses, unstarted / max(len(runs), 1))
+        return time_left(statuses, unstarted / max(len(runs), 1))
 
     def _picture(self, runs: list[tuple[Path, Status]]) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -101,7 +101,7 @@ class View:
             if status["state"] == "running":
                 overrides = Text(" ".join(status["overrides"]), overflow="ellipsis", no_wrap=True)
                 table.add_row(
-                    _bar(_fraction(status)), path.name, Text(_position(status)), overrides
+                    _bar(fraction_done(status)), path.name, Text(position(status)), overrides
                 )
         table.add_row(_bar(self._fraction_done(runs)), "all")
         return Group(Text(self.line(runs)), table)
@@ -118,25 +118,26 @@ def _bar(fraction: float) -> ProgressBar:
     return ProgressBar(total=1.0, completed=fraction, width=24)
 
 
-def _fraction(status: Status) -> float:
+def fraction_done(status: Status) -> float:
     """Return the fraction of a run's levels that is done, in [0, 1]."""
     if status["state"] == "finished":
         return 1.0
     return float(min(status.get("done", 0) / (status.get("levels", 0) + 1), 1.0))
 
 
-def _position(status: Status) -> str:
+def position(status: Status) -> str:
+    """Return where a running run is, in words."""
     if "level" not in status:
         return "starting, or waiting for a training that another run has started"
     iterations = status["spec"]["training"]["iterations"]
     speed = f", {status['speed']:,.0f} a second" if "speed" in status else ""
     return (
         f"level {status['level']} of {status['levels']}, "
-        f"iteration {status['iteration']:,} of {iterations:,}{speed}{_time_left([status])}"
+        f"iteration {status['iteration']:,} of {iterations:,}{speed}{time_left([status])}"
     )
 
 
-def _time_left(runs: list[Status], unstarted: float = 0.0) -> str:
+def time_left(runs: list[Status], unstarted: float = 0.0) -> str:
     """Return the estimated time until these runs end, in words; nothing if none is running."""
     seconds = seconds_left(runs, unstarted)
     if seconds is not None:
@@ -167,8 +168,8 @@ def overview(folders: Iterable[Path]) -> tuple[RenderableType, set[str]]:
             sweeps.setdefault(sweep, []).append((run, status))
     parts: list[RenderableType] = []
     for sweep, runs in sweeps.items():
-        fraction = sum(_fraction(status) for _, status in runs) / len(runs)
-        parts.append(Text(f"{sweep}: {_counted(runs)} | {fraction:.0%}", style="bold"))
+        fraction = sum(fraction_done(status) for _, status in runs) / len(runs)
+        parts.append(Text(f"{sweep}: {counted(runs)} | {fraction:.0%}", style="bold"))
         parts += [_row(path, status) for path, status in runs if status["state"] != "finished"]
     states = {status["state"] for runs in sweeps.values() for _, status in runs}
     return Group(*parts), states
@@ -179,12 +180,13 @@ def _by_number(run: Path) -> tuple[Path, int, str]:
 
 
 def _row(path: Path, status: Status) -> RenderableType:
-    detail = status.get("error") or (_position(status) if status["state"] == "running" else "")
+    detail = status.get("error") or (position(status) if status["state"] == "running" else "")
     overrides = " ".join(status.get("overrides", []))
     return Text(f"  {path.name} ({overrides}): {status['state']}{', ' * bool(detail)}{detail}")
 
 
-def _counted(runs: list[tuple[Path, Status]]) -> str:
+def counted(runs: list[tuple[Path, Status]]) -> str:
+    """Return the number of runs in each state, in words."""
     states = Counter(status["state"] for _, status in runs)
     return ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
 
@@ -198,7 +200,7 @@ def summary(
     damaged = [line for _, status in runs for line in status.get("damaged", [])]
     levels = sum(status.get("done", 0) for _, status in runs)
     lines = [
-        f"[bold]runs[/]: {_counted(runs) or 'none'}.{_trained(runs, levels)}",
+        f"[bold]runs[/]: {counted(runs) or 'none'}.{_trained(runs, levels)}",
         *(f"[yellow]repaired[/]: {escape(line)}" for line in damaged),
         *(_failure(path, status) for path, status in runs if status["state"] == "failed"),
     ]

@@ -1,9 +1,10 @@
 """Small experiments that every test file can use."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from omegaconf import DictConfig
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
 
 from lth.engine.build import Builder
 from lth.engine.engine import Engine
@@ -136,3 +140,18 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    """A real browser without a window; the test is skipped where there is none."""
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("no chromium here: make browser installs it")
+    options = Options()
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, Service(str(shutil.which("chromedriver"))))
+    yield driver
+    driver.quit()

@@ -21,6 +21,7 @@ TESTED_ELSEWHERE = {
     "mine.": "tests/test_extend.py", "folder=pictures": "tests/test_datasets.py",
     "sweeper=optuna": "tests/test_run.py", "launcher=slurm": "tests/slurm/",
     "--watch": "tests/test_analysis.py", "analysis store": "tests/test_cleanup.py",
+    "analysis explore": "tests/test_explorer.py",
 }  # fmt: skip
 """Part of a command that needs more than a command line -> where it is tested."""
 

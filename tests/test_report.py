@@ -2,14 +2,13 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from plotly.offline import get_plotlyjs
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
 from lth.experiment.recipe import identity
@@ -51,20 +50,9 @@ def test_text_of_runs_is_escaped_and_nothing_comes_from_elsewhere(page: Path) ->
     html = page.read_text()
     assert EVIL not in html
     assert "seed=&lt;script&gt;" in html
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
-
-
-@pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("no chromium here: make browser installs it")
-    options = Options()
-    options.binary_location = str(shutil.which("chromium"))
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking"):
-        options.add_argument(f"--{flag}")
-    driver = webdriver.Chrome(options, Service(str(shutil.which("chromedriver"))))
-    yield driver
-    driver.quit()
+    own = html.replace(get_plotlyjs(), "")
+    assert len(own) < len(html)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", own)
 
 
 def column(browser: webdriver.Chrome, table: str, place: int) -> list[str]:
@@ -91,3 +79,29 @@ def test_a_browser_shows_its_figures_and_sorts_its_tables(
     assert column(browser, table, 2) == ["25.0", "50.0", "100.0"]
     density.click()
     assert column(browser, table, 1) == ["0", "1", "2"]
+
+
+@pytest.mark.slow
+def test_a_browser_switches_the_quantity_of_the_chart(
+    page: Path, browser: webdriver.Chrome
+) -> None:
+    browser.set_window_size(1200, 1000)
+    browser.get(page.as_uri())
+
+    def shown() -> tuple[str, Any]:
+        title = str(browser.find_element(By.CSS_SELECTOR, "#charts .g-ytitle").text)
+        script = (
+            "return document.querySelector('#charts .js-plotly-plot')._fullData.map(t => [...t.y])"
+        )
+        (_, ticket, *_) = browser.execute_script(script)
+        return title, ticket
+
+    assert shown() == ("Test accuracy at early stop", pytest.approx([0.91, 0.90, 0.89]))
+    click(browser, ".updatemenu-header")
+    click(browser, ".updatemenu-dropdown-button:nth-of-type(2)")
+    assert shown() == ("Early-stop iteration", [100, 200, 300])
+
+
+def click(browser: webdriver.Chrome, selector: str) -> None:
+    place = browser.find_element(By.CSS_SELECTOR, selector)
+    ActionChains(browser).scroll_to_element(place).click(place).perform()

@@ -1,0 +1,181 @@
+"""What changes on the page, and when."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from dash import Dash, Input, Output, State, ctx, html, no_update
+
+from analysis import charts
+from analysis.arms import in_order
+from analysis.explorer.layout import FILTERS
+from analysis.explorer.live import Live
+from analysis.explorer.run_panel import details
+from analysis.labels import numerically
+from analysis.points import points
+from analysis.runs import Runs
+from analysis.status import counted, fraction_done, position
+
+SHOWN_PROBLEMS = 5
+NO_PRESET = "no preset"
+Options = list[dict[str, str]]
+
+
+def connect(app: Dash, live: Live) -> None:
+    """Register the callbacks of the page."""
+    chosen = [Input(column, "value") for column in FILTERS]
+
+    @app.callback(
+        Output("version", "data"), Output("progress", "children"), Input("clock", "n_intervals"),
+        State("version", "data"),
+    )  # fmt: skip
+    def look(_: int | None, before: int | None) -> tuple[Any, list[Any]]:
+        version = live.refresh()
+        return (no_update if version == before else version), progress(live)
+
+    @app.callback(
+        *(Output(column, part) for column in FILTERS for part in ("options", "value")),
+        Input("version", "data"),
+        *(State(column, part) for column in FILTERS for part in ("options", "value")),
+        prevent_initial_call=True,
+    )
+    def update_filters(_: int, *before: Any) -> list[Any]:  # noqa: ANN401 - as Dash gives them
+        columns = zip(FILTERS, before[::2], before[1::2], strict=True)
+        return [part for each in columns for part in _still_chosen(live.runs, *each)]
+
+    @app.callback(
+        Output("chart", "figure"), Output("chart-note", "children"), *chosen,
+        Input("quantity", "value"), Input("spread", "value"), Input("look", "value"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    def draw(*values: Any) -> tuple[Any, str]:  # noqa: ANN401 - as Dash gives them
+        *filters, quantity, spread, look = values
+        levels = selected(live.runs, filters)
+        if levels.empty:
+            return charts.empty(), "No level yet, or no run is switched on."
+        many = len(levels) > charts.MOST_DOTS and "trials" in look
+        figure = charts.against_density(
+            levels, quantity, interval=spread == "interval", log=look,
+            trials="trials" in look and not many,
+        )  # fmt: skip
+        note = f"{len(levels):,} levels: single trials are drawn for up to {charts.MOST_DOTS:,}."
+        return figure, note * many
+
+    @app.callback(
+        Output("runs", "rowData"), Output("problems", "children"), *chosen,
+        prevent_initial_call=True,
+    )  # fmt: skip
+    def list_runs(*filters: list[str]) -> tuple[list[dict[str, Any]], list[html.Li]]:
+        problems = live.runs.problems
+        more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] * (len(problems) > SHOWN_PROBLEMS)
+        lines = [*problems[:SHOWN_PROBLEMS], *more]
+        return list(table_rows(live, filters)), [html.Li(line) for line in lines]
+
+    @app.callback(
+        Output("chosen", "data"), Input("chart", "clickData"), Input("runs", "selectedRows"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    def choose(click: dict[str, Any] | None, rows: list[dict[str, Any]] | None) -> Any:  # noqa: ANN401
+        if ctx.triggered_id == "runs":
+            run = rows[0]["id"] if rows else None
+        else:
+            run = click["points"][0]["customdata"][0] if click else None
+        return run if run is not None and live.status(run) else no_update
+
+    @app.callback(
+        Output("run", "hidden"), Output("run-name", "children"), Output("curves", "figure"),
+        Output("run-details", "children"), Input("chosen", "data"), Input("version", "data"),
+        Input("curve", "value"), Input("curve-look", "value"), prevent_initial_call=True,
+    )  # fmt: skip
+    def show(run: str | None, _: int, column: str, look: list[str]) -> tuple[Any, ...]:
+        if run is None or not live.status(run):
+            return True, "", no_update, []
+        own = live.runs.where(run=run) if len(live.runs.levels) else live.runs
+        curves = charts.curves(own.metrics, column, log=look) if len(own.levels) else charts.empty()
+        same = ctx.triggered_id in ("curve", "curve-look")
+        return False, run, curves, no_update if same else details(live, run)
+
+    @app.callback(
+        Output("file", "data"), Input("numbers", "n_clicks"),
+        *(State(column, "value") for column in FILTERS), State("quantity", "value"),
+        State("spread", "value"), prevent_initial_call=True,
+    )  # fmt: skip
+    def export(_: int, *values: Any) -> Any:  # noqa: ANN401 - as Dash gives them
+        *filters, quantity, spread = values
+        levels = selected(live.runs, filters)
+        if levels.empty:
+            return no_update
+        found = points(levels, quantity, interval=spread == "interval")
+        return {"content": found.to_csv(index=False), "filename": f"{quantity}.csv"}
+
+
+def progress(live: Live) -> list[Any]:
+    """Return a line about all runs, a bar, and a line about each that is running."""
+    runs = list(live.statuses.items())
+    done = sum(fraction_done(status) for _, status in runs) / max(len(runs), 1)
+    lines = [
+        html.Div(f"{run.name} ({' '.join(status.get('overrides', []))}): {position(status)}")
+        for run, status in runs
+        if status["state"] == "running"
+    ]
+    bar = html.Progress(value=str(done), max="1")
+    return [html.Div([bar, f" {done:.0%}: {counted(runs) or 'no runs'}"]), *lines]
+
+
+def _still_chosen(
+    runs: Runs, column: str, before: Options, chosen: list[str]
+) -> tuple[Options, list[str]]:
+    """Return the options of a filter and those that are on: all but those that were switched off,
+    so that a new arm of a running sweep is on."""
+    values = names(runs.levels, column) if len(runs.levels) else []
+    off = {option["value"] for option in before} - {*chosen}
+    options = [{"label": value, "value": value} for value in values]
+    return options, [value for value in values if value not in off]
+
+
+def names(levels: pd.DataFrame, column: str) -> list[str]:
+    """Return the values of a column that a filter has, in order; runs without a preset have one
+    value."""
+    ordered = levels[[column]].fillna(NO_PRESET).drop_duplicates()
+    values = list(ordered.sort_values(column, key=numerically)[column])
+    return in_order(values) if column == "arm" else values
+
+
+def selected(runs: Runs, filters: Sequence[Sequence[str]]) -> pd.DataFrame:
+    """Return the levels that the filters (a list for each of FILTERS) leave."""
+    levels = runs.levels
+    for column, chosen in zip(FILTERS, filters, strict=True):
+        if len(levels):
+            levels = levels[levels[column].fillna(NO_PRESET).isin(chosen)]
+    return levels
+
+
+def table_rows(live: Live, filters: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each run that the filters leave, with the results of its last level, and for
+    each run without levels."""
+    levels = selected(live.runs, filters)
+    last = levels.drop_duplicates("run", keep="last").set_index("run") if len(levels) else levels
+    with_levels = set(live.runs.identities)
+    for path, status in live.statuses.items():
+        run = str(path)
+        row = {"id": run, "run": _short(run, live), "state": status["state"],
+               "overrides": " ".join(status.get("overrides", []))}  # fmt: skip
+        if run in last.index:
+            yield row | {"levels": status.get("done")} | _results(last.loc[run])
+        elif run not in with_levels:
+            yield row
+
+
+def _results(level: "pd.Series[Any]") -> dict[str, Any]:
+    shown = {name: level[name] for name in ("experiment", "arm", "rate")}
+    numbers = {name: int(level[name]) for name in ("seed", "early_stop_iteration")}
+    for name in ("early_stop_test_accuracy", "final_test_accuracy"):
+        shown[name] = round(100 * float(level[name]), 2)
+    return json.loads(json.dumps(shown | numbers))  # type: ignore[no-any-return]
+
+
+def _short(run: str, live: Live) -> str:
+    """Return the folder of a run without the folder that was given, if it was one."""
+    only = f"{live.folders[0]}/" if len(live.folders) == 1 else ""
+    return run.removeprefix(only)
