@@ -38,10 +38,10 @@ def collect(folders: Iterable[Path]) -> Runs:
 
 class Collector:
     """Reads the runs at or below some folders, again and again while a sweep is running: finished
-    runs that have not changed are read once."""
+    runs that have not changed are read once. `curves`: whether metrics.csv is checked as well."""
 
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self.folders = list(folders)
+    def __init__(self, folders: Iterable[Path], *, curves: bool = True) -> None:
+        self.folders, self._curves = list(folders), curves
         self._statuses: dict[Path, tuple[int, Status]] = {}
         """The status of finished runs, and when their run.json was written."""
         self._read: dict[Path, tuple[Status, Run]] = {}
@@ -90,7 +90,7 @@ class Collector:
     def _run(self, folder: Path, status: Status) -> Run:
         before, run = self._read.get(folder, ({}, None))
         if run is None or before is not status:
-            run = read_run(folder, status["state"])
+            run = read_run(folder, status["state"], curves=self._curves)
             if run.settings["state"] == "finished":
                 self._read[folder] = status, run
         return run

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from analysis.explorer.live import Live
 from lth.experiment import lottery
 from lth.experiment.config import composed
 from lth.experiment.names import arm_name, rate_name
@@ -50,6 +52,18 @@ def main() -> None:
                       ("report", "--out", f"{folder}/report.html")):  # fmt: skip
             seconds, memory = measured(words[0], f"{folder}/sweep", *words[1:])
             print(f"{words[0]}: {seconds:.1f} s, {memory} MB")
+        live = Live([folder / "sweep"])
+        print(
+            f"explore: {timed(live.refresh):.2f} s to load, {timed(live.refresh):.2f} s to look again"
+        )
+        write(folder / "sweep/new", arms[0], sizes.runs, sizes.levels, curves)
+        print(f"explore: {timed(live.refresh):.2f} s to add a run")
+
+
+def timed(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
 def measured(*words: str) -> tuple[float, int]:

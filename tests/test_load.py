@@ -112,9 +112,9 @@ def test_only_runs_that_may_have_changed_are_read_again(
     before = collector.collect()
     read: list[str] = []
 
-    def observed(run: Path, state: str) -> reading.Run:
+    def observed(run: Path, state: str, *, curves: bool) -> reading.Run:
         read.append(run.name)
-        return reading.read_run(run, state)
+        return reading.read_run(run, state, curves=curves)
 
     monkeypatch.setattr(collect, "read_run", observed)
     assert collector.collect().levels.equals(before.levels)

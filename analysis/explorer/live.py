@@ -28,7 +28,7 @@ class Live:
         self.statuses: dict[Path, Status] = {}
         self.version = 0
         """Number of times that results have changed."""
-        self._collector = Collector(folders)
+        self._collector = Collector(folders, curves=False)  # a gigabyte of a thousand runs
         self._lock = threading.Lock()
         self._shown: object = None
 
