@@ -53,9 +53,8 @@ def main() -> None:
             seconds, memory = measured(words[0], f"{folder}/sweep", *words[1:])
             print(f"{words[0]}: {seconds:.1f} s, {memory} MB")
         live = Live([folder / "sweep"])
-        print(
-            f"explore: {timed(live.refresh):.2f} s to load, {timed(live.refresh):.2f} s to look again"
-        )
+        print(f"explore: {timed(live.refresh):.2f} s to load")
+        print(f"explore: {timed(live.refresh):.2f} s to look again")
         write(folder / "sweep/new", arms[0], sizes.runs, sizes.levels, curves)
         print(f"explore: {timed(live.refresh):.2f} s to add a run")
 
