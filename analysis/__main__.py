@@ -42,13 +42,15 @@ def main() -> int:
         ("report", "write runs, figures and claims to one HTML page", _add_report,
          _on_demand("report")),
         ("explore", "serve a page on this machine that shows runs while they run", _add_explore,
-         explore),
+         _on_demand("explore", "analysis.explorer.server")),
         ("verify", "audit runs and the trainings behind them", verify.add_arguments,
          verify.verify),
         ("export", "write the ticket of one level to a file for any torch code",
          export.add_arguments, export.export),
         ("publish", "write finished runs as small files without paths or host", _add_publish,
          _on_demand("publish")),
+        ("compare", "show what differs between two runs", _add_compare,
+         _on_demand("command", "analysis.compare")),
         ("status", "show the state and progress of runs", _add_status, show_status),
         ("store", "list, verify or clean up the store of trainings", store.add_arguments,
          store.manage),
@@ -75,11 +77,11 @@ def _check_command(words: Iterable[str], known: Iterable[str]) -> None:
             raise LotteryError(f"no command {word}{close} There are {', '.join(known)}")
 
 
-def _on_demand(name: str) -> Callable[[argparse.Namespace], int]:
-    """Return a function of `analysis.commands`, which takes two seconds to import."""
+def _on_demand(name: str, module: str = "analysis.commands") -> Callable[[argparse.Namespace], int]:
+    """Return a function of a module that takes a second or two to import."""
 
     def command(arguments: argparse.Namespace) -> int:
-        code: int = getattr(importlib.import_module("analysis.commands"), name)(arguments)
+        code: int = getattr(importlib.import_module(module), name)(arguments)
         return code
 
     return command
@@ -147,11 +149,8 @@ def _add_explore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
 
 
-def explore(arguments: argparse.Namespace) -> int:
-    """Serve the page of the explorer."""
-    from analysis.explorer.server import explore as serve  # imports Dash
-
-    return serve(arguments)
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of one run")
 
 
 def show_status(arguments: argparse.Namespace) -> int:

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING
 
 from analysis.outputs import check_out_file
 from lth.errors import Interrupted, LotteryError
-from lth.runs.places import check_runs
-from lth.runs.status import NOT_PUBLISHED, find_runs, read_status
+from lth.runs.places import check_one_run
+from lth.runs.status import NOT_PUBLISHED
 from lth.store.cleanup import is_store
 
 if TYPE_CHECKING:
     from lth.audit.run_rules import Run
-
-
-LISTED = 20
-"""The most runs that a message lists."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +47,7 @@ def export(arguments: argparse.Namespace) -> int:
     ending = ".pt2" if arguments.smaller else ".safetensors"
     if arguments.out:
         check_out_file(arguments.out, ending)
-    _check_run(arguments.run)
+    check_one_run(arguments.run, "export")
     run = open_run(arguments.run)
     _check_store(run)
     level = _level(run, arguments.level)
@@ -93,20 +89,6 @@ def _new_file(name: str) -> Path:
             f"{out.absolute()} exists already, perhaps that of another run. Name a file with --out."
         )
     return out
-
-
-def _check_run(folder: Path) -> None:
-    """Raise LotteryError unless a folder has one run."""
-    if (folder / "run.json").exists():
-        return
-    check_runs([folder])
-    runs = sorted(find_runs(folder), key=lambda run: (len(run.name), run))
-    listed = [f"\n  {run}: {' '.join(read_status(run).get('overrides', []))}" for run in runs]
-    more = f"\n  and {len(runs) - LISTED} more" if len(runs) > LISTED else ""
-    raise LotteryError(
-        f"{folder.absolute()} has {len(runs)} runs, and a ticket is of one run. Name one of them, "
-        f"e.g. python -m analysis export {runs[0]}{''.join(listed[:LISTED])}{more}"
-    )
 
 
 def _check_store(run: "Run") -> None:

@@ -156,7 +156,7 @@ def test_a_sweep_is_not_exported_but_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert answer(monkeypatch, capsys, "export", "sweep") == (
-        f"error: {tmp_path / 'sweep'} has 2 runs, and a ticket is of one run. Name one of them, "
+        f"error: {tmp_path / 'sweep'} has 2 runs, and export takes one run. Name one of them, "
         "e.g. python -m analysis export sweep/0\n  sweep/0: seed=0\n  sweep/1: seed=1"
     )
 

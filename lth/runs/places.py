@@ -5,11 +5,13 @@ from pathlib import Path
 
 from lth.errors import LotteryError
 from lth.experiment.config import CONF
-from lth.runs.status import PUBLISHED, find_runs
+from lth.runs.status import PUBLISHED, find_runs, read_status
 from lth.store.cleanup import is_store
 
 PROJECT = CONF.parent
 """The folder of run.py."""
+LISTED = 20
+"""The most runs that a message lists."""
 
 
 def check_runs(folders: Iterable[Path]) -> None:
@@ -20,6 +22,21 @@ def check_runs(folders: Iterable[Path]) -> None:
                 f"{folder.absolute()} {_instead_of_runs(folder)}. Give folders of runs or sweeps, "
                 f"e.g. multirun/DATE/TIME.{_in_the_project(folder)}"
             )
+
+
+def check_one_run(folder: Path, command: str) -> None:
+    """Raise LotteryError, which lists the runs, unless a folder is that of one run, as this command
+    of `analysis` takes it."""
+    if (folder / "run.json").exists():
+        return
+    check_runs([folder])
+    runs = sorted(find_runs(folder), key=lambda run: (len(run.name), run))
+    listed = [f"\n  {run}: {' '.join(read_status(run).get('overrides', []))}" for run in runs]
+    more = f"\n  and {len(runs) - LISTED} more" if len(runs) > LISTED else ""
+    raise LotteryError(
+        f"{folder.absolute()} has {len(runs)} runs, and {command} takes one run. Name one of them, "
+        f"e.g. python -m analysis {command} {runs[0]}{''.join(listed[:LISTED])}{more}"
+    )
 
 
 def check_store(root: Path) -> None:
