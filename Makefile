@@ -4,7 +4,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 APT = test $$(id -u) = 0 && apt-get -qq update > /dev/null && apt-get -qq install -y > /dev/null
 
-.PHONY: demo test test-all browser slurm slurm-test check bench kills faults clean
+.PHONY: demo test test-all browser slurm slurm-test check docs bench kills faults clean
 
 demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 	$(BIN)/python run.py -m seed=0,1,2 rewind=init,reinit
@@ -35,6 +35,10 @@ bench: .venv/demo  ## the cost of an iteration, against a baseline loop
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.convolutions
 
+docs: .venv/docs  ## write the documentation to site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "To read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
 kills: .venv/demo  ## a sweep killed 100 times at random moments, against an undisturbed one
 	$(BIN)/python -m benchmarks.kills
 
@@ -51,7 +55,11 @@ faults: .venv/demo  ## a run with each of its file operations failing in turn, a
 
 .venv/test: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ .venv/demo .venv/docs
+
+.venv/docs: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@ .venv/demo
 
 clean:  ## remove the environment and caches; runs and results stay
-	rm -rf .venv *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv site *.egg-info .mypy_cache .pytest_cache .ruff_cache

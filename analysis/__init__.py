@@ -25,7 +25,7 @@ def load(*folders: str | Path) -> "Runs":
     Raises:
         LotteryError: a folder does not exist, or has no runs.
 
-    Example:
+    Examples:
         >>> runs = analysis.load("multirun")
         >>> runs.where(arm="winning ticket").points("early_stop_test_accuracy", interval=True)
     """

@@ -38,6 +38,18 @@ def page(conf: Path = CONF) -> str:
     return "\n".join(parts)
 
 
+def comments(conf: Path = CONF) -> dict[str, str]:
+    """Return what the comments in conf/ say of each setting, by its dotted name."""
+    files = [("", conf / "config.yaml")]
+    files += [(group, file) for group in SETTINGS for file in sorted((conf / group).glob("*.yaml"))]
+    found: dict[str, str] = {}
+    for group, file in files:
+        for name, _, comment in _settings(file, group):
+            if comment:
+                found.setdefault(name.strip("`"), comment)
+    return found
+
+
 def _settings_of_group(group: str, files: Sequence[Path], general: Sequence[Row]) -> str:
     """The table of a group's settings. A comment is written once for the settings of one name."""
     rows = [(f"`{file.stem}`", *row) for file in files for row in _settings(file, group)]

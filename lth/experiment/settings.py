@@ -1,5 +1,6 @@
 """Settings of one run, with their types and ranges, and the list of those that are not identity."""
 
+import dataclasses
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -27,7 +28,21 @@ def interval(low: float, high: float, ends: str = "()") -> AfterValidator:
             raise ValueError(f"must be in {ends[0]}{low:g}, {high:g}{ends[1]}")
         return value
 
-    return AfterValidator(check)
+    return InInterval(check, low, high, ends)
+
+
+@dataclasses.dataclass(frozen=True)
+class InInterval(AfterValidator):
+    """A validator whose interval also stands in JSON schemas."""
+
+    low: float
+    high: float
+    ends: str
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401
+        least = "minimum" if self.ends[0] == "[" else "exclusiveMinimum"
+        most = "maximum" if self.ends[1] == "]" else "exclusiveMaximum"
+        return {**handler(core), least: self.low, most: self.high}
 
 
 Preprocessing = Literal["standardize", "unit", "l2", "raw"]
