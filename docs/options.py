@@ -20,6 +20,25 @@ Made by `python docs/options.py` from the comments in `conf/`. An option is chos
 and figures are those of the paper (Frankle & Carbin, ICLR 2019) unless another one is named. An
 option that builds on another lists only the settings that differ. A preset sets several groups at
 once.
+
+**In a shell**, `eval "$(python run.py -sc install=bash)"` lets the tab key complete options and
+settings of `python run.py`; `install=zsh` and `install=fish` do so in other shells. Completion is
+Hydra's own, and takes a second, in which it composes the configuration.
+
+**In an editor**, JSON schemas in `docs/schemas/` complete and check the YAML files in `conf/`: names,
+types, ranges, and what each setting means. `python docs/schemas.py` writes them from the settings.
+For the YAML extension of VS Code, `.vscode/settings.json` says which schema is for which files; that
+for your own presets and experiments is `config.json`:
+
+```json
+{
+  "yaml.schemas": {
+    "docs/schemas/config.json": ["conf/config.yaml", "conf/preset/*.yaml", "conf/experiment/*.yaml"],
+    "docs/schemas/pruning.json": "conf/pruning/*.yaml",
+    "docs/schemas/optimizer.json": "conf/optimizer/*.yaml"
+  }
+}
+```
 """
 Row = Sequence[str]
 

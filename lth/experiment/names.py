@@ -70,7 +70,8 @@ def _source_word(name: str, value: object) -> str:
 
 
 def _pruning_words(pruning: Pruning) -> list[str]:
-    criterion = pruning.criterion.name.replace("_", " ")
+    name = pruning.criterion.name
+    criterion = name if "." in name else name.replace("_", " ")  # a path of your own stays
     scope = pruning.scope.upper() if pruning.scope in ("er", "erk") else ""
     if pruning.update:
         start = criterion if pruning.update.kind in ("set", "rigl") else "random"
