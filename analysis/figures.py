@@ -37,6 +37,7 @@ from analysis.probe_figures import (
     stability,
 )
 from analysis.runs import Runs
+from analysis.source_figures import data_share
 
 LENET, CONV = {"lenet_300_100"}, {"conv2", "conv4", "conv6"}
 VGG, RESNET = {"vgg11", "vgg13", "vgg16", "vgg19"}, {"resnet18", "resnet20", "resnet32", "resnet56"}
@@ -221,7 +222,7 @@ FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
     for function in (figure1, figure3, figure4, figure4c, figure5, figure6, figure7, figure8,
                      figure9, figure12, figure14, settings, arms, differences, layers,
                      connectivity, stability, level_connectivity, mask_distance,
-                     gradient_flow, cost, time)
+                     gradient_flow, cost, data_share, time)
 }  # fmt: skip
 """Name -> function: the paper's figures in its order, then others."""
 PAGES = dict.fromkeys(FIGURES, "experiment") | dict.fromkeys(

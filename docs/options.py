@@ -25,15 +25,15 @@ once.
 settings of `python run.py`; `install=zsh` and `install=fish` do so in other shells. Completion is
 Hydra's own, and takes a second, in which it composes the configuration.
 
-**In an editor**, JSON schemas in `docs/schemas/` complete and check the YAML files in `conf/`: names,
-types, ranges, and what each setting means. `python docs/schemas.py` writes them from the settings.
-For the YAML extension of VS Code, `.vscode/settings.json` says which schema is for which files; that
-for your own presets and experiments is `config.json`:
+**In an editor**, JSON schemas in `docs/schemas/` complete and check the YAML files in `conf/`:
+names, types, ranges, and what each setting means. `python docs/schemas.py` writes them from the
+settings. Each group has a schema; `config.json` is that of presets and experiments. For the YAML extension of
+VS Code, `.vscode/settings.json` says which schema is for which files:
 
 ```json
 {
   "yaml.schemas": {
-    "docs/schemas/config.json": ["conf/config.yaml", "conf/preset/*.yaml", "conf/experiment/*.yaml"],
+    "docs/schemas/config.json": ["conf/preset/*.yaml", "conf/experiment/*.yaml"],
     "docs/schemas/pruning.json": "conf/pruning/*.yaml",
     "docs/schemas/optimizer.json": "conf/optimizer/*.yaml"
   }

@@ -36,7 +36,7 @@ DRAWS = {
     "appendix_g_momentum": ["settings"], "appendix_g_sgd": ["settings"],
     "appendix_g_size": ["settings"], "connectivity": ["connectivity"],
     "early_bird": ["arms"], "transfer": ["arms"], "sparse_training": ["arms"],
-    "untrained": ["arms"], "less_data": ["arms"],
+    "untrained": ["arms"], "less_data": ["data_share"],
     "late_rewinding": ["arms"], "pruning_at_init": ["arms"], "renda": ["arms"],
     "system_cli": ["figure7"], "system_gin": ["figure4"],
     "system_southampton": ["figure4", "arms"], "system_southampton_fast": ["figure4"],
