@@ -27,8 +27,8 @@ Hydra's own, and takes a second, in which it composes the configuration.
 
 **In an editor**, JSON schemas in `docs/schemas/` complete and check the YAML files in `conf/`:
 names, types, ranges, and what each setting means. `python docs/schemas.py` writes them from the
-settings. Each group has a schema; `config.json` is that of presets and experiments. For the YAML extension of
-VS Code, `.vscode/settings.json` says which schema is for which files:
+settings. Each group has a schema; `config.json` is that of presets and experiments. For the YAML
+extension of VS Code, `.vscode/settings.json` says which schema is for which files:
 
 ```json
 {
