@@ -1,6 +1,10 @@
-"""JSON schemas of conf/ for editors: up to date, followed by every file, and strict."""
+"""JSON schemas of conf/ for editors: up to date, followed by every file, and strict. Completion in
+shells."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +56,14 @@ def test_every_file_follows_its_schema(file: Path) -> None:
 )  # fmt: skip
 def test_what_a_run_would_refuse_is_refused(name: str, wrong: dict[str, Any]) -> None:
     assert faults(validator(name), wrong) != []
+
+
+@pytest.mark.slow
+def test_a_shell_completes_options() -> None:
+    words = [sys.executable, "run.py", "-sc", "query=bash"]
+    line = os.environ | {"COMP_LINE": "python run.py pruning=magnitude_"}
+    done = subprocess.run(words, cwd=ROOT, env=line, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["pruning=magnitude_at_init", "pruning=magnitude_increase"]
 
 
 def test_descriptions_are_the_comments() -> None:
