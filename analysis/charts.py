@@ -124,25 +124,33 @@ def series(
     levels: pd.DataFrame, quantity: str, *, interval: bool, trials: bool
 ) -> Iterator[Series]:
     """Yield the lines of a chart; arms have the colours of the figures, experiments a dash each."""
-    found = points(levels, quantity, interval=interval)
-    several = {name: found[name].nunique() > 1 for name in LINE}
-    colour_of = _line_colours(found)
-    dashes = {name: DASHES[i % len(DASHES)] for i, name in enumerate(found["experiment"].unique())}
+    lines = points(levels, "density")[LINE].drop_duplicates()  # also those without this quantity
+    measured = dict(list(points(levels, quantity, interval=interval).groupby(LINE)))
+    nothing = points(levels[:0], quantity, interval=interval)
+    several = {name: lines[name].nunique() > 1 for name in LINE}
+    colour_of = _line_colours(lines)
+    dashes = {name: DASHES[i % len(DASHES)] for i, name in enumerate(lines["experiment"].unique())}
     singles = dict(list(levels.groupby(LINE)))
-    for (experiment, arm, rate), rows in found.groupby(LINE, sort=False):
+    for experiment, arm, rate in lines.itertuples(index=False):
         parts = [arm, f"{rate} per level" * several["rate"], experiment * several["experiment"]]
-        name, colour = escape(", ".join(filter(None, parts))), to_hex(colour_of[arm, rate])
+        name, colour = _plain(", ".join(filter(None, parts))), to_hex(colour_of[arm, rate])
+        line = experiment, arm, rate
         if trials:
-            dots = _dots(singles[experiment, arm, rate], quantity)
-            yield Series(name, colour, "", dots, trials=True)
-        yield Series(name, colour, dashes[experiment], _means(rows, quantity, name), trials=False)
+            yield Series(name, colour, "", _dots(singles[line], quantity), trials=True)
+        means = _means(measured.get(line, nothing), quantity, name)
+        yield Series(name, colour, dashes[experiment], means, trials=False)
 
 
-def _line_colours(found: pd.DataFrame) -> dict[tuple[str, str], Colour]:
+def _plain(text: str) -> str:
+    """Return a text as Plotly shows it: it takes tags for HTML, but knows no entity of a quote."""
+    return escape(text, quote=False)
+
+
+def _line_colours(lines: pd.DataFrame) -> dict[tuple[str, str], Colour]:
     """Return the colour of each arm and rate: that of the arm, if there is one rate."""
-    kinds = list(dict.fromkeys(zip(found["arm"], found["rate"], strict=True)))
-    if found["rate"].nunique() == 1:
-        of_arm = arm_colours(found["arm"])
+    kinds = list(dict.fromkeys(zip(lines["arm"], lines["rate"], strict=True)))
+    if lines["rate"].nunique() == 1:
+        of_arm = arm_colours(lines["arm"])
         return {(arm, rate): of_arm[arm] for arm, rate in kinds}
     names = [f"{arm}, {rate}" for arm, rate in kinds]
     return dict(zip(kinds, colours(names).values(), strict=True))
@@ -152,7 +160,7 @@ def _dots(levels: pd.DataFrame, quantity: str) -> pd.DataFrame:
     rows = levels.dropna(subset=[quantity])
     text = [
         f"<b>seed {row.seed}</b>, level {row.level}, {100 * row.density:.3g} % of the weights<br>"
-        f"{value(quantity, getattr(row, quantity), row.censored)}<br>{escape(row.run)}"
+        f"{value(quantity, getattr(row, quantity), row.censored)}<br>{_plain(row.run)}"
         for row in rows.itertuples()
     ]
     own = rows[["run", "level"]].assign(x=rows["density"], y=rows[quantity], text=text)
@@ -165,7 +173,7 @@ def _means(found: pd.DataFrame, quantity: str, name: str) -> pd.DataFrame:
         f"{value(quantity, row.mean, row.censored > 0)}, n = {row.n}{_spread(quantity, row)}"
         for row in found.itertuples()
     ]
-    run = found["runs"].str.partition(";")[0]
+    run = found["runs"].str.split(";").str[0]
     own = found[["level", "low", "high"]].assign(run=run, x=found["density"], y=found["mean"])
     return own.assign(text=text).reset_index(drop=True)
 
@@ -173,7 +181,9 @@ def _means(found: pd.DataFrame, quantity: str, name: str) -> pd.DataFrame:
 def _spread(quantity: str, row: Any) -> str:  # noqa: ANN401 - a row of points
     if math.isnan(row.low) or row.n == 1:
         return ""
-    ends = [value(quantity, end) for end in (row.low, row.high)]
+    # an early stop that is known may be the lowest, but one that is censored is among the highest
+    bounds = row.censored == row.n, row.censored > 0
+    ends = [value(quantity, e, b) for e, b in zip((row.low, row.high), bounds, strict=True)]
     return f"<br>{ends[0]} to {ends[1]}, {row.spread.partition(' (')[0]}"
 
 
@@ -197,9 +207,11 @@ def _trace(of: Series) -> go.Scatter:
     }  # fmt: skip
     if of.trials:
         marker = {"color": of.colour, "size": 5, "opacity": 0.35}
-        return go.Scatter(**common, mode="markers", marker=marker, showlegend=False)
+        return go.Scatter(
+            **common, uid=f"{of.name}, trials", mode="markers", marker=marker, showlegend=False
+        )
     return go.Scatter(
-        **common, mode="lines+markers", line={"color": of.colour, "dash": of.dash},
+        **common, uid=of.name, mode="lines+markers", line={"color": of.colour, "dash": of.dash},
         error_y={"symmetric": False, "thickness": 1, "width": 3, **_bars(of)},
     )  # fmt: skip
 
@@ -265,7 +277,7 @@ def layers(levels: pd.DataFrame) -> go.Figure:
     figure = _figure()
     names = [n for n in levels.columns if n.startswith("density/") and levels[n].notna().any()]
     for name in names:
-        layer = escape(name.removeprefix("density/"))
+        layer = _plain(name.removeprefix("density/"))
         figure.add_scatter(
             x=levels["level"], y=levels[name], name=layer, mode="lines+markers",
             hovertemplate=f"{layer}<br>level %{{x}}: %{{y:.2%}}<extra></extra>",

@@ -4,6 +4,8 @@ Works while a sweep is still running. Runs that cannot be used are reported, nev
 """
 
 import json
+import math
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,17 +20,23 @@ from analysis.labels import (
     rate_labels,
     split_labels,
 )
-from analysis.reading import Run, read_run, tables_of_levels
+from analysis.reading import UNUSABLE, Run, read_run, tables_of_levels
 from analysis.runs import Runs
-from lth.errors import LotteryError
+from lth.runs.records import LEVEL_COLUMNS, RUN_COLUMNS
 from lth.runs.status import Status, find_runs, read_status
 from lth.runs.superseded import superseded
 
 RESULT = ["setting", "arm", "rate", "level"]
 """Columns that name what is measured; repetitions differ in REPLICATE."""
-
-UNUSABLE = (LotteryError, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading a damaged or foreign run may raise."""
+RETRY_SECONDS = 30.0
+"""Seconds after which a run.json that could not be read is read again, which may take seconds."""
+NO_LEVELS = pd.DataFrame(
+    columns=[*LEVEL_COLUMNS, *RUN_COLUMNS, *REPLICATE[1:], "run", "censored", "experiment", "model",
+             "dataset", "network", "preset", "state", "started", "split", "setting"]
+)  # fmt: skip
+"""The table of levels before there is one."""
+Key = tuple[int, int, int]
+"""Time, size and inode of a file: a file that is written anew has another."""
 
 
 def collect(folders: Iterable[Path]) -> Runs:
@@ -42,10 +50,12 @@ class Collector:
 
     def __init__(self, folders: Iterable[Path], *, curves: bool = True) -> None:
         self.folders, self._curves = list(folders), curves
-        self._statuses: dict[Path, tuple[int, Status]] = {}
-        """The status of finished runs, and when their run.json was written."""
+        self._statuses: dict[Path, tuple[Key | None, float, Status]] = {}
+        """Key of run.json, when it was read, and what it said, of each run but running ones."""
         self._read: dict[Path, tuple[Status, Run]] = {}
         """Finished runs, and the status with which they were read."""
+        self.unread: set[Path] = set()
+        """Finished runs that could not be read."""
 
     def collect(self) -> Runs:
         """Return the runs as they are now."""
@@ -54,24 +64,28 @@ class Collector:
     def statuses(self) -> dict[Path, Status]:
         """Return the folder of each run with its status, in order."""
         paths = sorted({run for root in self.folders for run in find_runs(root)})
-        return {path: self._status(path) for path in paths}
+        found = {path: self._status(path) for path in paths}
+        for known in (self._statuses, self._read):
+            for gone in known.keys() - found.keys():
+                del known[gone]
+        return found
 
     def _status(self, folder: Path) -> Status:
-        try:
-            written = (folder / "run.json").stat().st_mtime_ns
-        except OSError:
-            written = 0
-        before, status = self._statuses.get(folder, (0, {}))
-        if not status or before != written:
-            status = read_status(folder)
-            if status["state"] == "finished":
-                self._statuses[folder] = written, status
+        key, now = _key(folder / "run.json"), time.monotonic()
+        before, when, status = self._statuses.get(folder, (None, -math.inf, {}))
+        late = status.get("state") == "unreadable" and now - when > RETRY_SECONDS
+        if status and before == key and not late:
+            return status
+        status = read_status(folder)
+        if status["state"] != "running":
+            self._statuses[folder] = key, now, status
         return status
 
     def merged(self, statuses: Mapping[Path, Status]) -> Runs:
         """Return the runs that had these statuses just now."""
         runs, problems = list[Run](), list[str]()
         completed = superseded(statuses.items())
+        self.unread = set()
         for folder, status in statuses.items():
             try:
                 run = self._run(folder, status)
@@ -79,6 +93,8 @@ class Collector:
                 reason = str(error).removeprefix(f"{folder}: ")  # a LotteryError names the folder
                 if folder not in completed:
                     problems.append(f"{folder}: left out ({reason})")
+                if status["state"] == "finished":
+                    self.unread.add(folder)
                 continue
             runs.append(run)
             if run.settings["state"] != "finished" and folder not in completed:
@@ -96,10 +112,18 @@ class Collector:
         return run
 
 
+def _key(file: Path) -> Key | None:
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_size, about.st_ino
+
+
 def _merged(runs: list[Run], problems: list[str]) -> Runs:
     """Return the tables of all runs, with labels that tell them apart; adds to `problems`."""
     if not runs:
-        return Runs(pd.DataFrame(), {}, {}, problems)
+        return Runs(NO_LEVELS, {}, {}, problems)
     settings = _settings(runs)
     levels = pd.concat(tables_of_levels(runs)).merge(settings, on="run")
     levels = _without_repeats(levels, problems)

@@ -14,12 +14,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from analysis.reading import METRICS, Run, read_csv, read_run, tables_of_levels
+from analysis.reading import METRICS, ORIGIN, UNUSABLE, Run, read_csv, read_run, tables_of_levels
 from lth.errors import LotteryError
 from lth.runs.places import check_one_run
 from lth.runs.status import read_status
 
-ORIGIN = ("state", "commit", "dirty", "python", "machine", "host")
 MEASURED = ("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 """Columns of metrics.csv that may part."""
 RESULTS = {
@@ -35,9 +34,10 @@ class Comparison:
     """What differs between two runs.
 
     `settings`, `origin`: rows of name, value in the one and in the other, where they differ.
-    `levels`: a row for each level that both have: `level`; `parts`, the first iteration at which
-    an evaluation that both made differs (nan if none does); `column`, what differs there, and its
-    values `one` and `other`; and the columns of RESULTS of both, with suffixes _one and _other.
+    `levels`: a row for each level that both have: `level`; `parts_at`, the first iteration at which
+    both evaluated and found different values (nan if there is none); `column`, what differs there,
+    and its values `one` and `other`; and the columns of RESULTS of both, with the suffixes _one and
+    _other.
     """
 
     settings: list[tuple[str, str, str]]
@@ -47,7 +47,12 @@ class Comparison:
     @property
     def contradictory(self) -> bool:
         """Whether equal settings gave different numbers."""
-        return not self.settings and bool(self.levels["parts"].notna().any())
+        return not self.settings and bool(self.levels["parts_at"].notna().any() or self._results())
+
+    def _results(self) -> bool:
+        """Whether a result of a level differs."""
+        pairs = [(self.levels[f"{name}_one"], self.levels[f"{name}_other"]) for name in RESULTS]
+        return any(bool(_unequal(*pair).any()) for pair in pairs)
 
 
 def compare(one: Path, other: Path) -> Comparison:
@@ -59,7 +64,7 @@ def compare(one: Path, other: Path) -> Comparison:
     levels = [pd.concat(tables_of_levels([run])) for run in runs]
     both = levels[0].merge(levels[1], on="level", suffixes=("_one", "_other"))
     parted = [_parting(*(c[c["level"] == level] for c in curves)) for level in both["level"]]
-    columns = ["parts", "column", "one", "other"]
+    columns = ["parts_at", "column", "one", "other"]
     found = pd.DataFrame(parted, columns=columns, index=both.index)
     shown = [f"{name}_{side}" for name in RESULTS for side in ("one", "other")]
     return Comparison(settings, origin, both[["level"]].join(found).join(both[shown]))
@@ -69,13 +74,14 @@ def _read(folder: Path) -> Run:
     check_one_run(folder, "compare")
     try:
         return read_run(folder, read_status(folder)["state"])
-    except (OSError, ValueError, KeyError) as error:
-        raise LotteryError(f"{folder}: {error}") from error
+    except UNUSABLE as error:
+        reason = str(error).removeprefix(f"{folder}: ")
+        raise LotteryError(f"{folder}: {reason}") from error
 
 
 def _origin(folder: Path) -> Iterator[tuple[str, object]]:
     status = read_status(folder)
-    yield from ((name, status.get(name)) for name in ORIGIN)
+    yield from ((name, status.get(name)) for name in ("state", *ORIGIN))
     yield from status.get("versions", {}).items()
 
 
@@ -95,16 +101,23 @@ def _text(values: Mapping[str, Any], name: str) -> str:
 
 def _parting(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, str, float, float]:
     """Return the first iteration at which two curves differ, the first column that differs there,
-    and its values. Only evaluations count that both made: published curves have fewer."""
+    and its values. Evaluations that one run lacks do not count: published curves have fewer."""
     both = one.merge(other, on="iteration", suffixes=("_one", "_other")).sort_values("iteration")
     first = (math.inf, "", math.nan, math.nan)
     for name in MEASURED:
-        pairs = both[["iteration", f"{name}_one", f"{name}_other"]].dropna()
-        differ = pairs[pairs[f"{name}_one"] != pairs[f"{name}_other"]]
+        pairs = both[["iteration", f"{name}_one", f"{name}_other"]]
+        if name.startswith("test_"):  # evaluated at some iterations only
+            pairs = pairs.dropna()
+        differ = pairs[_unequal(*(pairs[f"{name}_{side}"] for side in ("one", "other")))]
         if len(differ) and differ["iteration"].iloc[0] < first[0]:
             iteration, *values = differ.iloc[0]
             first = (iteration, name, *values)
     return first if first[1] else (math.nan, *first[1:])
+
+
+def _unequal(one: "pd.Series[float]", other: "pd.Series[float]") -> "pd.Series[bool]":
+    """Return where two columns differ; nan, of a loss that diverged, equals nan."""
+    return (one != other) & ~(one.isna() & other.isna())
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -128,19 +141,19 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _rows(levels: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     for row in levels.to_dict("records"):
-        parts = "nowhere" if math.isnan(row["parts"]) else f"{row['parts']:,.0f}"
+        parts = "nowhere" if math.isnan(row["parts_at"]) else f"{row['parts_at']:,.0f}"
         yield str(row["level"]), parts, *(_result(row, name) for name in RESULTS)
 
 
 def _summary(found: Comparison) -> str:
     """Return where the curves part first, and what that means, in words."""
-    parted = found.levels.dropna(subset=["parts"])
+    parted = found.levels.dropna(subset=["parts_at"])
     if parted.empty:
-        return "All evaluations that both runs made are equal."
+        return "The curves are equal wherever both runs evaluated."
     first = parted.iloc[0]
     where = (
         f"Level {first['level']} is the first whose curves part: at iteration "
-        f"{first['parts']:,.0f}, {first['column']} is {float(first['one'])!r} and "
+        f"{first['parts_at']:,.0f}, {first['column']} is {float(first['one'])!r} and "
         f"{float(first['other'])!r}."
     )
     if found.settings:

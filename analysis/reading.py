@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.labels import code_label, shared_settings
+from lth.errors import LotteryError
 from lth.experiment.recipe import with_neutral_options
 from lth.probes import Connectivity, Flops, GradientFlow, LevelConnectivity, MaskDistance
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, PROBE_COLUMNS, RUN_COLUMNS
@@ -18,6 +19,12 @@ from lth.runs.status import Status, read_whole
 from lth.store.files import checksum
 
 LEVELS, METRICS = "levels.csv", "metrics.csv"
+TEXTS = ("cached", "training", *RUN_COLUMNS)
+"""Columns of levels.csv that need not be numbers."""
+ORIGIN = ("commit", "dirty", "python", "host", "machine")
+"""Fields of run.json, besides `versions`, that say where a run was made."""
+UNUSABLE = (LotteryError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a damaged or foreign run may raise."""
 PROBES = {
     probe.table: (*PROBE_COLUMNS, *probe.columns)
     for probe in (Connectivity, LevelConnectivity, MaskDistance, GradientFlow, Flops)
@@ -47,11 +54,10 @@ def read_run(folder: Path, state: str, *, curves: bool = True) -> Run:
         raise ValueError(f"{state} before it started: {status.get('error', 'no reason recorded')}")
     if missing := [name for name in ("groups", "arm", "rate") if name not in status]:
         raise ValueError(f"run.json has no {', '.join(missing)}; another version wrote it")
-    header, *levels = (folder / LEVELS).read_text().splitlines()
+    header, *levels = (folder / LEVELS).read_text().splitlines() or [""]
     columns, *rows = csv.reader([header, *levels])
-    if any(len(row) != len(columns) for row in rows):
-        raise ValueError(f"{LEVELS} has a row with more or fewer cells than columns")
     _check_columns(LEVELS, columns, LEVEL_COLUMNS)
+    _check_cells(columns, rows)
     with (folder / METRICS).open() as lines:
         _check_columns(METRICS, lines.readline().rstrip().split(","), METRIC_COLUMNS)
     identity = with_neutral_options(status["identity"])
@@ -125,6 +131,20 @@ def _check_columns(table: str, found: Container[str], expected: Iterable[str]) -
     """Raise ValueError if a table lacks one of these columns."""
     if missing := [name for name in expected if name not in found]:
         raise ValueError(f"{table} has no column {', '.join(missing)}")
+
+
+def _check_cells(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Raise ValueError unless each row of levels.csv has a number, or nothing, in each column of
+    numbers: a table that is parsed with those of other runs must not change their types."""
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"{LEVELS} has a row with more or fewer cells than columns")
+        for name, cell in zip(columns, row, strict=True):
+            if name not in TEXTS and cell:
+                try:
+                    float(cell)
+                except ValueError:
+                    raise ValueError(f"{LEVELS}: {name} must be a number, got {cell}") from None
 
 
 def scalar(value: Any) -> Any:  # noqa: ANN401 - any JSON value

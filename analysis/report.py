@@ -23,13 +23,13 @@ from analysis.drawing import STYLE
 from analysis.figures import FIGURES, pages
 from analysis.needs import Lacking
 from analysis.points import LINE, points
+from analysis.reading import ORIGIN
 from analysis.runs import Runs
 from analysis.tables import CLAIM_COLUMNS, claim_rows
 from analysis.winners import EPSILON, smallest_winners, winners
 from lth.runs.status import Status, find_runs, read_status
 
 SHOWN = ("early_stop_iteration", "early_stop_test_accuracy", "final_test_accuracy")
-ORIGINS = ("commit", "dirty", "python", "host", "machine")
 Cells = Sequence[object]
 
 
@@ -107,7 +107,7 @@ def _origins(statuses: Iterable[Status]) -> Iterator[tuple[str, str]]:
     found: dict[str, set[str]] = {}
     for status in statuses:
         versions = status.get("versions", {}).items()
-        for name, value in (*((name, status.get(name)) for name in ORIGINS), *versions):
+        for name, value in (*((name, status.get(name)) for name in ORIGIN), *versions):
             if value is not None:
                 found.setdefault(name, set()).add(str(value))
     yield from ((name, ", ".join(sorted(values))) for name, values in found.items())

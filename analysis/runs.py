@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.paired import paired
-from analysis.points import points
-from analysis.reading import METRICS, read_csv
+from analysis.points import LINE, points
+from analysis.reading import METRICS, read_csv, scalar
 from lth.errors import LotteryError
 from lth.experiment.spelling import did_you_mean, similar_settings
 from lth.runs.records import METRIC_COLUMNS
@@ -47,14 +47,15 @@ class Runs:
         `seed` and those that name a curve. It is read when it is first asked for: the curves of a
         large sweep take gigabytes, so select runs with `where` first."""
         columns = [name for name in METRIC_COLUMNS if name != "density"]  # as in CURVE_NAMES
-        return _curves(self.levels, columns, needed="val_loss")
+        return _curves(self.levels, columns)
 
     def where(self, settings: Mapping[str, Any] | None = None, /, **more: object) -> "Runs":
         """Return the runs whose levels have these values in these columns of `levels`.
 
-        A list stands for any of its values. Settings with dots in their names are given as a
-        mapping: `runs.where({"training.iterations": 5000}, arm="winning ticket", seed=[0, 1])`.
-        Raises LotteryError if there is no such column.
+        A list stands for any of its values, None for a missing one. A setting that is a list itself
+        is given as one. Settings with dots in their names are given as a mapping:
+        `runs.where({"training.iterations": 5000}, arm="winning ticket", seed=[0, 1])`. Rows of
+        probes stay if their level does. Raises LotteryError if there is no such column.
         """
         chosen, levels = {**(settings or {}), **more}, self.levels
         if unknown := [name for name in chosen if name not in levels.columns]:
@@ -64,10 +65,9 @@ class Runs:
                 "levels.columns lists them"
             )
         for name, value in chosen.items():
-            values = value if isinstance(value, list | tuple | set | range) else [value]
-            levels = levels[levels[name].isin(list(values))]
-        kept = levels[["run", "level"]].drop_duplicates()
-        probes = {name: of.merge(kept, on=["run", "level"]) for name, of in self.probes.items()}
+            levels = levels[_has(levels[name], value)]
+        kept = levels[[*LINE, "level", "seed"]].drop_duplicates()
+        probes = {name: of.merge(kept, on=[*kept.columns]) for name, of in self.probes.items()}
         identities = {run: self.identities[run] for run in levels["run"].unique()}
         return replace(self, levels=levels, probes=probes, identities=identities)
 
@@ -95,7 +95,7 @@ class Runs:
         return _curves(levels, ("level", "iteration", "test_accuracy"), needed="test_accuracy")
 
 
-def _curves(levels: pd.DataFrame, columns: Iterable[str], needed: str) -> pd.DataFrame:
+def _curves(levels: pd.DataFrame, columns: Iterable[str], needed: str = "level") -> pd.DataFrame:
     """Return these columns of the evaluations behind some rows of `levels` which have a value of
     `needed`, with the names of their curves."""
     named = levels[["run", "level", "seed", *CURVE_NAMES]]
@@ -106,3 +106,14 @@ def _curves(levels: pd.DataFrame, columns: Iterable[str], needed: str) -> pd.Dat
         for run, rows in named.groupby("run", sort=False)
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _has(column: "pd.Series[Any]", value: object) -> "pd.Series[bool]":
+    """Return which rows of a column have a value, or one of several."""
+    if value is None:
+        return column.isna()
+    as_text = column == scalar(value) if isinstance(value, list) else column != column
+    if as_text.any():  # a setting that is a list stands in the table as text
+        return as_text
+    values = list(value) if isinstance(value, list | tuple | set | range) else [value]
+    return column.isin(values) | (column.isna() if None in values else False)

@@ -11,6 +11,10 @@ from analysis.points import points
 from analysis.runs import Runs
 
 TRAIN, SUBSET = "source.dataset.train", "source.dataset.subset"
+WEIGHTS, SOURCE = "source.weights", "source.optimizer.name"
+PRUNED = ("experiment", "rate", "pruning.criterion.name", "pruning.at", "pruning.mode",
+          "pruning.scope", "rewind.kind", "rewind.iteration")  # fmt: skip
+"""What tickets of all examples must share with those of fewer."""
 QUANTITY = "final_test_accuracy"
 
 
@@ -21,11 +25,12 @@ def data_share(runs: Runs) -> FigureWithData | None:
     last point of a line is the ticket found with all examples. Paul et al. 2022, "Lottery Tickets
     on a Data Diet".
     """
-    levels = runs.levels
-    with_less = levels[levels[TRAIN].notna()] if TRAIN in levels else levels[:0]
-    less = some(with_less, "tickets found with fewer examples: source.dataset.train=5500,550")
-    tickets = levels["rewind.survivors"].eq("rewind") & levels["level"].gt(0)
-    rows = pd.concat([_of_subset(levels[tickets], subset) for subset in less[SUBSET].unique()])
+    tickets = _tickets(runs.levels)
+    less = some(
+        tickets[tickets["fewer"]] if len(tickets) else tickets,
+        "tickets found with fewer examples: source=recipe source.dataset.train=5500,550",
+    )
+    rows = pd.concat([_of_subset(tickets, subset) for subset in less[SUBSET].unique()])
     shown = points(at_densities(rows), QUANTITY, "examples")
     panels = list(shown.groupby(["experiment", "arm", "rate"], sort=False))
     figure, axes = drawing.panels(1, len(panels), width=4.6)
@@ -43,13 +48,30 @@ def data_share(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, shown)
 
 
-def _of_subset(tickets: pd.DataFrame, subset: str) -> pd.DataFrame:
-    """Return the tickets that were found with such a subset, or with all examples of the same
-    experiments, and `examples`, how many those were."""
-    with_all = tickets[TRAIN].isna()
-    own = tickets[with_all | tickets[SUBSET].eq(subset)]
-    own = own[own["experiment"].isin(own.loc[own[TRAIN].notna(), "experiment"])]
+def _tickets(levels: pd.DataFrame) -> pd.DataFrame:
+    """Return the tickets that were found under the run's own recipe, or one that differs from it in
+    its examples alone, with `examples`, how many those were, and `fewer`: whether they were not all
+    that the run itself has."""
+    if TRAIN not in levels:
+        return levels[:0]
+    own = levels[levels["rewind.survivors"].eq("rewind") & levels["level"].gt(0)]
+    with_source = own[TRAIN].notna()
+    for name in [n for n in own if n.startswith("source.") and n not in (TRAIN, SUBSET, WEIGHTS)]:
+        of_run = own.get(name.removeprefix("source."), pd.Series(None, own.index, dtype=object))
+        differs = own[name].astype(object) != of_run.astype(object)
+        own = own[~(differs & own[name].notna())]
     every = own["dataset.examples"] - own["dataset.validation"] - own["dataset.test"]
-    train = own["dataset.train"].astype(float)  # None: all that are not set aside
-    examples = own[TRAIN].astype(float).fillna(train).fillna(every).astype(int)
-    return own.assign(examples=examples, arm=f"{subset} examples")
+    trained = own["dataset.train"].astype(float).fillna(every)
+    examples = own[TRAIN].astype(float).fillna(trained)
+    fewer = with_source[own.index] & (examples < trained)
+    return own.assign(examples=examples.astype(int), fewer=fewer)
+
+
+def _of_subset(tickets: pd.DataFrame, subset: str) -> pd.DataFrame:
+    """Return the tickets that were found with such a subset, and those of the same experiments and
+    way of pruning that were found with all examples."""
+    less = tickets[tickets["fewer"] & tickets[SUBSET].eq(subset)]
+    same = [name for name in PRUNED if name in tickets]
+    all_examples = tickets[tickets[SOURCE].isna()] if SOURCE in tickets else tickets
+    others = all_examples[~all_examples["fewer"]].merge(less[same].drop_duplicates(), on=same)
+    return pd.concat([less, others]).assign(arm=f"{subset} examples")

@@ -27,7 +27,9 @@ Schema = dict[str, Any]
 REFERENCE: Schema = {"type": "string", "pattern": r"^(\$\{.*|\?\?\?$)"}
 """A reference to another setting, or a value that must be given."""
 DURATION: Schema = {"type": "string", "pattern": r"^\d+(\.\d+)?(it|ep)$"}
-"""Iterations or epochs, where a whole number of iterations may stand."""
+"""Iterations or epochs."""
+DURATIONS = ("iterations", "evaluate_every", "milestones", "warmup", "every", "iteration")
+"""Last part of the names of settings that are durations."""
 NULL: Schema = {"type": "null"}
 DEFAULTS: Schema = {"type": "array", "description": "Files that this one builds on (Hydra)."}
 HYDRA: Schema = {"type": "object", "description": "Settings of Hydra."}
@@ -72,7 +74,8 @@ class Loosener(NamedTuple):
         kept = {key: of for key, of in node.items() if key not in ("title", "default")}
         if "items" in kept:
             kept["items"] = self._loose(kept["items"], name, null=False)
-        duration = [DURATION] if kept.get("type") == "integer" else []
+        is_duration = kept.get("type") == "integer" and name.rpartition(".")[2] in DURATIONS
+        duration = [DURATION] * is_duration
         return {"anyOf": [kept, REFERENCE, *duration, *[NULL] * null]}
 
     def target(self, name: str) -> Schema:

@@ -12,9 +12,9 @@ from tests.test_analysis import analysis, write_run
 PUBLISHED = ROOT / "multirun/reference/lenet_trials/iterative"
 
 
-def change(run: Path, old: str, new: str) -> None:
-    """Replace an evaluation in the metrics of a run."""
-    table = run / "metrics.csv"
+def change(run: Path, old: str, new: str, name: str = "metrics.csv") -> None:
+    """Replace a part of a table of a run, where it stands first."""
+    table = run / name
     assert old in table.read_text()
     table.write_text(table.read_text().replace(old, new, 1))
 
@@ -27,7 +27,7 @@ def test_equal_runs_are_equal(
     assert analysis(monkeypatch, "compare", tmp_path / "0", tmp_path / "1") == 0
     printed = capsys.readouterr().out
     assert "settings: equal" in printed
-    assert "All evaluations that both runs made are equal." in printed
+    assert "The curves are equal wherever both runs evaluated." in printed
 
 
 def test_equal_settings_with_different_numbers_end_with_1(
@@ -45,6 +45,19 @@ def test_equal_settings_with_different_numbers_end_with_1(
     assert "Equal settings gave different numbers." in printed
 
 
+@pytest.mark.parametrize(
+    ("table", "old", "new"),
+    [("metrics.csv", "500,0.1,,1.0", "500,0.1,,nan"), ("levels.csv", "0.89,1.0", "0.5,1.0")],
+)
+def test_a_loss_that_diverged_and_a_result_are_differences(
+    tmp_path: Path, table: str, old: str, new: str
+) -> None:
+    for name in ("0", "1"):
+        write_run(tmp_path / name, seed=0)
+    change(tmp_path / "1", old, new, table)
+    assert compare(tmp_path / "0", tmp_path / "1").contradictory
+
+
 def test_other_settings_may_give_other_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,8 +72,8 @@ def test_other_settings_may_give_other_numbers(
 def test_curves_part_at_the_first_iteration_of_any_column() -> None:
     found = compare(PUBLISHED / "0", PUBLISHED / "1")
     assert [name for name, *_ in found.settings] == ["rewind.survivors"]
-    assert found.levels["parts"].isna().tolist() == [True] + [False] * 28  # one dense network
-    assert found.levels.loc[1, ["column", "parts"]].tolist() == ["val_loss", 0]
+    assert found.levels["parts_at"].isna().tolist() == [True] + [False] * 28  # one dense network
+    assert found.levels.loc[1, ["column", "parts_at"]].tolist() == ["val_loss", 0]
 
 
 def test_levels_in_common_are_compared(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from lth.errors import LotteryError
 from lth.runs.records import LEVEL_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS
 from tests.conftest import ROOT
 from tests.test_analysis import write_run, write_sweep
+from tests.test_probe_figures import COST, write_probe
 
 PUBLISHED = ROOT / "multirun/reference/lenet_trials"
 KINDS = {
@@ -95,6 +96,41 @@ def test_a_wrong_name_of_a_column_suggests_the_right_one(runs: Runs) -> None:
 def test_folders_without_runs_are_named(tmp_path: Path) -> None:
     with pytest.raises(LotteryError, match="has no runs"):
         analysis.load(str(tmp_path))
+
+
+def test_a_sweep_without_a_level_has_empty_tables(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0/run.json").write_text('{"state": "failed", "overrides": []}')
+    runs = analysis.load(tmp_path)
+    assert [len(of) for of in (runs.levels, runs.metrics, runs.where(seed=0).levels)] == [0, 0, 0]
+    assert runs.points("early_stop_iteration").empty
+    assert runs.paired().empty
+    assert "left out" in runs.problems[0]
+
+
+def test_missing_values_and_lists_can_be_asked_for(runs: Runs) -> None:
+    assert len(runs.where({"model.options.widths": [300, 100]}).levels) == len(runs.levels)
+    assert len(runs.where({"pruning.rates": None}).levels) == len(runs.levels)
+    assert runs.where({"model.options.widths": [300]}).levels.empty
+
+
+def test_rows_of_probes_stay_with_their_levels_whichever_run_was_kept(tmp_path: Path) -> None:
+    for name, started in (("0", 2.0), ("1", 1.0)):  # the first is the newer
+        write_run(tmp_path / name, seed=0, started=started)
+        write_probe(tmp_path / name, "flops", COST, [[0, 1.0, 10.0, 1.0], [1, 0.5, 5.0, 2.0]])
+    rows = analysis.load(tmp_path).where(seed=0, level=1).probes["flops"]
+    assert rows["flops"].tolist() == [5.0]
+
+
+def test_a_bad_cell_leaves_out_its_run_alone(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    table = tmp_path / "0/levels.csv"
+    table.write_text(table.read_text().replace(",200,", ",abc,"))
+    runs = analysis.load(tmp_path)
+    assert "early_stop_iteration must be a number, got abc" in " ".join(runs.problems)
+    assert len(runs.levels) == 14
+    table.write_text("")
+    assert "levels.csv has no column level" in " ".join(analysis.load(tmp_path).problems)
 
 
 def test_loading_needs_no_torch() -> None:

@@ -10,20 +10,29 @@ from analysis.source_figures import data_share
 from tests.test_analysis import numbers, write_run
 
 DATA = {
-    "dataset.examples": 1000, "dataset.validation": 100, "dataset.test": 0, "dataset.train": None
+    "optimizer.name": "sgd", "dataset.subset": "random", "dataset.examples": 1000,
+    "dataset.validation": 100, "dataset.test": 0, "dataset.train": None,
 }  # fmt: skip
 
 
-def write(folder: Path, train: int | None, subset: str | None, *, shift: float) -> None:
-    source = {"source.dataset.train": train, "source.dataset.subset": subset} if train else {}
-    name = f"winning ticket, found with {train} {subset}" if train else "winning ticket"
-    write_run(folder / f"{train}-{subset}", seed=0, arm=name, shift=shift, settings=DATA | source)
+def write(
+    folder: Path, train: int | None, subset: str | None, *, shift: float, **other: object
+) -> None:
+    source = {"source.dataset.train": train, "source.dataset.subset": subset,
+              "source.optimizer.name": "sgd", "source.optimizer.options.lr": 0.1}  # fmt: skip
+    own = DATA | (source if train else {}) | other
+    name = f"ticket of {train} {subset} {other}"
+    write_run(folder / name, seed=0, arm=name, shift=shift, settings=own)
 
 
 def test_the_last_point_of_each_line_is_the_ticket_of_all_examples(tmp_path: Path) -> None:
     write(tmp_path, None, None, shift=0.0)
     for train, subset, shift in ((90, "random", -0.1), (9, "random", -0.2), (90, "easiest", -0.3)):
         write(tmp_path, train, subset, shift=shift)
+    random = {"pruning.criterion.name": "random"}
+    write(tmp_path, None, None, shift=0.05, **random)  # no ticket of all examples
+    write(tmp_path, 90, "random", shift=0.05, **{"source.optimizer.options.lr": 0.2})
+    write(tmp_path, 900, "random", shift=0.05)  # these are all examples
     found = numbers(data_share(collect([tmp_path]))).reset_index()
     level = found[found["level"] == 1].set_index(["arm", "examples"])["mean"]
     dense = 0.9 - 0.01 - 0.001

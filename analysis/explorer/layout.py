@@ -13,6 +13,7 @@ EVERY_MS = 2000
 """Milliseconds between two looks at the folders."""
 FILTERS = {"experiment": "Experiments", "preset": "Presets", "arm": "Arms", "rate": "Rates"}
 """Column of `levels` by which runs are switched on and off -> its heading."""
+HINT = "A click on a dot opens its run, and one on a mean the first of its runs."
 GRID = {
     "animateRows": False, "rowHeight": 30, "headerHeight": 34, "enableCellTextSelection": True
 }  # fmt: skip
@@ -36,6 +37,7 @@ def layout(folders: Sequence[Path]) -> html.Div:
             dcc.Interval("clock", interval=EVERY_MS),
             dcc.Store("version"),
             dcc.Store("chosen"),
+            dcc.Store("details-of"),
             dcc.Download("file"),
             html.Header([*heading, html.Div(id="progress", role="status")]),
             html.Div([_sidebar(), html.Main([_chart(), _table(), _run()])], className="columns"),
@@ -72,7 +74,10 @@ def _chart() -> html.Section:
             html.Div(controls, className="controls"),
             html.P(id="chart-note", className="faint"),
             dcc.Graph("chart", config=PLOTLY),
-            html.P("Click on a point to see its run.", className="faint"),
+            html.P(
+                "A click on a dot opens its run, and one on a mean the first of its runs.",
+                className="faint",
+            ),
         ]
     )
 
@@ -100,6 +105,7 @@ def _run() -> html.Section:
             html.Div(curve, className="controls"),
             dcc.Graph("curves", config=PLOTLY),
             html.Div(id="run-details"),
+            html.Details([html.Summary("Log"), html.Pre(id="log")], open=True),
         ],
         id="run",
         hidden=True,

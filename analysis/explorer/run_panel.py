@@ -1,4 +1,4 @@
-"""One run on the page: densities of its layers, settings, origin and log."""
+"""One run on the page, below its curves: densities of its layers, settings and origin."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -8,9 +8,8 @@ from dash import dcc, html
 
 from analysis.charts import PLOTLY, layers
 from analysis.explorer.live import Live
+from analysis.reading import ORIGIN
 from lth.runs.status import Status
-
-ORIGIN = ("commit", "dirty", "python", "host", "machine")
 
 
 def details(live: Live, run: str) -> list[Any]:
@@ -19,6 +18,8 @@ def details(live: Live, run: str) -> list[Any]:
     parts: list[Any] = [html.Pre(" ".join(status.get("overrides", [])), className="command")]
     if "error" in status:
         parts.append(html.P(f"{status['state']}: {status['error']}", className="problems"))
+    if len(levels) and (fault := live.fault(run)):
+        parts.append(html.P(f"The curves are not shown: {fault}", className="problems"))
     if len(levels):
         parts += [
             html.H3("Weights left in each layer"),
@@ -28,7 +29,6 @@ def details(live: Live, run: str) -> list[Any]:
         *parts,
         _folded("Settings", _rows(status.get("identity", {}))),
         _folded("Origin", _rows(dict(_origin(status)))),
-        html.Details([html.Summary("Log"), html.Pre(live.log(run), id="log")], open=True),
     ]
 
 

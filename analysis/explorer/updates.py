@@ -1,7 +1,7 @@
 """What changes on the page, and when."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,7 +30,7 @@ def connect(app: Dash, live: Live) -> None:
         Output("version", "data"), Output("progress", "children"), Input("clock", "n_intervals"),
         State("version", "data"),
     )  # fmt: skip
-    def look(_: int | None, before: int | None) -> tuple[Any, list[Any]]:
+    def keep_up_to_date(_: int | None, before: int | None) -> tuple[Any, list[Any]]:
         version = live.refresh()
         return (no_update if version == before else version), progress(live)
 
@@ -47,10 +47,10 @@ def connect(app: Dash, live: Live) -> None:
     @app.callback(
         Output("chart", "figure"), Output("chart-note", "children"), *chosen,
         Input("quantity", "value"), Input("spread", "value"), Input("look", "value"),
-        prevent_initial_call=True,
+        State("chart", "relayoutData"), prevent_initial_call=True,
     )  # fmt: skip
     def draw(*values: Any) -> tuple[Any, str]:  # noqa: ANN401 - as Dash gives them
-        *filters, quantity, spread, look = values
+        *filters, quantity, spread, look, changes = values
         levels = selected(live.runs, filters)
         if levels.empty:
             return charts.empty(), "No level yet, or no run is switched on."
@@ -59,6 +59,8 @@ def connect(app: Dash, live: Live) -> None:
             levels, quantity, interval=spread == "interval", log=look,
             trials="trials" in look and not many,
         )  # fmt: skip
+        if ctx.triggered_id in FILTERS:  # also when results were added
+            keep_zoom(figure, changes or {})
         note = f"{len(levels):,} levels: single trials are drawn for up to {charts.MOST_DOTS:,}."
         return figure, note * many
 
@@ -85,16 +87,28 @@ def connect(app: Dash, live: Live) -> None:
 
     @app.callback(
         Output("run", "hidden"), Output("run-name", "children"), Output("curves", "figure"),
-        Output("run-details", "children"), Input("chosen", "data"), Input("version", "data"),
-        Input("curve", "value"), Input("curve-look", "value"), prevent_initial_call=True,
+        Input("chosen", "data"), Input("version", "data"), Input("curve", "value"),
+        Input("curve-look", "value"), prevent_initial_call=True,
     )  # fmt: skip
-    def show(run: str | None, _: int, column: str, look: list[str]) -> tuple[Any, ...]:
+    def show_curves(run: str | None, _: int, column: str, look: list[str]) -> tuple[Any, ...]:
         if run is None or not live.status(run):
-            return True, "", no_update, []
-        own = live.runs.where(run=run) if len(live.runs.levels) else live.runs
-        curves = charts.curves(own.metrics, column, log=look) if len(own.levels) else charts.empty()
-        same = ctx.triggered_id in ("curve", "curve-look")
-        return False, run, curves, no_update if same else details(live, run)
+            return True, "", no_update
+        own = live.runs.where(run=run)
+        usable = len(own.levels) and not live.fault(run)
+        curves = charts.curves(own.metrics, column, log=look) if usable else charts.empty()
+        return False, run, curves
+
+    @app.callback(
+        Output("run-details", "children"), Output("details-of", "data"),
+        Output("log", "children"), Input("chosen", "data"), Input("clock", "n_intervals"),
+        State("details-of", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    def show_details(run: str | None, _: int, before: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        if run is None or not (status := live.status(run)):
+            return no_update, no_update, no_update
+        of = [run, status["state"], status.get("done"), status.get("started")]
+        shown = (no_update, no_update) if of == before else (details(live, run), of)
+        return *shown, live.log(run)
 
     @app.callback(
         Output("file", "data"), Input("numbers", "n_clicks"),
@@ -108,6 +122,15 @@ def connect(app: Dash, live: Live) -> None:
             return no_update
         found = points(levels, quantity, interval=spread == "interval")
         return {"content": found.to_csv(index=False), "filename": f"{quantity}.csv"}
+
+
+def keep_zoom(figure: Any, changes: Mapping[str, Any]) -> None:  # noqa: ANN401 - a chart
+    """Give a chart the ranges to which its reader has zoomed (`relayoutData` of the chart that it
+    replaces)."""
+    for axis in ("xaxis", "yaxis"):
+        ends = [changes.get(f"{axis}.range[{place}]") for place in (0, 1)]
+        if None not in ends:
+            figure.layout[axis].update(range=ends, autorange=False)
 
 
 def progress(live: Live) -> list[Any]:
@@ -128,7 +151,7 @@ def _still_chosen(
 ) -> tuple[Options, list[str]]:
     """Return the options of a filter and those that are on: all but those that were switched off,
     so that a new arm of a running sweep is on."""
-    values = names(runs.levels, column) if len(runs.levels) else []
+    values = names(runs.levels, column)
     off = {option["value"] for option in before} - {*chosen}
     options = [{"label": value, "value": value} for value in values]
     return options, [value for value in values if value not in off]
@@ -143,28 +166,28 @@ def names(levels: pd.DataFrame, column: str) -> list[str]:
 
 
 def selected(runs: Runs, filters: Sequence[Sequence[str]]) -> pd.DataFrame:
-    """Return the levels that the filters (a list for each of FILTERS) leave."""
+    """Return the levels of the runs that are switched on; `filters`: a list for each of FILTERS."""
     levels = runs.levels
     for column, chosen in zip(FILTERS, filters, strict=True):
-        if len(levels):
-            levels = levels[levels[column].fillna(NO_PRESET).isin(chosen)]
+        levels = levels[levels[column].fillna(NO_PRESET).isin(chosen)]
     return levels
 
 
 def table_rows(live: Live, filters: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each run that the filters leave, with the results of its last level, and for
-    each run without levels."""
+    """Yield a row for each run that is switched on, with the results of its last level, and for
+    each run without levels of its own: it has none yet, or repeats another run."""
     levels = selected(live.runs, filters)
-    last = levels.drop_duplicates("run", keep="last").set_index("run") if len(levels) else levels
-    with_levels = set(live.runs.identities)
+    last = levels.drop_duplicates("run", keep="last").set_index("run")
+    filtered = set(live.runs.levels["run"])
     for path, status in live.statuses.items():
         run = str(path)
         row = {"id": run, "run": _short(run, live), "state": status["state"],
                "overrides": " ".join(status.get("overrides", []))}  # fmt: skip
         if run in last.index:
             yield row | {"levels": status.get("done")} | _results(last.loc[run])
-        elif run not in with_levels:
-            yield row
+        elif run not in filtered:
+            repeats = ", repeats another" * (run in live.runs.identities)
+            yield row | {"state": f"{status['state']}{repeats}"}
 
 
 def _results(level: "pd.Series[Any]") -> dict[str, Any]:
