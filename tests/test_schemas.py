@@ -51,7 +51,8 @@ def test_every_file_follows_its_schema(file: Path) -> None:
         ("pruning", {"settled": {"window": 1}}), ("rewind", {"iteration": "2epochs"}),
         ("optimizer", {"lr": 0}), ("optimizer", {"schedule": {"gamma": 2}}),
         ("dataset", {"classes": "ten"}), ("config", {"training": {"iterations": 0}}),
-        ("config", {"sed": 1}), ("config", {"seed": "3ep"}), ("pruning", {"levels": "2it"}), ("source", {"training": {"batch_size": -1}}),
+        ("config", {"sed": 1}), ("config", {"seed": "3ep"}), ("pruning", {"levels": "2it"}),
+        ("source", {"training": {"batch_size": -1}}),
     ],
 )  # fmt: skip
 def test_what_a_run_would_refuse_is_refused(name: str, wrong: dict[str, Any]) -> None:
