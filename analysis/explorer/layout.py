@@ -20,7 +20,7 @@ GRID = {
 CLICK = {"mode": "singleRow", "checkboxes": False, "enableClickSelection": True}
 COLUMNS = (
     ("run", "folder", 150), ("experiment", "experiment", 230), ("arm", "arm", 170),
-    ("rate", "rate", 90), ("seed", "seed", 80), ("state", "state", 110),
+    ("rate", "rate", 90), ("seed", "seed", 80), ("state", "state", 190),
     ("levels", "levels done", 110), ("early_stop_iteration", "early stop", 110),
     ("early_stop_test_accuracy", "accuracy there, %", 150),
     ("final_test_accuracy", "accuracy at the end, %", 170), ("overrides", "overrides", 320),

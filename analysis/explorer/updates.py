@@ -17,7 +17,8 @@ from analysis.points import points
 from analysis.runs import Runs
 from analysis.status import counted, fraction_done, position
 
-SHOWN_PROBLEMS = 5
+LISTED = 5
+"""The most problems, and the most running runs, that are listed."""
 NO_PRESET = "no preset"
 Options = list[dict[str, str]]
 
@@ -69,10 +70,8 @@ def connect(app: Dash, live: Live) -> None:
         prevent_initial_call=True,
     )  # fmt: skip
     def list_runs(*filters: list[str]) -> tuple[list[dict[str, Any]], list[html.Li]]:
-        problems = live.runs.problems
-        more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] * (len(problems) > SHOWN_PROBLEMS)
-        lines = [*problems[:SHOWN_PROBLEMS], *more]
-        return list(table_rows(live, filters)), [html.Li(line) for line in lines]
+        rows = list(table_rows(live, filters))
+        return rows, [html.Li(line) for line in _first(live.runs.problems)]
 
     @app.callback(
         Output("chosen", "data"), Input("chart", "clickData"), Input("runs", "selectedRows"),
@@ -138,12 +137,18 @@ def progress(live: Live) -> list[Any]:
     runs = list(live.statuses.items())
     done = sum(fraction_done(status) for _, status in runs) / max(len(runs), 1)
     lines = [
-        html.Div(f"{run.name} ({' '.join(status.get('overrides', []))}): {position(status)}")
+        f"{run.name} ({' '.join(status.get('overrides', []))}): {position(status)}"
         for run, status in runs
         if status["state"] == "running"
     ]
     bar = html.Progress(value=str(done), max="1")
-    return [html.Div([bar, f" {done:.0%}: {counted(runs) or 'no runs'}"]), *lines]
+    summary = html.Div([bar, f" {done:.0%}: {counted(runs) or 'no runs'}"])
+    return [summary, *(html.Div(line) for line in _first(lines))]
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    """Return the first lines of many, and how many more there are."""
+    return [*lines[:LISTED], *[f"and {len(lines) - LISTED} more"] * (len(lines) > LISTED)]
 
 
 def _still_chosen(
