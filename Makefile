@@ -4,7 +4,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 APT = test $$(id -u) = 0 && apt-get -qq update > /dev/null && apt-get -qq install -y > /dev/null
 
-.PHONY: demo test test-all browser slurm slurm-test check docs bench kills faults clean
+.PHONY: demo test test-all test-most browser slurm slurm-test check docs bench kills faults clean
 
 demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 	$(BIN)/python run.py -m seed=0,1,2 rewind=init,reinit
@@ -13,7 +13,9 @@ demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 test: .venv/test  ## the laws and one sweep from end to end, within 5 minutes on two cores
 	$(PYTEST) -m "not slow" --ignore tests/slurm
 
-test-all: .venv/test browser slurm-test  ## every test, within 25 minutes on two cores
+test-all: test-most slurm-test  ## every test; with make -j2 within 20 minutes on two cores, because SLURM mostly waits
+
+test-most: .venv/test browser  ## every test but those on SLURM
 	$(PYTEST) --ignore tests/slurm
 
 browser:  ## install what the test of the report needs (as root)

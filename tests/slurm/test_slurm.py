@@ -13,7 +13,7 @@ from benchmarks.kills import differences, results
 from lth.runs.status import read_statuses
 from tests.conftest import ROOT, TINY
 
-pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.usefixtures("slurm"), pytest.mark.timeout(1200)]
 MEMORY = "hydra.launcher.mem_gb=2"
 DETACHED = (
     "hydra/launcher=slurm", "hydra.launcher.detach=true", MEMORY, "hydra.sweep.dir=sweep",
@@ -40,7 +40,7 @@ def states(folder: Path) -> dict[str, str]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 400
     while not condition():
         assert time.monotonic() < deadline, queue()
         time.sleep(0.2)
