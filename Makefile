@@ -13,7 +13,7 @@ demo: .venv/demo  ## a small sweep on real digits, its table and its figures
 test: .venv/test  ## the laws and one sweep from end to end, within 5 minutes on two cores
 	$(PYTEST) -m "not slow" --ignore tests/slurm
 
-test-all: test-most slurm-test  ## every test; with make -j2 within 20 minutes on two cores, because SLURM mostly waits
+test-all: test-most slurm-test  ## every test; with make -j2 in 22 minutes on two cores
 
 test-most: .venv/test browser  ## every test but those on SLURM
 	$(PYTEST) --ignore tests/slurm
