@@ -31,7 +31,7 @@ RESULTS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between two runs.
+    """The differences between two runs.
 
     `settings`, `origin`: rows of name, value in the one and in the other, where they differ.
     `levels`: a row for each level that both have: `level`; `parts_at`, the first iteration at which

@@ -14,7 +14,7 @@ from lth.runs.records import sealed
 from lth.runs.status import NOT_PUBLISHED, read_whole
 from lth.store.files import checksum, write_atomically
 
-PRIVATE = ("dataset.root", "store", "tracker")
+PRIVATE = ("dataset.root", "source.dataset.root", "store", "tracker")
 """Settings that depend on the machine of a run, not on its experiment."""
 
 
@@ -42,15 +42,21 @@ def _only_tested(metrics: bytes) -> bytes:
 
 def _without_the_machine(status: dict[str, Any]) -> dict[str, Any]:
     """Remove paths, host and tracker from the content of run.json."""
-    spec = status["spec"]
-    dataset = spec["dataset"] | {"root": "data"}
+    spec = _without_folders(status["spec"]) | {"store": NOT_PUBLISHED, "tracker": None}
+    if spec.get("source"):
+        spec["source"] = _without_folders(spec["source"])
     return status | {
-        "spec": spec | {"dataset": dataset, "store": NOT_PUBLISHED, "tracker": None},
+        "spec": spec,
         "overrides": [word for word in status["overrides"] if not _is_private(word)],
         "groups": status["groups"] | {"tracker": "none"},
         "damaged": [],
         "host": None,
     }
+
+
+def _without_folders(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run, or of a source, without the folder of their dataset."""
+    return spec | {"dataset": spec["dataset"] | {"root": "data"}}
 
 
 def _is_private(override: str) -> bool:

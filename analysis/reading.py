@@ -24,7 +24,7 @@ TEXTS = ("cached", "training", *RUN_COLUMNS)
 ORIGIN = ("commit", "dirty", "python", "host", "machine")
 """Fields of run.json, besides `versions`, that say where a run was made."""
 UNUSABLE = (LotteryError, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading a damaged or foreign run may raise."""
+"""Errors that a damaged or foreign run may raise."""
 PROBES = {
     probe.table: (*PROBE_COLUMNS, *probe.columns)
     for probe in (Connectivity, LevelConnectivity, MaskDistance, GradientFlow, Flops)

@@ -14,7 +14,7 @@ TRAIN, SUBSET = "source.dataset.train", "source.dataset.subset"
 WEIGHTS, SOURCE = "source.weights", "source.optimizer.name"
 PRUNED = ("experiment", "rate", "pruning.criterion.name", "pruning.at", "pruning.mode",
           "pruning.scope", "rewind.kind", "rewind.iteration")  # fmt: skip
-"""What tickets of all examples must share with those of fewer."""
+"""Columns in which tickets of all examples must equal those of fewer."""
 QUANTITY = "final_test_accuracy"
 
 

@@ -1,5 +1,6 @@
 """Published runs: they are read like the runs themselves, and hide the machine."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.collect import collect
-from analysis.publish import _is_private
+from analysis.publish import _is_private, _without_the_machine
 from lth.audit.audit import Audit
 from lth.runs.status import find_runs
+from tests.conftest import Composer
 
 Published = tuple[Path, Path]
 
@@ -79,6 +81,13 @@ def test_nothing_identifies_the_machine(published: Published, clean: Path) -> No
     assert not any(word.startswith("store=") for word in status["overrides"])
     assert _is_private("+tracker.uri=http://user:secret@host")
     assert not _is_private("dataset.root_of_all=1")
+
+
+def test_nothing_identifies_the_folder_of_a_source(composed: Composer) -> None:
+    spec = dataclasses.asdict(composed("source=recipe", "dataset.root=/home/somebody"))
+    published = _without_the_machine({"spec": spec, "overrides": [], "groups": {}})
+    assert "somebody" in json.dumps(spec["source"])
+    assert "somebody" not in json.dumps(published)
 
 
 def test_published_runs_are_not_among_ones_own(published: Published, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is on the page: filters on the left, the chart, the table of runs, and one run."""
+"""The parts of the page: filters on the left, the chart, the table of runs, and one run."""
 
 from collections.abc import Sequence
 from pathlib import Path

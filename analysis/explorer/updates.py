@@ -1,4 +1,4 @@
-"""What changes on the page, and when."""
+"""The callbacks of the page: they answer new results, filters, and clicks."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
