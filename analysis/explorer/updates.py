@@ -25,7 +25,13 @@ Options = list[dict[str, str]]
 
 def connect(app: Dash, live: Live) -> None:
     """Register the callbacks of the page."""
-    chosen = [Input(column, "value") for column in FILTERS]
+    _connect_filters(app, live)
+    _connect_chart(app, live)
+    _connect_run(app, live)
+
+
+def _connect_filters(app: Dash, live: Live) -> None:
+    """Look at the folders again and again, and offer what is there."""
 
     @app.callback(
         Output("version", "data"), Output("progress", "children"), Input("clock", "n_intervals"),
@@ -44,6 +50,11 @@ def connect(app: Dash, live: Live) -> None:
     def update_filters(_: int, *before: Any) -> list[Any]:  # noqa: ANN401 - as Dash gives them
         columns = zip(FILTERS, before[::2], before[1::2], strict=True)
         return [part for each in columns for part in _still_chosen(live.runs, *each)]
+
+
+def _connect_chart(app: Dash, live: Live) -> None:
+    """Draw the chart, list the runs, and give the numbers of the chart."""
+    chosen = [Input(column, "value") for column in FILTERS]
 
     @app.callback(
         Output("chart", "figure"), Output("chart-note", "children"), *chosen,
@@ -72,6 +83,23 @@ def connect(app: Dash, live: Live) -> None:
     def list_runs(*filters: list[str]) -> tuple[list[dict[str, Any]], list[html.Li]]:
         rows = list(table_rows(live, filters))
         return rows, [html.Li(line) for line in _first(live.runs.problems)]
+
+    @app.callback(
+        Output("file", "data"), Input("numbers", "n_clicks"),
+        *(State(column, "value") for column in FILTERS), State("quantity", "value"),
+        State("spread", "value"), prevent_initial_call=True,
+    )  # fmt: skip
+    def export(_: int, *values: Any) -> Any:  # noqa: ANN401 - as Dash gives them
+        *filters, quantity, spread = values
+        levels = selected(live.runs, filters)
+        if levels.empty:
+            return no_update
+        found = points(levels, quantity, interval=spread == "interval")
+        return {"content": found.to_csv(index=False), "filename": f"{quantity}.csv"}
+
+
+def _connect_run(app: Dash, live: Live) -> None:
+    """Open the run that is clicked on, and keep it up to date."""
 
     @app.callback(
         Output("chosen", "data"), Input("chart", "clickData"), Input("runs", "selectedRows"),
@@ -108,19 +136,6 @@ def connect(app: Dash, live: Live) -> None:
         of = [run, status["state"], status.get("done"), status.get("started")]
         shown = (no_update, no_update) if of == before else (details(live, run), of)
         return *shown, live.log(run)
-
-    @app.callback(
-        Output("file", "data"), Input("numbers", "n_clicks"),
-        *(State(column, "value") for column in FILTERS), State("quantity", "value"),
-        State("spread", "value"), prevent_initial_call=True,
-    )  # fmt: skip
-    def export(_: int, *values: Any) -> Any:  # noqa: ANN401 - as Dash gives them
-        *filters, quantity, spread = values
-        levels = selected(live.runs, filters)
-        if levels.empty:
-            return no_update
-        found = points(levels, quantity, interval=spread == "interval")
-        return {"content": found.to_csv(index=False), "filename": f"{quantity}.csv"}
 
 
 def keep_zoom(figure: Any, changes: Mapping[str, Any]) -> None:  # noqa: ANN401 - a chart

@@ -270,8 +270,8 @@ class Pruning:
     update: Update | None = None  # nor this
     """How masks move while a network trains; None: they stay."""
     granularity: Literal["weight", "filter", "neuron", "unit"] = "weight"  # nor this
-    """What is pruned: weights, filters of convolutions, neurons of hidden linear layers, or filters
-    and neurons (`lth.training.units`)."""
+    """The parts that are pruned: weights, filters of convolutions, neurons of hidden linear layers,
+    or filters and neurons (`lth.training.units`)."""
 
 
 @dataclass(frozen=True, config=STRICT)
