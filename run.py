@@ -23,7 +23,8 @@ from lth.errors import LotteryError
 from lth.experiment import lottery
 from lth.experiment.config import VERSION_BASE, from_config, whole_from_config
 from lth.experiment.names import arm_name, layers_of, layers_text, rate_name
-from lth.experiment.nodes import Stored, Training
+from lth.experiment.node import Stored
+from lth.experiment.nodes import Training
 from lth.experiment.recipe import identity
 from lth.experiment.results import early_stop
 from lth.experiment.settings import Spec

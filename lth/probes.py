@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from lth.errors import LotteryError
 from lth.experiment.lottery import masks_of
-from lth.experiment.nodes import Final, Measurement, Pruned, Snapshot, Training, Weights
+from lth.experiment.node import Weights
+from lth.experiment.nodes import Final, Measurement, Pruned, Snapshot, Training
 from lth.experiment.results import Row
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import torch
 from lth.engine.engine import Engine
 from lth.engine.monitor import Watch
 from lth.experiment import lottery
-from lth.experiment.nodes import Training, Weights
+from lth.experiment.node import Weights
+from lth.experiment.nodes import Training
 from lth.experiment.results import Outcome
 from lth.experiment.settings import Spec
 from tests.conftest import engine_on

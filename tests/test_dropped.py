@@ -10,7 +10,8 @@ from lth.audit.audit import Audit
 from lth.audit.run_rules import open_run
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.nodes import Snapshot, Stored, Training
+from lth.experiment.node import Stored
+from lth.experiment.nodes import Snapshot, Training
 from lth.experiment.settings import Spec
 from lth.runs import status
 from lth.store import cleanup

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from lth.experiment import lottery
 from lth.experiment.config import VERSION_BASE, from_config
-from lth.experiment.nodes import FORMAT
+from lth.experiment.node import FORMAT
 
 ROOT = Path(__file__).parents[1]
 TABLE = Path(__file__).with_name("golden_digests.csv")
@@ -15,7 +15,7 @@ COLUMNS = ("format", "preset", "dense", "level3")
 CHANGED = """
 The digests of presets {presets} have changed, so no stored training of them is found any more.
 If the same settings lead to other numbers, or are written otherwise, raise FORMAT in
-lth/experiment/nodes.py. If the settings of these presets were changed on purpose, that is all.
+lth/experiment/node.py. If the settings of these presets were changed on purpose, that is all.
 In both cases: python -m tests.test_golden rewrites {table}, and CHANGELOG.md says why.
 Otherwise undo the change."""
 

@@ -10,19 +10,18 @@ import pytest
 
 from lth.experiment import lottery
 from lth.experiment.builtins import BUILTINS, IDS, Builtin
+from lth.experiment.node import Node, digest_of
 from lth.experiment.nodes import (
     Constant,
     Dense,
     Final,
     Fresh,
     Measurement,
-    Node,
     Pruned,
     Shuffled,
     Signed,
     Snapshot,
     Training,
-    digest_of,
     with_ancestors,
 )
 from lth.experiment.recipe import identity, recipe, rules

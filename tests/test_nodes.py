@@ -11,7 +11,8 @@ import pytest
 
 from lth.engine.scheduler import missing
 from lth.experiment import lottery
-from lth.experiment.nodes import Dense, Final, Measurement, Node, Snapshot, describe, with_ancestors
+from lth.experiment.node import Node
+from lth.experiment.nodes import Dense, Final, Measurement, Snapshot, describe, with_ancestors
 from lth.experiment.settings import NOT_IDENTITY, Settling, Spec, Update
 from lth.experiment.targets import Target, canonical
 from tests.conftest import ROOT, Composer

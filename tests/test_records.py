@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lth.errors import Interrupted, LotteryError
-from lth.experiment.nodes import FORMAT, Measurement
+from lth.experiment.node import FORMAT
+from lth.experiment.nodes import Measurement
 from lth.experiment.results import (
     Evaluation,
     Outcome,

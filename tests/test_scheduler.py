@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from lth.engine.scheduler import missing, ready
-from lth.experiment.nodes import Stored
+from lth.experiment.node import Stored
 
 
 @dataclass(frozen=True, eq=False, repr=False)

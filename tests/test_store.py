@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lth.errors import LotteryError
-from lth.experiment.nodes import Stored
+from lth.experiment.node import Stored
 from lth.store import locks
 from lth.store.locks import Locks, holder_of
 from lth.store.processes import start_of

@@ -16,7 +16,8 @@ from lth.engine.build import Builder
 from lth.engine.scheduler import missing
 from lth.errors import LotteryError
 from lth.experiment.config import is_edited
-from lth.experiment.nodes import Pruned, Stored, Training
+from lth.experiment.node import Stored
+from lth.experiment.nodes import Pruned, Training
 from lth.runs import status
 from lth.store import cleanup
 from lth.store.store import Damaged

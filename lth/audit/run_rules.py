@@ -17,7 +17,8 @@ from torch import Tensor
 from lth.engine.build import Builder
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.nodes import Final, Measurement, Stored, Training
+from lth.experiment.node import Stored
+from lth.experiment.nodes import Final, Measurement, Training
 from lth.experiment.results import (
     Evaluation,
     Outcome,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lth import models
 from lth.engine.build import Builder
-from lth.experiment import nodes
+from lth.experiment.node import Node
 from lth.experiment.nodes import Ended, Final, Pruned, Shuffled, Training
 from lth.experiment.results import (
     Evaluation,
@@ -78,7 +78,7 @@ class Case:
             return self.build.stored_mask(node.weights.of)
         return self.build.mask(node.previous, self.training.recipe.network)
 
-    def can_make(self, node: nodes.Node) -> bool:
+    def can_make(self, node: Node) -> bool:
         """Return whether the weights that `node` is built from are still stored."""
         return all(map(self.store.has_weights, node.needs()))
 

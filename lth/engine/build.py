@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lth import models
 from lth.engine.source import check_source
-from lth.experiment import nodes
+from lth.experiment.node import Mask as MaskNode
+from lth.experiment.node import Weights
 from lth.experiment.nodes import (
     Constant,
     Dense,
@@ -53,7 +54,7 @@ class Builder:
     data_root: Path
     device: torch.device
     _data: dict[str, Data] = field(default_factory=dict)
-    _masks: dict[tuple[nodes.Mask, str], Mask] = field(default_factory=dict)
+    _masks: dict[tuple[MaskNode, str], Mask] = field(default_factory=dict)
     _layers: dict[str, Layers] = field(default_factory=dict)
 
     def model(self, training: Training) -> nn.Module:
@@ -81,7 +82,7 @@ class Builder:
             )
         return self._data[key]
 
-    def weights(self, node: nodes.Weights, network: Network) -> dict[str, Tensor]:
+    def weights(self, node: Weights, network: Network) -> dict[str, Tensor]:
         """Return all parameters and buffers by name, on the CPU."""
         match node:
             case Fresh():
@@ -103,7 +104,7 @@ class Builder:
             f"expected a Fresh, Final, Snapshot, Signed, Settled or Constant node, got {node}"
         )
 
-    def mask(self, node: nodes.Mask, network: Network) -> Mask:
+    def mask(self, node: MaskNode, network: Network) -> Mask:
         """Return name of each prunable tensor -> bool tensor, on the CPU."""
         key = (node, str(canonical(network)))  # the dense mask is one node for all networks
         if key not in self._masks:
@@ -127,7 +128,7 @@ class Builder:
         stored = load(self.store.read(training, "mask.safetensors"))
         return masks.unpack(stored, {name: shape for name, (_, shape) in layers.items()})
 
-    def distance(self, one: nodes.Mask, other: nodes.Mask, network: Network) -> float:
+    def distance(self, one: MaskNode, other: MaskNode, network: Network) -> float:
         """Return the fraction of entries in which two masks differ."""
         return masks.distance(self.mask(one, network), self.mask(other, network))
 
@@ -160,7 +161,7 @@ class Builder:
             return {}
         return self.survivors(training.target, self.mask(training.mask, network), network)
 
-    def _build_mask(self, node: nodes.Mask, network: Network) -> Mask:
+    def _build_mask(self, node: MaskNode, network: Network) -> Mask:
         match node:
             case Dense():
                 shapes = {name: shape for name, (_, shape) in self.layers(network).items()}

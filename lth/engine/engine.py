@@ -15,7 +15,8 @@ from lth.engine.maker import Maker, fit_together
 from lth.engine.monitor import Watch
 from lth.engine.scheduler import missing, ready
 from lth.errors import Interrupted, LotteryError
-from lth.experiment.nodes import Snapshot, Stored, Training
+from lth.experiment.node import Stored
+from lth.experiment.nodes import Snapshot, Training
 from lth.experiment.settings import Spec
 from lth.store.store import Damaged, Store
 from lth.training.checkpoint import Checkpoint, position

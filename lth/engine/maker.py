@@ -10,7 +10,8 @@ from torch import Tensor
 from lth.engine import publisher
 from lth.engine.build import Builder
 from lth.engine.monitor import Monitor, Watch
-from lth.experiment.nodes import Measurement, Snapshot, Stored, Training
+from lth.experiment.node import Stored
+from lth.experiment.nodes import Measurement, Snapshot, Training
 from lth.experiment.recipe import Network
 from lth.experiment.targets import canonical
 from lth.store.provenance import provenance

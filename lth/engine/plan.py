@@ -13,7 +13,8 @@ from lth.engine.scheduler import missing
 from lth.errors import LotteryError
 from lth.experiment import lottery
 from lth.experiment.names import layers_of, layers_text
-from lth.experiment.nodes import Dense, Fresh, Mask, Snapshot, Stored, Training
+from lth.experiment.node import Mask, Stored
+from lth.experiment.nodes import Dense, Fresh, Snapshot, Training
 from lth.experiment.recipe import Network
 from lth.experiment.settings import Budget, Spec
 from lth.experiment.targets import canonical

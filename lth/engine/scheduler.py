@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from graphlib import TopologicalSorter
 
-from lth.experiment.nodes import Stored
+from lth.experiment.node import Stored
 
 Test = Callable[[Stored], bool]
 

@@ -10,22 +10,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lth.errors import LotteryError
+from lth.experiment.node import Mask, Stored, Weights
 from lth.experiment.nodes import (
     Constant,
     Dense,
     Ended,
     Final,
     Fresh,
-    Mask,
     Measurement,
     Pruned,
     Settled,
     Shuffled,
     Signed,
     Snapshot,
-    Stored,
     Training,
-    Weights,
 )
 from lth.experiment.recipe import Recipe, Rule, longer, recipe, rules, source_recipe
 from lth.experiment.schedule import constant_at_end

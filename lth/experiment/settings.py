@@ -1,6 +1,5 @@
 """Settings of one run, with their types and ranges, and the list of those that are not identity."""
 
-import dataclasses
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -12,38 +11,11 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from lth.experiment.ranges import interval
 from lth.experiment.targets import STRICT, Settings, Target
 
 TYPES = ("conv", "linear", "output", "shortcut")
 """Types of layer that can have rates of their own (`lth.models.prunable`)."""
-
-
-def interval(low: float, high: float, ends: str = "()") -> AfterValidator:
-    """Accept numbers between `low` and `high`; a square bracket in `ends` includes that end."""
-
-    def check(value: float) -> float:
-        above = value >= low if ends[0] == "[" else value > low
-        below = value <= high if ends[1] == "]" else value < high
-        if not (above and below):
-            raise ValueError(f"must be in {ends[0]}{low:g}, {high:g}{ends[1]}")
-        return value
-
-    return InInterval(check, low, high, ends)
-
-
-@dataclasses.dataclass(frozen=True)
-class InInterval(AfterValidator):
-    """A validator whose interval also stands in JSON schemas."""
-
-    low: float
-    high: float
-    ends: str
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401
-        least = "minimum" if self.ends[0] == "[" else "exclusiveMinimum"
-        most = "maximum" if self.ends[1] == "]" else "exclusiveMaximum"
-        return {**handler(core), least: self.low, most: self.high}
-
 
 Preprocessing = Literal["standardize", "unit", "l2", "raw"]
 LastBatch = Literal["drop", "keep"]

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from lth.errors import Interrupted, LotteryError
-from lth.experiment.nodes import FORMAT, Measurement, Stored
+from lth.experiment.node import FORMAT, Stored
+from lth.experiment.nodes import Measurement
 from lth.experiment.recipe import with_neutral_options
 from lth.experiment.results import Row, to_csv
 from lth.runs.records import (

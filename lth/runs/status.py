@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.nodes import Stored, Training, with_ancestors
+from lth.experiment.node import Stored
+from lth.experiment.nodes import Training, with_ancestors
 from lth.experiment.results import rows_from_csv
 from lth.experiment.settings import Spec
 from lth.runs.records import is_whole

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lth.errors import LotteryError
-from lth.experiment import nodes
+from lth.experiment.node import digest_of
 from lth.store.files import checksum, read, writing
 from lth.store.locks import is_abandoned
 from lth.store.store import WEIGHTS, Store, read_done
@@ -144,7 +144,7 @@ def faults_of_description(entry: Entry) -> Iterator[str]:
     if entry.digest not in entry.nodes:
         yield "node.json does not describe this node"
     for digest, node in entry.nodes.items():
-        if nodes.digest_of(node) != digest:
+        if digest_of(node) != digest:
             yield f"node.json: {digest[:12]} is not the digest of its content"
 
 

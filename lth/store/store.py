@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from lth.errors import LotteryError
-from lth.experiment.nodes import Stored, describe
+from lth.experiment.node import Stored
+from lth.experiment.nodes import describe
 from lth.store.files import (
     checksum,
     make_folder,
