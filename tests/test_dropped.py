@@ -88,19 +88,22 @@ def test_what_was_never_trained_is_not_exported(
 
 @EACH
 def test_a_run_makes_its_weights_again_if_it_is_told_to(
-    stored: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    stored: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     before = files(tmp_path / "store")
     drop(monkeypatch, tmp_path, "none")
     dropped = files(tmp_path / "store")
     run_spec(stored, tmp_path / "runs/1")
     assert files(tmp_path / "store") == dropped
-    run_spec(dataclasses.replace(stored, remake_weights=True), tmp_path / "runs/2")
+    with caplog.at_level("INFO"):
+        run_spec(dataclasses.replace(stored, remake_weights=True), tmp_path / "runs/2")
     store = Store(tmp_path / "store")
     assert all(store.has_weights(training) for _, training in lottery.levels(stored))
     assert files(store.root).items() <= before.items()
     trained = [status.read_status(tmp_path / "runs" / n)["trained"] for n in "012"]
     assert trained == [trained[0], 0, trained[0]]
+    assert caplog.text.count("again: its weights were dropped from the store") == trained[0]
     assert status.read_status(tmp_path / "runs/2")["damaged"] == []
 
 

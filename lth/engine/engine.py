@@ -151,6 +151,8 @@ class Engine:
             self.made |= self.maker.make(node, self.pending(waiting))
             return
         group = self._group(node, candidates, locks)
+        for training in filter(self.store.exists, group):
+            log.info("training %s again: its weights were dropped from the store", training)
         snapshots = [other for other in self.pending(waiting) if isinstance(other, Snapshot)]
         try:
             self.maker.train(group, snapshots)
