@@ -67,6 +67,10 @@ REFUSED = {
         "no setting optimizer.decay. For an argument of that name of your own code, write "
         "+optimizer.decay=0"
     ),
+    "-m pruning=set,rigl pruning.update.every=20": (
+        "pruning.update.every is a setting of pruning=set, and Hydra reads a sweep first without "
+        "the options that it sweeps over. Write 'pruning.update.every=choice(20)'"
+    ),
     "rewind=reinitt": (
         "no option reinitt of rewind; did you mean reinit, init or reinit_sign? Its options: "
         f"{REWINDS}"
@@ -103,7 +107,8 @@ def test_a_setting_that_is_not_there_is_refused_with_the_one_that_is(
 ) -> None:
     words = typed.split(" ")
     monkeypatch.setattr("sys.argv", ["run.py", *words])
-    single = [word for word in words if word not in ("-m", "seed=0,1")]  # Hydra reads these first
+    swept = ("-m", "seed=0,1", "pruning=set,rigl")  # Hydra reads the others first
+    single = [word for word in words if word not in swept]
     with pytest.raises((HydraException, LotteryError, ValueError)) as refused:
         composed(*single)
     assert console.conclude(refused.value) == 1

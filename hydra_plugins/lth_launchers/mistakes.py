@@ -37,7 +37,7 @@ def explained(error: Exception, words: Sequence[str]) -> str:
     cause = f"\n{error.__cause__}" if error.__cause__ else ""
     single = [override for override in overrides if override not in several]
     try:
-        return "\n".join(_unknown(single)) or f"{error}{cause}"
+        return "\n".join(_unknown(single, several)) or f"{error}{cause}"
     except HydraException:  # another fault, which remains without the misspelt settings
         return f"{error}{cause}"
 
@@ -144,25 +144,47 @@ def _no_option(file: str, options: Sequence[str]) -> str:
     return f"no option {option} of {group}{close} Its options: {', '.join(options)}"
 
 
-def _unknown(overrides: Sequence[Override]) -> list[str]:
-    """Return a message for each override of a setting that is not there, or of a group by null."""
-    from lth.experiment.spelling import names_in
-
+def _unknown(overrides: Sequence[Override], swept: Sequence[Override]) -> list[str]:
+    """Return a message for each override of a setting that is not there, or of a group by null.
+    `swept`: the overrides with several values, which Hydra leaves out at first."""
     with _hydra() as loader:
         groups = _groups(loader)
         chosen = [o for o in overrides if o.key_or_group in groups]
         if unset := [o.key_or_group for o in chosen if _is_null(o)]:
             return [_no_option(f"{group}/null", groups[group]) for group in unset]
         words = [str(o.input_line) for o in chosen]
-        config = compose("config", overrides=words, return_hydra_config=True)
-    values: Any = OmegaConf.to_container(config)
+        values, names = _composed(words)
+        options = [f"{o.key_or_group}={_first(o)}" for o in swept if o.key_or_group in groups]
+        _, names_of_first = _composed([*words, *options]) if options else (values, names)
     nodes = {group.replace("/", ".") for group in groups} - {*groups}
-    names = (name for name in names_in(values) if not name.startswith("hydra.runtime."))
     there = {*groups, *names} - nodes
     changed = {o.key_or_group: o for o in overrides if o.type is OverrideType.CHANGE}
     unknown = {name: o for name, o in changed.items() if name not in there}
     own = {_above(o.key_or_group) for o in overrides if o.key_or_group.endswith("._target_")}
-    return [_no_setting(o, there, groups, values, own) for o in unknown.values()]
+    return [
+        _in_swept_options(o, options)
+        if name in names_of_first
+        else _no_setting(o, there, groups, values, own)
+        for name, o in unknown.items()
+    ]
+
+
+def _composed(words: Sequence[str]) -> tuple[Any, Set[str]]:
+    """Return the settings of a command, nested, and their dotted names."""
+    from lth.experiment.spelling import names_in
+
+    config = compose("config", overrides=[*words], return_hydra_config=True)
+    values: Any = OmegaConf.to_container(config)
+    return values, {name for name in names_in(values) if not name.startswith("hydra.runtime.")}
+
+
+def _in_swept_options(override: Override, options: Sequence[str]) -> str:
+    """Return the message for a setting that only options have over which the command sweeps."""
+    key, _, value = str(override.input_line).partition("=")
+    return (
+        f"{key} is a setting of {', '.join(options)}, and Hydra reads a sweep first without the "
+        f"options that it sweeps over. Write '{key}=choice({value})'"
+    )
 
 
 def _is_null(override: Override) -> bool:
