@@ -47,7 +47,7 @@ def test_the_others_can_be_used(folder: str) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "heading"),
-    [("lenet", "Claims of the paper"), ("lenet_trials", "Independent trials")],
+    [("lenet", "The first publication"), ("lenet_trials", "LeNet on MNIST")],
 )
 def test_the_page_has_what_the_claims_command_prints(folder: str, heading: str) -> None:
     found = judged(collect([REFERENCE.with_name(folder)]))
