@@ -1,4 +1,4 @@
-"""What the nodes of an experiment have in common: a digest, which names each of them.
+"""The base classes of nodes. A node is named by its digest.
 
 A digest is the SHA-256 of a node's canonical form: its tag, FORMAT, and everything that decides
 what it is, with other nodes replaced by their digests. Tags and keys are literals and never change,
