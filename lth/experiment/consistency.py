@@ -14,8 +14,8 @@ CHANGES = ("movement", "magnitude_increase")
 def check_consistency(spec: Spec) -> None:
     """Raise LotteryError naming every invalid combination of settings."""
     complaints = [
-        *_rates(spec.pruning), *_arms(spec), *_units(spec), *_updates(spec), *_iterations(spec),
-        *_source(spec),
+        *_rates(spec.pruning), *_settled(spec), *_lineage(spec), *_controls(spec), *_units(spec),
+        *_updates(spec), *_iterations(spec), *_source(spec),
     ]  # fmt: skip
     if complaints:
         raise LotteryError("\n".join(complaints))
@@ -52,10 +52,9 @@ def _type_rate(pruning: Pruning, kind: str, rate: float) -> Iterator[str]:
         )
 
 
-def _arms(spec: Spec) -> Iterator[str]:
-    """Yield invalid combinations of pruning and rewinding."""
-    pruning, rewind = spec.pruning, spec.rewind
-    criterion = pruning.criterion.name
+def _settled(spec: Spec) -> Iterator[str]:
+    """Yield faults of pruning once masks have settled."""
+    pruning = spec.pruning
     if (pruning.at == "early") != (pruning.settled is not None):
         yield (
             "pruning.settled must be set with pruning.at=early and only then: use "
@@ -70,6 +69,12 @@ def _arms(spec: Spec) -> Iterator[str]:
             f"pruning.settled.every must be at most half of {prefix}training.iterations={total}, "
             f"got {pruning.settled.every}: masks are compared."
         )
+
+
+def _lineage(spec: Spec) -> Iterator[str]:
+    """Yield faults of what is scored, when, and how long the trainings of a lineage are."""
+    pruning, rewind = spec.pruning, spec.rewind
+    criterion = pruning.criterion.name
     if pruning.at == "init" and criterion in CHANGES:
         yield (
             f"pruning.criterion={criterion} cannot be used with pruning.at=init: it scores the "
@@ -91,6 +96,11 @@ def _arms(spec: Spec) -> Iterator[str]:
             "rewind.budget=lineage cannot be used with a source, whose trainings have another "
             "budget. Set source=none or rewind.budget=level."
         )
+
+
+def _controls(spec: Spec) -> Iterator[str]:
+    """Yield faults of the controls, which keep masks and replace weights."""
+    pruning, rewind = spec.pruning, spec.rewind
     measures = spec.probe and spec.probe.name in ("flops", "gradient_flow")
     if rewind.pruned == "frozen" and (measures or pruning.granularity != "weight"):
         yield (
