@@ -59,8 +59,8 @@ def export(arguments: argparse.Namespace) -> int:
         (save_smaller if arguments.smaller else save_ticket)(out, ticket)
     except Damaged as damage:
         raise LotteryError(
-            f"{damage}. Mend the store (python -m analysis store {run.store.root} --repair --yes), "
-            f"and train it again: python run.py {' '.join(run.status['overrides'])}"
+            f"{damage}. Repair the store: python -m analysis store {run.store.root} --repair --yes. "
+            f"Then train it again: python run.py {' '.join(run.status['overrides'])}"
         ) from damage
     except Interrupted:
         print("interrupted: the same command continues", file=sys.stderr)

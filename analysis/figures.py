@@ -59,13 +59,13 @@ SAME_LINE = 0.03
 """Largest relative distance between the densities of layers that are drawn as one line."""
 
 
-def figure1(runs: Runs) -> FigureWithData | None:
+def figure1(runs: Runs) -> FigureWithData:
     """Winning tickets against randomly sampled sparse networks: early stop, accuracy there."""
     both = _with_arms(runs.levels, {TICKET, RANDOM})
     return against_density(both, (STOP, AT_STOP))
 
 
-def figure3(runs: Runs) -> FigureWithData | None:
+def figure3(runs: Runs) -> FigureWithData:
     """Test accuracy against iteration at six densities: one panel for each arm and rate."""
     levels = _of_arms(runs.levels, {TICKET, REINIT})
     short = set(levels.loc[levels["model"].isin(LENET), "experiment"])
@@ -93,7 +93,7 @@ def figure3(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, found)
 
 
-def figure4(runs: Runs) -> FigureWithData | None:
+def figure4(runs: Runs) -> FigureWithData:
     """LeNet: early stop, accuracies there and at the end; iterative and one-shot, with reinits."""
     lenet = _of_models(runs.levels, LENET)
     return against_density(
@@ -102,13 +102,13 @@ def figure4(runs: Runs) -> FigureWithData | None:
     )
 
 
-def figure4c(runs: Runs) -> FigureWithData | None:
+def figure4c(runs: Runs) -> FigureWithData:
     """LeNet: one-shot pruning alone, on a linear axis."""
     one_shot = _of_arms(_of_models(runs.levels, LENET), {ONE_SHOT, ONE_SHOT_REINIT})
     return against_density(one_shot, (STOP, AT_STOP), linear=True)
 
 
-def figure5(runs: Runs) -> FigureWithData | None:
+def figure5(runs: Runs) -> FigureWithData:
     """Conv-2, 4 and 6: early stop, accuracies there and at the end; iterative pruning."""
     conv = _of_models(runs.levels, CONV)
     without = some(conv[~_has_dropout(conv)], "runs without dropout, and all of these have it")
@@ -118,7 +118,7 @@ def figure5(runs: Runs) -> FigureWithData | None:
     )
 
 
-def figure6(runs: Runs) -> FigureWithData | None:
+def figure6(runs: Runs) -> FigureWithData:
     """Conv-2, 4 and 6 with dropout; the same networks without it, faint."""
     conv = _of_arms(_of_models(runs.levels, CONV), {TICKET, REINIT})
     dropout = _has_dropout(conv)
@@ -126,28 +126,28 @@ def figure6(runs: Runs) -> FigureWithData | None:
     return against_density(shown, (STOP, AT_STOP, TRAIN_AT_STOP, AT_END), behind=conv[~dropout])
 
 
-def figure7(runs: Runs) -> FigureWithData | None:
+def figure7(runs: Runs) -> FigureWithData:
     """VGG-19: test accuracy at iterations 30,000, 60,000 and the last, by learning rate."""
     return _during_training(runs, VGG, (30_000 / 112_480, 60_000 / 112_480, 1.0))
 
 
-def figure8(runs: Runs) -> FigureWithData | None:
+def figure8(runs: Runs) -> FigureWithData:
     """ResNet-18: test accuracy at iterations 10,000, 20,000 and the last, by learning rate."""
     return _during_training(runs, RESNET, (1 / 3, 2 / 3, 1.0))
 
 
-def figure9(runs: Runs) -> FigureWithData | None:
+def figure9(runs: Runs) -> FigureWithData:
     """Resetting the weights against continued training (figures 9 and 10)."""
     return against_density(_with_arms(runs.levels, {TICKET, CONTINUED}), (STOP, AT_STOP))
 
 
-def figure12(runs: Runs) -> FigureWithData | None:
+def figure12(runs: Runs) -> FigureWithData:
     """Training accuracy at the end (figures 12 and 13)."""
     usual = {TICKET, REINIT, ONE_SHOT, ONE_SHOT_REINIT}
     return against_density(_of_arms(runs.levels, usual), (TRAIN_AT_END,))
 
 
-def figure14(runs: Runs) -> FigureWithData | None:
+def figure14(runs: Runs) -> FigureWithData:
     """Random reinitialisation against random sparsity."""
     arms = {TICKET, REINIT, RANDOM, RANDOM_REINIT}
     return against_density(
@@ -155,7 +155,7 @@ def figure14(runs: Runs) -> FigureWithData | None:
     )
 
 
-def settings(runs: Runs) -> FigureWithData | None:
+def settings(runs: Runs) -> FigureWithData:
     """Winning tickets of one network under several settings (appendix G)."""
     tickets = _of_arms(runs.levels, {TICKET})
     several = tickets.groupby("network")["experiment"].transform("nunique") > 1
@@ -163,7 +163,7 @@ def settings(runs: Runs) -> FigureWithData | None:
     return against_density(shown, (STOP, AT_STOP, AT_END), hue="setting")
 
 
-def arms(runs: Runs) -> FigureWithData | None:
+def arms(runs: Runs) -> FigureWithData:
     """All arms of every experiment that has other arms than those of figures 4 and 5."""
     usual = {TICKET, REINIT, ONE_SHOT, ONE_SHOT_REINIT}
     known = runs.levels["model"].isin(LENET | CONV) & runs.levels["arm"].isin(usual)
@@ -173,13 +173,12 @@ def arms(runs: Runs) -> FigureWithData | None:
     return against_density(chosen, (STOP, AT_STOP, AT_END))
 
 
-def layers(runs: Runs) -> FigureWithData | None:
+def layers(runs: Runs) -> FigureWithData:
     """Density of each layer of the winning tickets at each level."""
     tickets = _of_arms(runs.levels, {TICKET})
     columns = [name for name in tickets.columns if str(name).startswith("density/")]
     rows = tickets.melt([*LINE, "level", "density", "run"], columns, "layer", "kept")
-    if rows.dropna(subset=["kept"]).empty:
-        return None
+    rows = some(rows.dropna(subset=["kept"]), "densities of layers")
     rows["layer"] = rows["layer"].str.removeprefix("density/")
     found = points(rows, "kept", "layer")
     lines = list(found.groupby(["experiment", "rate"], sort=False))
@@ -203,7 +202,7 @@ def layers(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, found)
 
 
-def differences(runs: Runs) -> FigureWithData | None:
+def differences(runs: Runs) -> FigureWithData:
     """Differences within a seed: each arm against the dense network and the winning ticket."""
     pairs = some(paired(runs.levels), "levels beyond level 0")
     quantities = ("gain", "gain_at_end", "behind", "stop")
@@ -211,13 +210,13 @@ def differences(runs: Runs) -> FigureWithData | None:
     return against_density(pairs, quantities, interval=True, marks=marks, notes=notes)
 
 
-def time(runs: Runs) -> FigureWithData | None:
+def time(runs: Runs) -> FigureWithData:
     """Seconds of one training at each density."""
     notes = [SPARSE] if runs.levels["density"].min() <= SPARSE_FROM else []
     return against_density(runs.levels, ("seconds",), notes=notes)
 
 
-FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
+FIGURES: dict[str, Callable[[Runs], FigureWithData]] = {
     function.__name__: function
     for function in (figure1, figure3, figure4, figure4c, figure5, figure6, figure7, figure8,
                      figure9, figure12, figure14, settings, arms, differences, layers,
@@ -232,15 +231,14 @@ PAGES = dict.fromkeys(FIGURES, "experiment") | dict.fromkeys(
 
 
 def pages(
-    name: str, draw: Callable[[Runs], FigureWithData | None], runs: Runs
+    name: str, draw: Callable[[Runs], FigureWithData], runs: Runs
 ) -> list[tuple[str, FigureWithData]]:
     """Return each page that the runs support: NAME, NAME-2, and so on, with its figure. Figures
     that are not in PAGES have one page. Raises Lacking if there is none."""
-    drawn, why = [], Lacking("these runs have nothing that it shows")
+    drawn, why = [], Lacking("it needs runs")
     for part in runs.pages(PAGES[name]) if name in PAGES else [runs]:
         try:
-            if (figure := draw(part)) is not None:
-                drawn.append(figure)
+            drawn.append(draw(part))
         except Lacking as lacking:
             why = lacking
     if not drawn:
@@ -315,9 +313,7 @@ def _draw_curves(axis: Axes, found: pd.DataFrame, of_row: pd.DataFrame) -> None:
     drawing.side_legend(axis, own, "Density", styles)
 
 
-def _during_training(
-    runs: Runs, models: Set[str], fractions: tuple[float, ...]
-) -> FigureWithData | None:
+def _during_training(runs: Runs, models: Set[str], fractions: tuple[float, ...]) -> FigureWithData:
     """Draw test accuracy at fractions of the budget: for each line, at the last iteration before
     each fraction at which all its runs were tested."""
     levels = _of_arms(_of_models(runs.levels, models), {TICKET, REINIT})

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from analysis import drawing
 from analysis.arms import ARMS, CONTINUED, RANDOM_REINIT
 from analysis.drawing import FigureWithData
+from analysis.needs import Lacking
 from analysis.points import points
 from analysis.sample import STOP, learnt
 
@@ -56,12 +57,10 @@ def against_density(
     interval: bool = False,
     marks: pd.DataFrame | None = None,
     notes: Iterable[str] = (),
-) -> FigureWithData | None:
+) -> FigureWithData:
     """Draw quantities against density: a row of panels for each experiment or, with
     hue="setting", for each network. Rows `behind` are drawn faintly in the background, `marks` as
     crosses. The caption ends with `notes`."""
-    if levels.empty:
-        return None
     levels = learnt(levels) if STOP in levels else levels
     notes = [*notes, *([DRAWS] if has_draws(levels) else [])]
     every = levels if behind is None else pd.concat([levels, behind])
@@ -84,17 +83,17 @@ def grid(
     behind: Mapping[str, pd.DataFrame] | None = None,
     marks: pd.DataFrame | None = None,
     notes: Iterable[str] = (),
-) -> FigureWithData | None:
+) -> FigureWithData:
     """Draw a row of panels for each experiment or network, a column for each of `found` (label ->
     rows of `analysis.points`). Arms have a colour each; with several rates, each rate of an arm.
-    `marks`: what the paper prints (`analysis.printed`)."""
+    `marks`: what the paper prints (`analysis.printed`). Raises Lacking if there are no numbers."""
     title = "experiment" if hue == "arm" else "network"
     numbers = {label: _named(rows, levels, hue) for label, rows in found.items()}
     numbers = {
         label: rows.assign(panel=label) for label, rows in numbers.items() if rows["n"].sum()
     }
     if not numbers:
-        return None
+        raise Lacking("it needs levels with numbers of what it shows")
     everything = pd.concat(numbers.values())
     faint = {label: _named(rows, levels, hue) for label, rows in (behind or {}).items()}
     colour = "kind" if hue == "arm" else hue

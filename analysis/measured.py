@@ -222,8 +222,8 @@ READS = {
     "final_within_1_until": Reads((FINAL,), _down_to_depth),
     "fully_trained_until": Reads((TRAINED,), _down_to_depth),
 }
-"""Rule -> what it reads and where. Rules about a whole ladder of early stops need only the dense
-network's in every trial: a ticket that learnt nothing counts as later."""
+"""Rule -> what it reads and where. Rules about the whole sequence of early stops need only the
+dense network's in every trial: a ticket that learnt nothing counts as later."""
 
 
 def reads_censored(case: Case) -> bool:

@@ -17,7 +17,7 @@ STABLE = 0.02
 """Two networks count as connected below this barrier (Frankle et al. 2020, section 2)."""
 
 
-def connectivity(runs: Runs) -> FigureWithData | None:
+def connectivity(runs: Runs) -> FigureWithData:
     """Linear mode connectivity: error barrier between two copies of each network.
 
     Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis".
@@ -29,13 +29,13 @@ def connectivity(runs: Runs) -> FigureWithData | None:
         for arm, i in zip(found["arm"], found["iteration"], strict=True)
     ]
     drawn = against_density(found.assign(arm=arms), ("barrier",))
-    for axis in drawn.figure.axes if drawn else ():
+    for axis in drawn.figure.axes:
         axis.axhline(STABLE, color="0.4", linestyle="--", linewidth=1)
         axis.yaxis.set_major_formatter(drawing.percent)
     return drawn
 
 
-def stability(runs: Runs) -> FigureWithData | None:
+def stability(runs: Runs) -> FigureWithData:
     """Error barrier between two copies, against the iteration at which they part.
 
     A panel for each arm and rate, a line for each of up to six densities. Frankle et al. 2020,
@@ -69,7 +69,7 @@ def stability(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, shown)
 
 
-def mask_distance(runs: Runs) -> FigureWithData | None:
+def mask_distance(runs: Runs) -> FigureWithData:
     """Distances between the masks that a training would give at several iterations, mean over
     seeds: a heat map for each experiment and rate (You et al. 2020, figure 2).
 
@@ -111,7 +111,7 @@ def settled_at(distances: pd.DataFrame) -> int | None:
     return None
 
 
-def gradient_flow(runs: Runs) -> FigureWithData | None:
+def gradient_flow(runs: Runs) -> FigureWithData:
     """Squared norm of the gradient of the training loss, at the iterations that were probed.
 
     Evci et al. 2022, "Gradient Flow in Sparse Neural Networks and How Lottery Tickets Win".
@@ -123,7 +123,7 @@ def gradient_flow(runs: Runs) -> FigureWithData | None:
     return against_density(rows.assign(arm=arms), ("gradient_flow",))
 
 
-def cost(runs: Runs) -> FigureWithData | None:
+def cost(runs: Runs) -> FigureWithData:
     """Test accuracy at early stop and at the end, against the operations of a forward pass."""
     counted = _probed(runs, "flops")[[*LINE, "level", "seed", "flops"]].drop_duplicates()
     rows = runs.levels.merge(counted, on=[*LINE, "level", "seed"])
@@ -147,7 +147,7 @@ def cost(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, shown)
 
 
-def level_connectivity(runs: Runs) -> FigureWithData | None:
+def level_connectivity(runs: Runs) -> FigureWithData:
     """Error barrier between the trained networks of each level and the next (Paul et al. 2022).
 
     In percentage points, at the density of the first of the two levels. Paul et al. 2022,
@@ -157,7 +157,7 @@ def level_connectivity(runs: Runs) -> FigureWithData | None:
     lines = _probed(runs, "level_connectivity")
     found = barriers(lines)
     drawn = against_density(found.assign(level_barrier=100 * found["barrier"]), ("level_barrier",))
-    for axis in drawn.figure.axes if drawn else ():
+    for axis in drawn.figure.axes:
         axis.axhline(100 * STABLE, color="0.4", linestyle="--", linewidth=1)
     return drawn
 

@@ -37,7 +37,7 @@ RULES = (
          "name their arm"),
     Rule("pruning.rates", "*", "disqualifies", "the paper prunes at one rate, except in one-shot",
          unless="pruning.mode=one_shot"),
-    Rule("pruning.*rate", "*", "disqualifies", "claims are about densities on the paper's ladder"),
+    Rule("pruning.*rate", "*", "disqualifies", "claims are about the paper's densities"),
     Rule("pruning.granularity", "*", "disqualifies", "the paper prunes weights"),
     Rule("pruning.scope", "*", "disqualifies", "the scope decides the densities of the layers"),
     Rule("model.options.init_scale", "*", "is named", "the network is the same (appendix G)"),

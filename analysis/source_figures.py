@@ -18,7 +18,7 @@ PRUNED = ("experiment", "rate", "pruning.criterion.name", "pruning.at", "pruning
 QUANTITY = "final_test_accuracy"
 
 
-def data_share(runs: Runs) -> FigureWithData | None:
+def data_share(runs: Runs) -> FigureWithData:
     """Test accuracy at the end against the number of examples with which the mask was found.
 
     A panel for each experiment and choice of examples, a line for each of up to six densities; the

@@ -102,7 +102,8 @@ def _verify(store: Store) -> int:
         print(fault)
     if faults:
         print(
-            f"{len(faults)} faults. Mend them: python -m analysis store {store.root} --repair --yes"
+            f"{len(faults)} faults. "
+            f"Repair them: python -m analysis store {store.root} --repair --yes"
         )
     else:
         print(f"no faults: all files of {len(cleanup.entries(store))} folders are as published.")

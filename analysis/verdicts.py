@@ -117,7 +117,7 @@ def _of_mean(case: Case, found: Verdict) -> Verdict:
 
 
 def _of_crossing(case: Case, found: Verdict) -> Verdict:
-    """Judge a rule about a whole ladder of levels."""
+    """Judge a rule about the whole sequence of levels."""
     if found.n < FEWEST:
         return _too_few(found)
     own = crossing(case, confidence=CONFIDENCE)
@@ -160,8 +160,8 @@ def _equal(mean: Mean, claim: Claim) -> tuple[str, str]:
     if half <= margin:
         return "undecided", f"± {half:.2g}, neither excluded nor within {margin:.2g}"
     needed = trials_that_decide(mean.deviation, margin, EQUIVALENT, claim.trials)
-    decide = f"with {needed} trials" if needed else "but the paper's own trials are too few"
-    return "undecided", f"± {half:.2g}; ± {margin:.2g} could decide, {decide}"
+    how = f": {needed} trials" if needed else f"; the paper's {claim.trials} trials do not allow it"
+    return "undecided", f"± {half:.2g}, and a decision needs ± {margin:.2g}{how}"
 
 
 def _bounded(mean: Mean, claim: Claim) -> tuple[str, str]:
@@ -186,7 +186,7 @@ def _equal_density(case: Case) -> tuple[str, str]:
     found = crossing(case, confidence=CONFIDENCE, others=case.claim.trials)
     inside = found.low * (1 - NEAR) <= value <= found.high * (1 + NEAR)
     agreement = "undecided" if inside else "inconsistent"
-    return agreement, f"the paper's trials could find {_between(found, case.claim)}"
+    return agreement, f"a repetition of the paper's trials could give {_between(found, case.claim)}"
 
 
 def _bounded_density(case: Case) -> tuple[str, str]:
@@ -206,7 +206,7 @@ def _bounded_density(case: Case) -> tuple[str, str]:
 def _between(found: Crossing, claim: Claim) -> str:
     unit = " %" if claim.unit.startswith("%") else ""
     if not found.low:
-        return "any density" if unit and found.high >= 100 else f"at most {found.high:,.3g}{unit}"
+        return "any density" if unit and found.high >= 100 else f"{found.high:,.3g}{unit} or below"
     low = f"{found.low:,.3g} to " if found.low < found.high else ""
     return f"{low}{found.high:,.3g}{unit}"
 
@@ -255,7 +255,7 @@ def case_of(of: Sample, claim: Claim, others: Mapping[str, list[Sample]]) -> Cas
 
 
 def _without_censored(of: Sample, claim: Claim, depth: int) -> Sample:
-    """Cut a ladder of early stops before the first level beyond a claim's depth that is censored,
+    """Cut a sequence of early stops before the first level beyond a claim's depth that is censored,
     or that some trial lacks."""
     if not {STOP, ACCURACY} & {*READS[claim.name].quantities}:
         return of

@@ -16,6 +16,7 @@ from analysis import drawing
 from analysis.arms import TICKET
 from analysis.densities import at_densities, density_colours
 from analysis.drawing import FigureWithData
+from analysis.needs import needed, some
 from analysis.points import LINE, points
 from analysis.runs import Runs
 
@@ -37,12 +38,10 @@ class Layer(NamedTuple):
     next: Array | None
 
 
-def initial_weights(runs: Runs) -> FigureWithData | None:
+def initial_weights(runs: Runs) -> FigureWithData:
     """Distribution of the initial values of surviving weights, for each layer."""
     reaches: dict[str, float] = {}
     rows = [row for layer in _layers(runs) for row in _histogram(layer, reaches)]
-    if not rows:
-        return None
     found = points(pd.DataFrame(rows), "frequency", "layer", "value")
     layers = list(found.groupby("layer", sort=False))
     figure, axes = drawing.panels(1, len(layers))
@@ -57,12 +56,11 @@ def initial_weights(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, found)
 
 
-def distance(runs: Runs) -> FigureWithData | None:
+def distance(runs: Runs) -> FigureWithData:
     """Mean distance that weights move in training: weights that the next level keeps, or prunes."""
     rows = [row for layer in _layers(runs, every=True) for row in _moved(layer)]
-    if not rows:
-        return None
-    found = points(pd.DataFrame(rows), "moved", "layer", "fate")
+    moved = some(pd.DataFrame(rows), "winning tickets of two levels in a row")
+    found = points(moved, "moved", "layer", "fate")
     layers = list(found.groupby("layer", sort=False))
     figure, axes = drawing.panels(1, len(layers))
     colours = drawing.colours(["stays", "goes"])
@@ -75,11 +73,9 @@ def distance(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, found)
 
 
-def connections(runs: Runs) -> FigureWithData | None:
+def connections(runs: Runs) -> FigureWithData:
     """Connections that units keep, incoming and outgoing, sorted in descending order."""
     rows = [row for layer in _layers(runs) for row in _connections(layer)]
-    if not rows:
-        return None
     found = points(pd.DataFrame(rows), "count", "layer", "side", "rank")
     panels = list(found.groupby(["side", "layer"], sort=False))
     figure, axes = drawing.panels(2, found["layer"].nunique())
@@ -95,11 +91,9 @@ def connections(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, found)
 
 
-def masks(runs: Runs) -> FigureWithData | None:
+def masks(runs: Runs) -> FigureWithData:
     """Masks of the tickets of one run: the density of each block of weights."""
     layers = list(_layers(runs, only_first=True))
-    if not layers:
-        return None
     names = list(dict.fromkeys(layer.place["layer"] for layer in layers))
     levels = list(dict.fromkeys(layer.place["level"] for layer in layers))
     figure, axes = drawing.panels(len(names), len(levels), width=3.0)
@@ -111,7 +105,7 @@ def masks(runs: Runs) -> FigureWithData | None:
     return FigureWithData(figure, pd.DataFrame(numbers))
 
 
-WEIGHT_FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
+WEIGHT_FIGURES: dict[str, Callable[[Runs], FigureWithData]] = {
     "appendix_f_initial": initial_weights, "appendix_f_distance": distance,
     "appendix_f_connections": connections, "appendix_f_masks": masks,
 }  # fmt: skip
@@ -119,12 +113,11 @@ WEIGHT_FIGURES: dict[str, Callable[[Runs], FigureWithData | None]] = {
 
 def _layers(runs: Runs, *, every: bool = False, only_first: bool = False) -> Iterator[Layer]:
     """Yield the layers of the winning tickets of the last experiment, if their weights are stored:
-    at the paper's densities or, with `every`, at every level; of all runs or the first."""
+    at the paper's densities or, with `every`, at every level; of all runs or the first. Raises
+    Lacking if there are no winning tickets."""
     from lth.audit.run_rules import open_run  # imports torch, which is slow
 
-    tickets = runs.levels[runs.levels["arm"] == TICKET]
-    if tickets.empty:
-        return
+    tickets = needed(runs.levels, "arm", {TICKET})
     *_, (_, tickets) = tickets.groupby(["experiment", "rate"], sort=False)
     chosen = tickets if every else at_densities(tickets)
     for run, rows in list(chosen.groupby("run", sort=False))[: 1 if only_first else None]:

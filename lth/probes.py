@@ -2,9 +2,9 @@
 
 A probe is one class here (or in user code) and one YAML in conf/probe/. Its instances are stored
 nodes like trainings: identified by a digest, made once, shared and audited. The class defines
-`parents` (nodes that must exist before; by default the stored nodes in its content), `plan` (the
-measurements of a run), `columns`, and `compute`. torch is imported inside `compute`, because
-describing a run must not import it.
+`tag`, `table`, `columns`, `plan` (the measurements of a run), `content` (what decides one of them)
+and `compute` (its rows). torch is imported inside `compute`, because describing a run must not
+import it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -113,8 +113,8 @@ class MaskDistance(Measurement):
     def plan(
         cls, trainings: Mapping[int, Training], *, every: int
     ) -> Iterator[tuple[int, Measurement]]:
-        """Compare the masks of the dense network at multiples of `every` iterations. They are drawn
-        by the rule of the first level. Raises LotteryError if `every` is out of range, or if the
+        """Compare the masks of the dense network at multiples of `every` iterations. They follow
+        from the rule of the first level. Raises LotteryError if `every` is out of range, or if the
         run has no level that is pruned."""
         total = trainings[0].recipe.training.iterations
         if not (_is_integer(every) and 0 < 2 * every < total):
@@ -142,8 +142,9 @@ class MaskDistance(Measurement):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GradientFlow(Measurement):
-    """Squared norm of the gradient of the training loss with respect to the weights that survive,
-    at some iterations of each training, and the loss there (Evci et al. 2022, arXiv:2010.03533).
+    """Squared norm of the gradient of the training loss with respect to all parameters that are
+    not pruned, at some iterations of each training, and the loss there (Evci et al. 2022,
+    arXiv:2010.03533).
     """
 
     tag = "gradient_flow"

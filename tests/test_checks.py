@@ -178,7 +178,7 @@ class Headless(torch.nn.Flatten):
      r"lth\.models\.Nope must be the id of a built-in or the dotted path"),
     (["pruning=snip", "~pruning.criterion.per_class"],
      r"pruning\.criterion: snip cannot be called with these options \(missing .*per_class.*\)\. "
-     r"conf/pruning/ has the options of the built-in ones\."),
+     r"The files in conf/pruning/ list the options of the built-in ones\."),
     (["+dataset.loader.typo=1"],
      r"dataset\.loader: digits cannot be called with these options .*typo.*conf/dataset/"),
     (["+optimizer.typo=1"],

@@ -9,7 +9,7 @@ from lth.errors import LotteryError
 from tests.conftest import ROOT
 from tests.test_analysis import analysis, write_run
 
-PUBLISHED = ROOT / "multirun/reference/lenet_trials/iterative"
+PUBLISHED = ROOT / "multirun/reference/lenet/iterative"
 
 
 def change(run: Path, old: str, new: str, name: str = "metrics.csv") -> None:

@@ -44,6 +44,12 @@ REFUSED: list[tuple[list[str], str]] = [
        "were pruned before, and this control would use those zeros. Use rewind.kind=init or late.")
       for kind in ("lr", "finetune")
       for control in ("shuffle=true", "pruned=frozen", "survivors=constant_sign")),
+    (["pruning=early_bird", "pruning.settled=null"],
+     "pruning.settled must be set with pruning.at=early, and null otherwise, got pruning.at=early: "
+     "use pruning=early_bird, or set pruning.settled=null."),
+    (["pruning=early_bird", "pruning.settled.every=120"],
+     "pruning.settled.every * pruning.settled.window must be below training.iterations=600, got "
+     "120 * 5: otherwise no window of masks is full, and no mask can settle."),
     (["rewind.iteration=5"],
      "rewind.iteration must be 0 with rewind.kind=init, which starts at iteration 0, got 5. Use "
      "rewind=late, or rewind.iteration=0."),

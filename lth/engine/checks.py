@@ -175,8 +175,8 @@ def _check_optimizer(group: str, optimizer: Optimizer, model: nn.Module) -> None
 
 def _uncallable(group: str, target: Target, error: Exception) -> LotteryError:
     return LotteryError(
-        f"{group}: {target.name} cannot be called with these options ({error}). "
-        f"conf/{group.removeprefix('source.').split('.')[0]}/ has the options of the built-in ones."
+        f"{group}: {target.name} cannot be called with these options ({error}). The files in conf/"
+        f"{group.removeprefix('source.').split('.')[0]}/ list the options of the built-in ones."
     )
 
 

@@ -57,17 +57,18 @@ def _settled(spec: Spec) -> Iterator[str]:
     pruning = spec.pruning
     if (pruning.at == "early") != (pruning.settled is not None):
         yield (
-            "pruning.settled must be set with pruning.at=early and only then: use "
-            "pruning=early_bird."
+            "pruning.settled must be set with pruning.at=early, and null otherwise, got "
+            f"pruning.at={pruning.at}: use pruning=early_bird, or set pruning.settled=null."
         )
     if pruning.settled and pruning.mode != "one_shot":
         yield "pruning.at=early needs pruning.mode=one_shot: the dense network alone is scored."
     found, prefix = source_recipe(spec), "source." if spec.source else ""
     total = found.training.iterations
-    if pruning.settled and 2 * pruning.settled.every > total:
+    if pruning.settled and pruning.settled.every * pruning.settled.window >= total:
         yield (
-            f"pruning.settled.every must be at most half of {prefix}training.iterations={total}, "
-            f"got {pruning.settled.every}: masks are compared."
+            f"pruning.settled.every * pruning.settled.window must be below {prefix}"
+            f"training.iterations={total}, got {pruning.settled.every} * {pruning.settled.window}: "
+            "otherwise no window of masks is full, and no mask can settle."
         )
 
 
@@ -232,7 +233,7 @@ def _iterations(spec: Spec) -> Iterator[str]:
     if rewind.kind == "finetune" and schedule.kind == "cosine":
         yield (
             "rewind.kind=finetune cannot be used with optimizer.schedule.kind=cosine, which ends "
-            "at a rate of 0. Use rewind=lr, or another schedule."
+            "at a learning rate of 0. Use rewind=lr, or another schedule."
         )
     yield from _schedule(schedule, total)
 

@@ -40,8 +40,8 @@ def nodes(spec: Spec) -> Iterator[tuple[int, Stored]]:
 
 
 def requested(spec: Spec) -> dict[Stored, list[int]]:
-    """Return everything that a run reports, in order -> the levels at which it does: several if
-    they have one training."""
+    """Return node -> levels for everything that a run reports, in order. Levels that share a
+    training are in one entry."""
     found: dict[Stored, list[int]] = {}
     for level, node in nodes(spec):
         found.setdefault(node, []).append(level)
@@ -113,7 +113,7 @@ def settled(dense: Training, rule: Rule, when: Settling) -> Settled:
 
 
 def masks_of(training: Training, rule: Rule, every: int) -> Iterator[Pruned]:
-    """Yield the mask that `rule` would draw at each multiple of `every` iterations of a
+    """Yield the mask that `rule` would give at each multiple of `every` iterations of a
     training."""
     for iteration in range(every, training.recipe.training.iterations, every):
         weights = Snapshot(training, iteration)
@@ -186,8 +186,8 @@ def measurements(spec: Spec, trainings: dict[int, Training]) -> Iterator[tuple[i
         inspect.signature(probe.plan).bind(trainings, **spec.probe.options)
     except TypeError as error:
         raise LotteryError(
-            f"probe: {spec.probe.name} cannot be called with these options ({error}). conf/probe/ "
-            "has the options of the built-in ones."
+            f"probe: {spec.probe.name} cannot be called with these options ({error}). The files in "
+            "conf/probe/ list the options of the built-in probes."
         ) from error
     for level, measured in probe.plan(trainings, **spec.probe.options):
         yield level, replace(measured, code=spec.probe.code)

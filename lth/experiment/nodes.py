@@ -106,7 +106,8 @@ class Final(Weights):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Snapshot(Stored, Weights):
-    """Full state of a training before its step `iteration`. A snapshot has a folder of its own, so
+    """Parameters and buffers of a training before its step `iteration`, without the optimiser's
+    state. A snapshot has a folder of its own, so
     that one can be added after its training was published."""
 
     tag = "snapshot"

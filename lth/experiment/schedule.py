@@ -13,7 +13,7 @@ def batches_per_epoch(examples: int, batch_size: int, last_batch: LastBatch) -> 
 
 
 def factor(schedule: Schedule, iteration: int, total: int) -> float:
-    """Return the factor of the optimiser's rate at step `iteration` of `total`, in [0, 1].
+    """Return the factor of the learning rate at step `iteration` of `total`, in [0, 1].
 
     Warmup is linear from 0 at step 0 to 1 at step `warmup`, and does not delay the rest.
     """
@@ -28,7 +28,7 @@ def factor(schedule: Schedule, iteration: int, total: int) -> float:
 
 
 def constant_at_end(optimizer: Optimizer, total: int) -> Optimizer:
-    """Return the same optimiser with the rate of its last step throughout, for fine-tuning."""
+    """Return the optimiser with the learning rate of its last step throughout, for fine-tuning."""
     last = optimizer.options["lr"] * factor(optimizer.schedule, total - 1, total)
     constant = dataclasses.replace(optimizer.schedule, kind="constant", milestones=(), warmup=0)
     return dataclasses.replace(

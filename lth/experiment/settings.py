@@ -38,10 +38,10 @@ class Schedule(Settings):
 
     kind: Literal["constant", "multistep", "cosine"]
     milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False)]  # JSON has lists
-    """Iterations at which `multistep` multiplies the rate by `gamma`, increasing."""
+    """Iterations at which `multistep` multiplies the learning rate by `gamma`, increasing."""
     gamma: Annotated[float, interval(0, 1, "(]")]
     warmup: NonNegativeInt
-    """Iterations over which the rate rises linearly from 0; milestones do not move. 0: none."""
+    """Iterations over which the learning rate rises linearly from 0; 0: none. Milestones stay."""
 
     def deciding(self) -> dict[str, Any]:
         used = self.gamma if self.kind == "multistep" else self.NEUTRAL["gamma"]
@@ -95,7 +95,7 @@ class Dataset(Settings):
     """Mirror each training input with probability 1/2 each time it is used."""
     crop: NonNegativeInt
     """Pixels of padding before a random crop of training inputs; 0 disables it."""
-    train: PositiveInt | None = None  # runs of before have none of these two
+    train: PositiveInt | None = None  # missing in older runs, as is subset
     """Training examples to use; None: all that are not set aside."""
     subset: Subset = "random"
     """Which of them: a random choice, the first in the order of the dataset, or the easiest
@@ -139,7 +139,7 @@ class Budget(Settings):
     `every`: test at every evaluation."""
     precision: Precision
     """Precision of matrix products and convolutions (`lth.training.precision`)."""
-    last_batch: LastBatch = "drop"  # runs of before have none
+    last_batch: LastBatch = "drop"  # missing in older runs
     """An epoch may leave fewer examples than a batch has. `drop` skips them, and `keep` trains on
     them as a smaller batch. The paper drops them: VGG-19 has 703 iterations in an epoch."""
 
@@ -237,7 +237,7 @@ class Pruning:
     is given."""
     shortcut_rate: TypePercent
     """Default: 0, as in the paper."""
-    settled: Settling | None = None  # runs of before have none
+    settled: Settling | None = None  # missing in older runs
     """With at=early: when a mask has settled."""
     update: Update | None = None  # nor this
     """How masks move while a network trains; None: they stay."""
@@ -261,7 +261,7 @@ class Rewind:
     """Control: shuffle the entries of each level's mask within each tensor."""
     draw: NonNegativeInt
     """Number of the re-initialisation or shuffle, for several per ticket."""
-    budget: Literal["level", "lineage"] = "level"  # runs of before have none
+    budget: Literal["level", "lineage"] = "level"  # missing in older runs
     """Iterations of what is reported: those of a level, or of all trainings that lead to it."""
 
 
@@ -301,11 +301,11 @@ class Spec:
     """Optional external tracker (`lth.trackers`)."""
     smoke: bool
     """Shrink the run to seconds on synthetic data (`lth.experiment.smoke`)."""
-    source: Source | None = None  # runs of before have none
+    source: Source | None = None  # missing in older runs
     """Recipe under which tickets are found; None: the run's own."""
     remake_weights: bool = False
     """Train again what the run reports if its weights were dropped from the store. The default is
-    for a run.json that was written before there was this setting."""
+    for a run.json that is older than this setting."""
 
 
 NOT_IDENTITY = {

@@ -243,7 +243,7 @@ def _before_step(progress: Progress, task: Task, end: int) -> None:
 
 
 def _check_losses(point: Evaluation, training: Training) -> None:
-    """Raise LotteryError if a loss is not finite: further steps would not mend the weights. Only
+    """Raise LotteryError if a loss is not finite: further steps would not repair the weights. Only
     evaluations are checked, because reading the loss of every step would stall a GPU."""
     for name, loss in not_finite(point, first=point.iteration == training.evaluated_from).items():
         raise LotteryError(
