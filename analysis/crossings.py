@@ -6,18 +6,15 @@ which it ends contains every density that the trials do not exclude: they exclud
 above two successive levels at which it clearly holds, and all below two at which it clearly fails.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.case import Case
 from analysis.intervals import Array, half_width
-from analysis.measured import Case, gains
-from analysis.sample import ACCURACY, FINAL, LEFT, SAME, STOP, TRAINED, Untestable
-
-FULLY = 0.995
-"""Training accuracy that counts as 100 %, because it is printed so."""
+from analysis.rules import DensityRule
+from analysis.sample import LEFT, SAME, Untestable
 
 Flags = NDArray[np.bool_]
 
@@ -32,68 +29,31 @@ class Crossing(NamedTuple):
     high: float
 
 
-def better(case: Case) -> Array:
-    """Return the points above the dense network at early stop: (trials, levels)."""
-    return gains(case, ACCURACY)
-
-
-def better_at_end(case: Case) -> Array:
-    """Return the points above the dense network at the end of training."""
-    return gains(case, FINAL)
-
-
-def within_1_at_end(case: Case) -> Array:
-    """Return the points above one point below the dense network, at the end of training."""
-    return gains(case, FINAL) + 1
-
-
-def sooner(case: Case) -> Array:
-    """Return how much earlier the early stop comes, in means of the dense network's. A network that
-    learnt nothing counts as twice as late."""
-    stop = case.own(STOP)
-    earlier = (stop[:, :1] - stop) / stop[:, 0].mean()
-    return np.where(np.isnan(stop), -1.0, earlier)
-
-
-def fully_trained(case: Case) -> Array:
-    """Return the points of training accuracy above FULLY, at the end."""
-    return 100 * (case.own(TRAINED) - FULLY)
-
-
-CONDITIONS: dict[str, Callable[[Case], Array]] = {
-    "earlier_until": sooner, "earlier_from": sooner,
-    "better_until": better, "better_from": better, "worse_from": better,
-    "weights_better_until": better, "final_better_until": better_at_end,
-    "final_within_1_until": within_1_at_end, "fully_trained_until": fully_trained,
-}  # fmt: skip
-"""Rule -> numbers (trials, levels) that are above 0 where its condition holds."""
-
-
 def crossing(
-    case: Case, *, confidence: float, others: float = 0.0, margin: float = 0.0
+    rule: DensityRule,
+    case: Case,
+    *,
+    confidence: float,
+    others: float = 0.0,
+    margin: float = 0.0,
 ) -> Crossing:
-    """Return where a claim's condition ends or begins.
+    """Return where the condition of a rule ends or begins.
 
     `confidence`: of the interval, in (0, 1). `others`: the trials of another study, for whose
     crossing the interval is, 0 if it is for the true one. `margin`: how far below 0 still counts as
     holding. Raises Untestable if the condition fails at level 0.
     """
-    name = case.claim.name
-    table = CONDITIONS[name](case) + margin
+    table = rule.numbers(case) + margin
     means, deviations = table.mean(axis=0), table.std(axis=0, ddof=1)
     half = np.array([half_width(of, len(table), confidence, others) for of in deviations])
     holds, fails = means - half > SAME, means + half < -SAME
     if means[0] < -SAME:
         raise Untestable("the dense network does not have it either")
-    if name.endswith("_until"):
-        levels = _last(means, holds, fails)
-    elif name == "worse_from":
-        last, low, high = _last(means, holds, fails)
+    levels = (_first if rule.finds == "first" else _last)(means, holds, fails)
+    if rule.finds == "after the last":
+        last, low, high = levels
         levels = last + 1, low, high + 1
-    else:
-        levels = _first(means, holds, fails)
-    of_weights = name.startswith("weights")
-    scale = case.own(LEFT).mean(axis=0) if of_weights else case.densities
+    scale = case.own(LEFT).mean(axis=0) if rule.in_weights else case.densities
     value, low_end, high_end = (float(np.append(scale, 0.0)[level]) for level in levels)
     return Crossing(value, low_end, high_end)
 

@@ -59,7 +59,8 @@ def export(arguments: argparse.Namespace) -> int:
         (save_smaller if arguments.smaller else save_ticket)(out, ticket)
     except Damaged as damage:
         raise LotteryError(
-            f"{damage}. Repair the store: python -m analysis store {run.store.root} --repair --yes. "
+            f"{damage}. "
+            f"Repair the store: python -m analysis store {run.store.root} --repair --yes. "
             f"Then train it again: python run.py {' '.join(run.status['overrides'])}"
         ) from damage
     except Interrupted:

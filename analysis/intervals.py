@@ -71,3 +71,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = highest
     return corrected
+
+
+def ratio_of_means(one: Array, other: Array) -> Array:
+    """Return numbers whose mean is the ratio of the means, and whose spread is that of its
+    residuals, `one - ratio * other`: the usual approximation of the error of a ratio (Cochran,
+    Sampling Techniques, 1977, section 6.3)."""
+    of_means = one.mean() / other.mean()
+    return np.asarray(of_means + (one - of_means * other) / other.mean())

@@ -39,8 +39,8 @@ def _value(word: str) -> Any:  # noqa: ANN401 - any JSON value
 
 class Claim(NamedTuple):
     """A row of paper.csv. `preset`: the presets that it is about, `*` standing for any characters;
-    `where`: conditions on settings, for variants that are no preset; `rule`: a function of RULES,
-    or `name:argument`; `level` or `density` (percent): where it holds, if at one place; `depth`:
+    `where`: conditions on settings, for variants that are no preset; `rule`: a name in RULES, or
+    `name:argument`; `level` or `density` (percent): where it holds, if at one place; `depth`:
     the density that runs must reach; `bound`: = about, >= at least, <= at most, > more than
     `value`; `trials`: the number of trials of which the value is the mean, 0 for one that does not
     depend on chance; `digits`: decimals of the value as the paper prints it."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.measured import NEAR
+from analysis.case import NEAR
 from analysis.paper import Claim, paper_claims
 from analysis.protocol import departures, has_preset
 from analysis.runs import Runs

@@ -39,7 +39,7 @@ class Sample:
     seeds: tuple[int, ...]
     dropped: tuple[int, ...] = ()
 
-    def of(self, arm: str, quantity: str) -> Array:
+    def values(self, arm: str, quantity: str) -> Array:
         return self.tables[arm][quantity]
 
     def rows(self, indices: NDArray[np.int64] | list[int]) -> "Sample":
@@ -64,14 +64,14 @@ class Sample:
         needed = [(FINAL, range(depth + 1)), *((name, levels) for name in quantities)]
         there = [
             i for i in range(len(self.seeds))
-            if all(_has(self.of(arm, name)[i], of) for arm in arms for name, of in needed)
+            if all(_has(self.values(arm, name)[i], of) for arm in arms for name, of in needed)
         ]  # fmt: skip
         if not there:
             raise Untestable(f"no seed has level {depth} of {' and '.join(arms)}")
         return self.rows(there)._cut(arms)
 
     def _cut(self, arms: Sequence[str]) -> "Sample":
-        whole = [~np.isnan(self.of(arm, FINAL)).any(axis=0) for arm in arms]
+        whole = [~np.isnan(self.values(arm, FINAL)).any(axis=0) for arm in arms]
         shared = min(int(np.argmin(np.append(w, False))) for w in whole)
         own = {arm: self.tables[arm] for arm in arms}
         return replace(self, tables=own).first(shared)

@@ -15,23 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.crossings import CONDITIONS, Crossing, crossing
+from analysis.case import NEAR, Case, down_to_depth
+from analysis.crossings import Crossing, crossing
 from analysis.intervals import FEWEST, Array, Mean, mean_of, trials_that_decide
-from analysis.measured import (
-    COMPARED,
-    EXACT,
-    NEAR,
-    READS,
-    RULES,
-    Case,
-    ratios_of,
-    reads_censored,
-)
 from analysis.paper import Claim
+from analysis.rules import ACCURACY_MARGIN, RULES, DensityRule, Rule
 from analysis.sample import (
     ACCURACY,
     BUDGET,
     CENSORED,
+    FINAL,
     SAME,
     STOP,
     Sample,
@@ -42,10 +35,9 @@ from analysis.sample import (
 CONFIDENCE = 0.95
 EQUIVALENT = 0.9
 """Confidence of the interval that must be within a margin: two one-sided tests at 5 % each."""
-MARGINS = {"points": 0.2, "%": 10.0}
+MARGINS = {"points": ACCURACY_MARGIN, "%": 10.0}
 """Unit -> largest difference from the paper's number that counts as agreement: points of accuracy,
 and percent by which an early stop comes earlier."""
-ACCURACY_MARGIN = MARGINS["points"]
 RELATIVE = 0.25
 """The same for all other numbers, as a fraction of the paper's."""
 ALPHA = 0.05
@@ -82,26 +74,29 @@ def judge(
         case = case_of(of, claim, others or {})
     except Untestable as reason:
         return nothing._replace(agreement="not enough data", why=str(reason))
-    nothing = nothing._replace(n=len(case.of.seeds))
-    if reads_censored(case):
+    rule, nothing = RULES[claim.name], nothing._replace(n=len(case.sample.seeds))
+    if reads_censored(rule, case):
         return nothing._replace(agreement="cannot be judged", why=BUDGET)
     try:
-        found = (_of_crossing if claim.name in CONDITIONS else _of_mean)(case, nothing)
+        if isinstance(rule, DensityRule):
+            found = _of_crossing(rule, case, nothing)
+        else:
+            found = _of_mean(rule, case, nothing)
     except Untestable as reason:
         return nothing._replace(agreement="not enough data", why=str(reason))
-    dropped = ", ".join(map(str, case.of.dropped))
+    dropped = ", ".join(map(str, case.sample.dropped))
     lacking = f"seeds without the data for it: {dropped}" if dropped else ""
     return found._replace(why="; ".join(filter(None, (found.why, lacking))))
 
 
-def _of_mean(case: Case, found: Verdict) -> Verdict:
+def _of_mean(rule: Rule, case: Case, found: Verdict) -> Verdict:
     """Judge a rule that has a number for each trial."""
     with np.errstate(all="ignore"):
-        values, each = RULES[case.claim.name](case), ratios_of(case)
+        values = rule.numbers(case)
+        if rule.each:
+            found = found._replace(mean_of_ratios=float(rule.each(case).mean()))
     found = found._replace(measured=float(values.mean()))
-    if each is not None:
-        found = found._replace(mean_of_ratios=float(each.mean()))
-    if case.claim.name in EXACT:
+    if rule.exact:
         agreement, why = _as_designed(found.measured, case.claim)
         value = found.measured
         return found._replace(low=value, high=value, agreement=agreement, why=why)
@@ -113,17 +108,17 @@ def _of_mean(case: Case, found: Verdict) -> Verdict:
         _equal(mean, case.claim) if case.claim.bound == "=" else _bounded(mean, case.claim)
     )
     found = found._replace(low=mean.value - half, high=mean.value + half)
-    return found._replace(p=p_of(case), agreement=agreement, why=why)
+    return found._replace(p=p_of(rule, case), agreement=agreement, why=why)
 
 
-def _of_crossing(case: Case, found: Verdict) -> Verdict:
+def _of_crossing(rule: DensityRule, case: Case, found: Verdict) -> Verdict:
     """Judge a rule about the whole sequence of levels."""
     if found.n < FEWEST:
         return _too_few(found)
-    own = crossing(case, confidence=CONFIDENCE)
-    agreement, why = (_equal_density if case.claim.bound == "=" else _bounded_density)(case)
+    own = crossing(rule, case, confidence=CONFIDENCE)
+    agreement, why = (_equal_density if case.claim.bound == "=" else _bounded_density)(rule, case)
     found = found._replace(measured=own.value, low=own.low, high=own.high)
-    return found._replace(p=p_of(case), agreement=agreement, why=why)
+    return found._replace(p=p_of(rule, case), agreement=agreement, why=why)
 
 
 def _too_few(found: Verdict) -> Verdict:
@@ -177,26 +172,24 @@ def _bounded(mean: Mean, claim: Claim) -> tuple[str, str]:
     return "undecided", f"± {half:.2g}{decide}"
 
 
-def _equal_density(case: Case) -> tuple[str, str]:
+def _equal_density(rule: DensityRule, case: Case) -> tuple[str, str]:
     """Judge a density at which something ends or begins, as the paper gives it."""
     value, widest = case.claim.value, 1 + RELATIVE + SAME
-    near = crossing(case, confidence=EQUIVALENT, others=case.claim.trials)
+    near = crossing(rule, case, confidence=EQUIVALENT, others=case.claim.trials)
     if near.low > 0 and near.high <= widest * value and value <= widest * near.low:
         return "agrees", f"within {RELATIVE:.0%}"
-    found = crossing(case, confidence=CONFIDENCE, others=case.claim.trials)
+    found = crossing(rule, case, confidence=CONFIDENCE, others=case.claim.trials)
     inside = found.low * (1 - NEAR) <= value <= found.high * (1 + NEAR)
     agreement = "undecided" if inside else "inconsistent"
     return agreement, f"a repetition of the paper's trials could give {_between(found, case.claim)}"
 
 
-def _bounded_density(case: Case) -> tuple[str, str]:
-    """Judge a bound of the density at which something ends. Down to a density, an accuracy may be
-    ACCURACY_MARGIN below the dense network's."""
+def _bounded_density(rule: DensityRule, case: Case) -> tuple[str, str]:
+    """Judge a bound of the density at which something ends."""
     claim = case.claim
     deeper = claim.bound == "<="
-    lenient = deeper and not claim.name.startswith("earlier") and "better" in claim.name
-    margin = ACCURACY_MARGIN if lenient else 0.0
-    found = crossing(case, confidence=2 * CONFIDENCE - 1, margin=margin)
+    margin = rule.margin if deeper else 0.0
+    found = crossing(rule, case, confidence=2 * CONFIDENCE - 1, margin=margin)
     reached = found.high <= claim.value if deeper else found.low >= claim.value
     missed = found.low > claim.value if deeper else found.high < claim.value
     agreement = "supported" if reached else "contradicted" if missed else "undecided"
@@ -211,32 +204,36 @@ def _between(found: Crossing, claim: Claim) -> str:
     return f"{low}{found.high:,.3g}{unit}"
 
 
-WITHOUT_EFFECT = {"speedup": 1.0, "slower_than_ticket": 1.0} | dict.fromkeys(
-    ("earlier", "gain", "below_ticket", "mean_below_ticket", "above_random_mask", "dense_gain",
-     "best_gain", "best_final_gain"), 0.0,
-)  # fmt: skip
-"""Rule -> its value where there is no effect."""
-OF_LADDER = ("earlier_until", "earlier_from", "better_until", "better_from", "worse_from")
-"""Rules whose effect is on average over the levels from 1 to the claimed density, or from there."""
-
-
-def p_of(case: Case) -> float:
-    """Return the p-value of an effect in the claimed direction, nan of a claim without one."""
-    claim = case.claim
-    if claim.name in WITHOUT_EFFECT:
-        return mean_of(RULES[claim.name](case) - WITHOUT_EFFECT[claim.name]).p_value()
-    if claim.name not in OF_LADDER or claim.bound != "=":
+def p_of(rule: Rule, case: Case) -> float:
+    """Return the p-value of an effect in the claimed direction, nan if none is tested. The effect
+    of a condition is on average over the levels down to the claimed density, or from there on."""
+    if rule.no_effect is None:
         return math.nan
-    table = CONDITIONS[claim.name](case)
-    if claim.name == "worse_from":
-        return mean_of(-table[:, case.place : case.depth + 1].mean(axis=1)).p_value()
-    last = (case.place if claim.name.endswith("_until") else 0) or case.depth
-    return mean_of(table[:, 1 : last + 1].mean(axis=1)).p_value()
+    numbers = rule.numbers(case) - rule.no_effect
+    if not isinstance(rule, DensityRule):
+        return mean_of(numbers).p_value()
+    if case.claim.bound != "=":
+        return math.nan
+    if rule.finds == "after the last":
+        return mean_of(-numbers[:, case.place : case.depth + 1].mean(axis=1)).p_value()
+    last = (case.place if rule.finds == "last" else 0) or case.depth
+    return mean_of(numbers[:, 1 : last + 1].mean(axis=1)).p_value()
+
+
+def reads_censored(rule: Rule, case: Case) -> bool:
+    """Return whether a claim is about early stops of which one is censored."""
+    at_end = case.other is not None and reported_accuracy(case.sample.settings) == FINAL
+    if at_end or not {STOP, ACCURACY} & {*rule.reads}:
+        return False
+    levels = [*(down_to_depth if isinstance(rule, DensityRule) else rule.levels)(case)]
+    samples = [case.sample] if case.other is None else [case.sample, case.other]
+    tables = [own[CENSORED][:, levels] for s in samples for own in s.tables.values()]
+    return any((table > 0).any() for table in tables)
 
 
 def case_of(of: Sample, claim: Claim, others: Mapping[str, list[Sample]]) -> Case:
     """Select the seeds that have everything that a claim needs. Raises Untestable."""
-    if claim.name not in {*RULES, *CONDITIONS}:
+    if claim.name not in RULES:
         raise Untestable(claim.argument.replace("_", " "))
     if claim.name == "dense_gain":
         return _compared(of, claim, others.get(claim.argument, []))
@@ -245,21 +242,19 @@ def case_of(of: Sample, claim: Claim, others: Mapping[str, list[Sample]]) -> Cas
     if claim.arm not in of.densities:
         raise Untestable(f"no runs of the arm {claim.arm}")
     place, depth = _place(claim, 100 * of.densities[claim.arm])
-    arms = sorted({claim.arm, COMPARED.get(claim.name, claim.arm)})
-    reads = READS.get(claim.name)
-    levels = [*reads.levels(Case(of, claim, place, depth))] if reads else []
-    whole = of.complete(arms, reads.quantities if reads else (), levels, depth)
-    if claim.name in CONDITIONS:
-        whole = _without_censored(whole, claim, depth)
+    rule = RULES[claim.name]
+    arms = sorted({claim.arm, rule.other_arm or claim.arm})
+    levels = [*rule.levels(Case(of, claim, place, depth))]
+    whole = of.complete(arms, rule.reads, levels, depth)
+    if isinstance(rule, DensityRule) and {STOP, ACCURACY} & {*rule.reads}:
+        whole = _without_censored(whole, claim.arm, depth)
     return Case(whole, claim, place, depth)
 
 
-def _without_censored(of: Sample, claim: Claim, depth: int) -> Sample:
+def _without_censored(of: Sample, arm: str, depth: int) -> Sample:
     """Cut a sequence of early stops before the first level beyond a claim's depth that is censored,
     or that some trial lacks."""
-    if not {STOP, ACCURACY} & {*READS[claim.name].quantities}:
-        return of
-    censored, accuracy = of.of(claim.arm, CENSORED) > 0, of.of(claim.arm, ACCURACY)
+    censored, accuracy = of.values(arm, CENSORED) > 0, of.values(arm, ACCURACY)
     unknown = np.asarray((censored | np.isnan(accuracy)).any(axis=0))
     beyond = np.flatnonzero(unknown[depth + 1 :])
     return of.first(depth + 1 + int(beyond[0])) if len(beyond) else of

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.crossings import end
-from analysis.intervals import FEWEST, Array, mean_of
-from analysis.measured import ratio
+from analysis.intervals import FEWEST, Array, mean_of, ratio_of_means
 from analysis.points import LINE
 from analysis.sample import BUDGET, CENSORED, FINAL, SAME, STOP, reported_accuracy, sample
 
@@ -43,13 +42,13 @@ def _of_line(
     """Yield the rows of one arm at one rate, with the levels that pass both tests as `wins`."""
     of, arm = sample(levels), str(line[1])
     reported = reported_accuracy(of.settings)
-    accuracy, stop, censored = (of.of(arm, q) for q in (reported, STOP, CENSORED))
+    accuracy, stop, censored = (of.values(arm, q) for q in (reported, STOP, CENSORED))
     for level in range(1, accuracy.shape[1]):
         gained = accuracy[:, level] - accuracy[:, 0]
         there = ~np.isnan(gained)
         n = int(there.sum())
         if n:
-            stops = ratio(stop[there, level], stop[there, 0])
+            stops = ratio_of_means(stop[there, level], stop[there, 0])
             unknown = reported != FINAL and (censored[there][:, [0, level]] > 0).any()
             not_judged = BUDGET if unknown else f"n = {n}" if n < FEWEST else ""
             in_time = reported == FINAL or (not not_judged and _bound(stops) <= 1 + SAME)

@@ -23,10 +23,10 @@ from rich.progress import track
 from rich.table import Table
 
 from analysis.arms import ONE_SHOT, RANDOM, REINIT, TICKET
+from analysis.case import NEAR
 from analysis.claims import judged
-from analysis.crossings import CONDITIONS
-from analysis.measured import EXACT, NEAR
 from analysis.protocol import protocol
+from analysis.rules import RULES, DensityRule
 from analysis.runs import Runs
 from analysis.verdicts import Verdict, margin_of
 
@@ -194,7 +194,7 @@ def false(found: Verdict, true: Verdict) -> list[str]:
             wrong.append(found.agreement)
         return wrong
     away = abs(true.measured - claim.value)
-    at_a_level = claim.name in CONDITIONS
+    at_a_level = isinstance(RULES[claim.name], DensityRule)
     printed = NEAR * claim.value if at_a_level else 0.5 * 10.0**-claim.digits
     if found.agreement == "inconsistent" and away <= printed:
         wrong.append("inconsistent")
@@ -218,7 +218,7 @@ def results(studies: int, trials: tuple[int, ...] = TRIALS) -> Iterator[dict[str
                     verdicts[name, found.effect] += 1
                     wrong.update((name, part) for part in false(found, truth[name]))
             for of in truth.values():
-                if of.claim.name not in EXACT and of.agreement != "not enough data":
+                if of.agreement != "not enough data" and not RULES[of.claim.name].exact:
                     yield _row(of, world, n, studies, verdicts, wrong)
 
 
