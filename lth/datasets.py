@@ -1,7 +1,7 @@
 """Loaders of examples.
 
-A loader is any importable function `(root: Path, **options) -> Source`; `root` is the folder with
-the data, where downloads are kept.
+A loader is any importable function `(root: Path, **options) -> LoadedData`; `root` is the folder
+with the data, where downloads are kept.
 """
 
 import gzip
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lth.errors import LotteryError
 from lth.store.files import write_atomically
-from lth.training.data import Examples, Source
+from lth.training.data import Examples, LoadedData
 from lth.training.seeds import generator
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def digits(root: Path) -> Source:  # noqa: ARG001 - scikit-learn has the data
+def digits(root: Path) -> LoadedData:  # noqa: ARG001 - scikit-learn has the data
     """Load scikit-learn's 1,797 handwritten digits: 8x8 pixels in [0, 16], without a test set."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     inputs = torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 8, 8)
-    return Source(Examples(inputs, torch.from_numpy(labels).long()), None, 16)
+    return LoadedData(Examples(inputs, torch.from_numpy(labels).long()), None, 16)
 
 
-def mnist(root: Path, name: str, labels: Sequence[int] | None = None) -> Source:
+def mnist(root: Path, name: str, labels: Sequence[int] | None = None) -> LoadedData:
     """Load MNIST or a dataset of the same format from its four idx files (or .gz) under `root`;
     download missing ones. `name`: torchvision's name (MNIST, FashionMNIST, KMNIST). `labels`: the
     classes to keep, which become 0, 1, ...; None keeps all.
@@ -53,7 +53,7 @@ def mnist(root: Path, name: str, labels: Sequence[int] | None = None) -> Source:
     train, test = (_idx_part(folders, *files) for files in (IDX_FILES[:2], IDX_FILES[2:]))
     if labels is not None:
         train, test = _of_classes(train, labels), _of_classes(test, labels)
-    return Source(train, test, 255)
+    return LoadedData(train, test, 255)
 
 
 def _of_classes(examples: Examples, labels: Sequence[int]) -> Examples:
@@ -107,7 +107,7 @@ def _read_idx(folders: Sequence[Path], name: str, dimensions: int) -> Tensor:
     return torch.from_numpy(values.copy())
 
 
-def cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Source:
+def cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> LoadedData:
     """Load CIFAR-10 or CIFAR-100 with torchvision; download it if it is missing.
 
     Raises LotteryError if the download fails or files are damaged.
@@ -130,7 +130,7 @@ def cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Source:
         inputs = torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous()
         return Examples(inputs, torch.tensor(read.targets))
 
-    return Source(part(True), part(False), 255)
+    return LoadedData(part(True), part(False), 255)
 
 
 def _download(root: Path, name: str, folder: Path) -> None:
@@ -158,7 +158,7 @@ DECODED = "decoded-2"
 another way: files of earlier versions are then not used."""
 
 
-def image_folder(root: Path, folder: str, channels: int) -> Source:
+def image_folder(root: Path, folder: str, channels: int) -> LoadedData:
     """Load images of one size from `root/folder/train/<class>/` and, if it exists, `test/<class>/`.
     Classes are numbered in alphabetical order. Decoded images are cached in a file beside them.
 
@@ -186,7 +186,7 @@ def image_folder(root: Path, folder: str, channels: int) -> Source:
     def part(name: str) -> Examples:
         return Examples(tensors[f"{name}.inputs"], tensors[f"{name}.labels"])
 
-    return Source(part("train"), part("test") if files["test"] else None, 255)
+    return LoadedData(part("train"), part("test") if files["test"] else None, 255)
 
 
 def _cached(file: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -274,7 +274,7 @@ def _opaque(image: "Image.Image", file: Path) -> "Image.Image":
     return whole
 
 
-def noise(root: Path, shape: Sequence[int], classes: int, examples: int, test: int) -> Source:  # noqa: ARG001
+def noise(root: Path, shape: Sequence[int], classes: int, examples: int, test: int) -> LoadedData:  # noqa: ARG001
     """Generate examples for `smoke=true`: a faint random pattern for each class, under noise.
 
     `shape`: (channels, height, width) of one input. `examples`, `test`: the number of each; `test`
@@ -288,4 +288,4 @@ def noise(root: Path, shape: Sequence[int], classes: int, examples: int, test: i
         pixels = torch.randint(0, 240, (count, *shape), generator=random)
         return Examples((patterns[labels] + pixels).to(torch.uint8), labels)
 
-    return Source(part(examples), part(test) if test else None, 255)
+    return LoadedData(part(examples), part(test) if test else None, 255)

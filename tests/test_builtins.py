@@ -14,7 +14,7 @@ from lth.experiment import builtins
 from lth.experiment.builtins import BUILTINS, IDS
 from lth.experiment.nodes import Measurement
 from lth.experiment.targets import canonical, load
-from lth.training.data import Source
+from lth.training.data import LoadedData
 from lth.training.selection import Scores
 
 FAMILIES = ("MODELS", "CRITERIA", "LOADERS", "OPTIMIZERS", "PROBES", "TRACKERS")
@@ -43,7 +43,7 @@ def is_criterion(value: object) -> bool:
 
 
 def is_loader(value: object) -> bool:
-    return returns(value, Source)
+    return returns(value, LoadedData)
 
 
 def is_probe(value: object) -> bool:

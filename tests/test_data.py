@@ -5,22 +5,22 @@ import torch
 from torch import Tensor
 
 from lth.errors import LotteryError
-from lth.training.data import BatchOrder, Data, Examples, Part, Source, augment, prepare
+from lth.training.data import BatchOrder, Data, Examples, LoadedData, Part, augment, prepare
 from lth.training.easiness import errors
 from lth.training.seeds import generator
 
 CPU = torch.device("cpu")
 
 
-def source(size: int = 100, *, with_test: bool = False) -> Source:
+def loaded(size: int = 100, *, with_test: bool = False) -> LoadedData:
     """Two channels of very different scale; example i holds i in both; ten classes in turn."""
     values = torch.arange(size).view(-1, 1, 1, 1)
     inputs = torch.cat([values, 200 + values // 4], dim=1).expand(-1, -1, 2, 2)
     examples = Examples(inputs.contiguous(), torch.arange(size) % 10)
-    return Source(examples, examples if with_test else None, 255)
+    return LoadedData(examples, examples if with_test else None, 255)
 
 
-def parts(made: Source, **changes: object) -> Data:
+def parts(made: LoadedData, **changes: object) -> Data:
     options = {
         "test": 20, "validation": 20, "split": "stratified", "split_seed": 0,
         "preprocessing": "standardize", "device": CPU,
@@ -35,26 +35,26 @@ def inputs_of(part: Part) -> Tensor:
 
 @pytest.mark.parametrize("split", ["stratified", "random"])
 def test_parts_are_disjoint_and_complete(split: str) -> None:
-    indices = parts(source(), split=split).indices
+    indices = parts(loaded(), split=split).indices
     assert [len(indices[name]) for name in ("test", "validation", "train")] == [20, 20, 60]
     assert sorted(torch.cat(list(indices.values())).tolist()) == list(range(100))
 
 
 def test_a_stratified_split_holds_each_class_in_its_share() -> None:
-    made = parts(source())
+    made = parts(loaded())
     assert made.validation.labels.bincount().tolist() == [2] * 10
     assert made.test.labels.bincount().tolist() == [2] * 10
 
 
 def test_the_split_depends_on_its_own_seed_alone() -> None:
     torch.manual_seed(5)
-    again = parts(source()).indices["validation"]
-    assert torch.equal(parts(source()).indices["validation"], again)
-    assert not torch.equal(parts(source(), split_seed=1).indices["validation"], again)
+    again = parts(loaded()).indices["validation"]
+    assert torch.equal(parts(loaded()).indices["validation"], again)
+    assert not torch.equal(parts(loaded(), split_seed=1).indices["validation"], again)
 
 
 def test_inputs_and_labels_stay_together() -> None:
-    made = parts(source(), preprocessing="raw")
+    made = parts(loaded(), preprocessing="raw")
     for part in (made.train, made.validation, made.test):
         assert torch.equal(inputs_of(part)[:, 0, 0, 0].long() % 10, part.labels)
         inputs, labels = part.at(torch.tensor([5, 2, 5]))
@@ -63,7 +63,7 @@ def test_inputs_and_labels_stay_together() -> None:
 
 
 def test_standardize_uses_the_training_part_of_this_dataset_per_channel() -> None:
-    made = parts(source(), split="random")
+    made = parts(loaded(), split="random")
     values = inputs_of(made.train).double().transpose(0, 1).flatten(1)
     assert values.mean(1).tolist() == pytest.approx([0, 0], abs=1e-5)
     assert values.std(1, correction=0).tolist() == pytest.approx([1, 1], abs=1e-5)
@@ -71,16 +71,16 @@ def test_standardize_uses_the_training_part_of_this_dataset_per_channel() -> Non
 
 
 def test_a_subset_of_the_training_examples_is_random_or_the_first() -> None:
-    whole = parts(source()).indices
+    whole = parts(loaded()).indices
     for count in (1, 10, len(whole["train"])):
-        drawn = parts(source(), preprocessing="unit", train=count).indices
-        first = parts(source(), preprocessing="unit", train=count, subset="first").indices
+        drawn = parts(loaded(), preprocessing="unit", train=count).indices
+        first = parts(loaded(), preprocessing="unit", train=count, subset="first").indices
         assert {*drawn["train"].tolist()} <= {*whole["train"].tolist()}
         assert len(drawn["train"]) == count
         assert first["train"].equal(whole["train"][:count])
         assert drawn["validation"].equal(whole["validation"])
     few, more = (
-        parts(source(), preprocessing="unit", train=count).indices["train"].tolist()
+        parts(loaded(), preprocessing="unit", train=count).indices["train"].tolist()
         for count in (5, 9)
     )
     assert {*few} < {*more}
@@ -99,28 +99,28 @@ def test_the_easiest_examples_are_those_that_a_ridge_regression_predicts_best() 
     assert {*found.argsort()[-10:].tolist()} == {*wrong.tolist()}
     scaled = errors(inputs, given)
     torch.testing.assert_close(found, scaled)  # whatever the unit of the inputs
-    made = parts(source(), preprocessing="unit", train=5, subset="easiest").indices["train"]
-    rest = parts(source()).indices["train"]
-    of_rest = errors(source().train.inputs[rest], source().train.labels[rest])
+    made = parts(loaded(), preprocessing="unit", train=5, subset="easiest").indices["train"]
+    rest = parts(loaded()).indices["train"]
+    of_rest = errors(loaded().train.inputs[rest], loaded().train.labels[rest])
     assert {*made.tolist()} == {*rest[of_rest.argsort()[:5]].tolist()}
 
 
 def test_unit_and_raw() -> None:
-    assert parts(source(), preprocessing="raw").test.stored.inputs.max() > 200
-    unit = inputs_of(parts(source(), preprocessing="unit").train)
+    assert parts(loaded(), preprocessing="raw").test.stored.inputs.max() > 200
+    unit = inputs_of(parts(loaded(), preprocessing="unit").train)
     assert 0 <= unit.min() < unit.max() <= 1
 
 
 def test_l2_gives_every_image_unit_norm_and_bytes_have_no_table() -> None:
-    made = parts(source(), preprocessing="l2")
-    raw = inputs_of(parts(source(), preprocessing="raw").train)
+    made = parts(loaded(), preprocessing="l2")
+    raw = inputs_of(parts(loaded(), preprocessing="raw").train)
     assert torch.allclose(inputs_of(made.train), raw / raw.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
     assert not made.train.by_value
-    assert parts(source(), preprocessing="unit").train.by_value
+    assert parts(loaded(), preprocessing="unit").train.by_value
 
 
 def test_an_image_of_zeros_has_no_norm_and_stays_one() -> None:
-    dark = source()
+    dark = loaded()
     dark.train.inputs[0] = 0
     made = parts(dark, preprocessing="l2", validation=0, test=1)
     zeros = [*inputs_of(made.train), *inputs_of(made.test)]
@@ -133,13 +133,13 @@ def test_an_image_of_zeros_has_no_norm_and_stays_one() -> None:
 ])  # fmt: skip
 def test_impossible_splits_are_refused(changes: dict[str, int], message: str) -> None:
     with pytest.raises(LotteryError, match=message):
-        parts(source(), **changes)
+        parts(loaded(), **changes)
 
 
 def test_a_test_set_of_the_source_is_used_unsplit() -> None:
     with pytest.raises(LotteryError, match=r"dataset\.test must be 0 .* its own test set, got 20"):
-        parts(source(with_test=True))
-    made = parts(source(with_test=True), test=0)
+        parts(loaded(with_test=True))
+    made = parts(loaded(with_test=True), test=0)
     assert len(made.test) == 100
     assert len(made.train) == 80
 

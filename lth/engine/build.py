@@ -9,7 +9,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from lth import models
-from lth.engine.source import check_source
+from lth.engine.loaded import check_loaded
 from lth.experiment.node import Mask as MaskNode
 from lth.experiment.node import Weights
 from lth.experiment.nodes import (
@@ -67,10 +67,10 @@ class Builder:
         dataset = recipe.dataset
         key = f"{canonical(dataset)} {recipe.split_seed}"
         if key not in self._data:
-            source = dataset.loader(self.data_root)
-            check_source(source, dataset)
+            loaded = dataset.loader(self.data_root)
+            check_loaded(loaded, dataset)
             self._data[key] = data.prepare(
-                source,
+                loaded,
                 test=dataset.test,
                 validation=dataset.validation,
                 train=dataset.train,

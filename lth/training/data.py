@@ -28,7 +28,7 @@ class Examples(NamedTuple):
     labels: Tensor
 
 
-class Source(NamedTuple):
+class LoadedData(NamedTuple):
     """The return value of a loader. Inputs are integers in [0, `maximum`]; `test` is None if the
     dataset has no test set."""
 
@@ -110,8 +110,8 @@ class Batch:
 class Data:
     """The three parts, on one device.
 
-    `mean`, `std`: one number per channel, of the training part divided by the source's maximum.
-    `indices`: name of a part -> its indices among the source's training examples.
+    `mean`, `std`: one number per channel, of the training part divided by the loader's maximum.
+    `indices`: name of a part -> its indices among the loaded training examples.
     """
 
     train: Part
@@ -123,7 +123,7 @@ class Data:
 
 
 def prepare(
-    source: Source,
+    loaded: LoadedData,
     *,
     test: int,
     validation: int,
@@ -134,25 +134,25 @@ def prepare(
     train: int | None = None,
     subset: Subset = "random",
 ) -> Data:
-    """Split the training examples of a source, and prepare their preprocessing.
+    """Split the loaded training examples, and prepare their preprocessing.
 
-    `test`, `validation`: number of examples set aside; `test` is 0 if the source has a test set.
+    `test`, `validation`: number of examples set aside; `test` is 0 if the loader gives a test set.
     `train`: number of the others to use, None for all; `subset`: chosen at random, or the first, or
     the easiest (`lth.training.easiness`). A smaller subset is part of a larger one.
     The statistics of `standardize` come from the training part alone. Raises LotteryError if no
     training examples would be left, if a test set is missing, if there would be two, or if a
     channel that is constant would be standardised.
     """
-    _check_split(source, test, validation)
-    order = _interleaved(source.train.labels, split, generator(split_seed, "split"))
+    _check_split(loaded, test, validation)
+    order = _interleaved(loaded.train.labels, split, generator(split_seed, "split"))
     rest = order[test + validation :]
-    used = _in_order(source.train, rest, subset)[:train]
+    used = _in_order(loaded.train, rest, subset)[:train]
     indices = {"test": order[:test], "validation": order[test:][:validation], "train": used}
     indices = {name: part.sort().values for name, part in indices.items()}
-    mean, std = _statistics(source.train.inputs[indices["train"]], source.maximum)
+    mean, std = _statistics(loaded.train.inputs[indices["train"]], loaded.maximum)
     if preprocessing == "standardize":
-        _check_spread(mean, std, source.maximum)
-    scale = _scaling(source.maximum, mean, std, preprocessing, device)
+        _check_spread(mean, std, loaded.maximum)
+    scale = _scaling(loaded.maximum, mean, std, preprocessing, device)
 
     def part(stored: Examples) -> Part:
         inputs = stored.inputs.to(device, memory_format=torch.channels_last)
@@ -160,9 +160,9 @@ def prepare(
         return Part(examples, scale, by_value=preprocessing != "l2")
 
     def split_off(name: str) -> Part:
-        return part(Examples(*(tensor[indices[name]] for tensor in source.train)))
+        return part(Examples(*(tensor[indices[name]] for tensor in loaded.train)))
 
-    tested = split_off("test") if source.test is None else part(source.test)
+    tested = split_off("test") if loaded.test is None else part(loaded.test)
     return Data(split_off("train"), split_off("validation"), tested, mean, std, indices)
 
 
@@ -173,17 +173,17 @@ def _in_order(examples: Examples, rest: Tensor, subset: Subset) -> Tensor:
     return rest.sort().values if subset == "first" else rest
 
 
-def _check_split(source: Source, test: int, validation: int) -> None:
-    if source.test is None and test == 0:
+def _check_split(loaded: LoadedData, test: int, validation: int) -> None:
+    if loaded.test is None and test == 0:
         raise LotteryError(
             "dataset.test must be >= 1 for a dataset without a test set of its own, got 0. Set it "
             "to the number of training examples to test on."
         )
-    if source.test is not None and test:
+    if loaded.test is not None and test:
         raise LotteryError(
             f"dataset.test must be 0 for a dataset with its own test set, got {test}."
         )
-    total = len(source.train.labels)
+    total = len(loaded.train.labels)
     if test + validation >= total:
         raise LotteryError(
             f"dataset.test + dataset.validation must be less than the {total:,} examples, got "

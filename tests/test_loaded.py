@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from lth import datasets
-from lth.engine.source import check_source
+from lth.engine.loaded import check_loaded
 from lth.errors import LotteryError
 from lth.experiment.targets import Target
-from lth.training.data import Examples, Source, prepare
+from lth.training.data import Examples, LoadedData, prepare
 from tests.test_datasets import write_idx
 from tests.trainings import recipe
 
@@ -25,75 +25,75 @@ INPUTS = torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2)
 LABELS = torch.arange(6) % 4
 
 
-def source(
+def loaded(
     inputs: Any = INPUTS,  # noqa: ANN401
     labels: Any = LABELS,  # noqa: ANN401
     maximum: Any = 255,  # noqa: ANN401
-) -> Source:
-    return Source(Examples(inputs, labels), None, maximum)
+) -> LoadedData:
+    return LoadedData(Examples(inputs, labels), None, maximum)
 
 
 def test_good_examples_are_accepted() -> None:
-    check_source(source(), DATASET)
-    check_source(source(INPUTS.long(), maximum=23), DATASET)
-    check_source(source()._replace(test=Examples(INPUTS[:2], LABELS[:2])), DATASET)
+    check_loaded(loaded(), DATASET)
+    check_loaded(loaded(INPUTS.long(), maximum=23), DATASET)
+    check_loaded(loaded()._replace(test=Examples(INPUTS[:2], LABELS[:2])), DATASET)
 
 
 REFUSED = [
-    (source(labels=LABELS[:4]), r"one label per input, got 6 inputs and 4 labels"),
-    (source(INPUTS / 255), r"inputs must be integers .*got float32 .*\[6, 1, 2, 2\]"),
-    (source(INPUTS.bool()), r"inputs must be integers .*got bool"),
-    (source(INPUTS.squeeze(1)), r"got uint8 of shape \[6, 2, 2\]\. Add .*inputs\.unsqueeze\(1\)"),
+    (loaded(labels=LABELS[:4]), r"one label per input, got 6 inputs and 4 labels"),
+    (loaded(INPUTS / 255), r"inputs must be integers .*got float32 .*\[6, 1, 2, 2\]"),
+    (loaded(INPUTS.bool()), r"inputs must be integers .*got bool"),
+    (loaded(INPUTS.squeeze(1)), r"got uint8 of shape \[6, 2, 2\]\. Add .*inputs\.unsqueeze\(1\)"),
     (
-        source(INPUTS.numpy()),
+        loaded(INPUTS.numpy()),
         r"inputs must be .*tensor.*got ndarray\. Convert an array with "
         r"torch\.from_numpy\(inputs\)",
     ),
-    (source(labels=torch.eye(6).long()), r"got int64 of shape \[6, 6\]\. .*labels\.argmax\(1\)"),
-    (source(labels=LABELS.numpy()), r"got ndarray\. .*torch\.from_numpy\(labels\)\.long\(\)"),
-    (source(INPUTS.flatten(1)), r"\(n, channels, height, width\), got .*\[6, 4\]"),
-    (source(labels=LABELS.int()), r"labels must be int64 .*got int32.*labels\.long\(\)"),
-    (source(labels=LABELS.double()), r"labels must be int64 .*got float64"),
-    (source(labels=LABELS.view(6, 1)), r"labels must be int64 .*\(n,\), got int64 .*\[6, 1\]"),
-    (source(labels=LABELS - 1), r"labels must be >= 0, got -1"),
-    (source(INPUTS.long() - 3), r"inputs must be in \[0, 255\], got values from -3 to 20"),
-    (source(maximum=16), r"inputs must be in \[0, 16\], got values from 0 to 23"),
-    (source(INPUTS[:0], LABELS[:0]), r"at least one example, got none"),
-    (source(maximum=1.0), r"maximum must be an integer >= 1, got 1\.0"),
+    (loaded(labels=torch.eye(6).long()), r"got int64 of shape \[6, 6\]\. .*labels\.argmax\(1\)"),
+    (loaded(labels=LABELS.numpy()), r"got ndarray\. .*torch\.from_numpy\(labels\)\.long\(\)"),
+    (loaded(INPUTS.flatten(1)), r"\(n, channels, height, width\), got .*\[6, 4\]"),
+    (loaded(labels=LABELS.int()), r"labels must be int64 .*got int32.*labels\.long\(\)"),
+    (loaded(labels=LABELS.double()), r"labels must be int64 .*got float64"),
+    (loaded(labels=LABELS.view(6, 1)), r"labels must be int64 .*\(n,\), got int64 .*\[6, 1\]"),
+    (loaded(labels=LABELS - 1), r"labels must be >= 0, got -1"),
+    (loaded(INPUTS.long() - 3), r"inputs must be in \[0, 255\], got values from -3 to 20"),
+    (loaded(maximum=16), r"inputs must be in \[0, 16\], got values from 0 to 23"),
+    (loaded(INPUTS[:0], LABELS[:0]), r"at least one example, got none"),
+    (loaded(maximum=1.0), r"maximum must be an integer >= 1, got 1\.0"),
 ]
 
 
 @pytest.mark.parametrize(("given", "message"), REFUSED)
-def test_other_examples_are_refused_by_loader_and_part(given: Source, message: str) -> None:
+def test_other_examples_are_refused_by_loader_and_part(given: LoadedData, message: str) -> None:
     with pytest.raises(LotteryError, match=message) as training:
-        check_source(given, DATASET)
+        check_loaded(given, DATASET)
     assert "mine.load" in str(training.value)
     if given.maximum in (255, 16):
         assert "training part" in str(training.value)
-        good = source(maximum=given.maximum, inputs=INPUTS.clamp(max=16))
+        good = loaded(maximum=given.maximum, inputs=INPUTS.clamp(max=16))
         with pytest.raises(LotteryError, match=message) as test:
-            check_source(good._replace(test=given.train), DATASET)
+            check_loaded(good._replace(test=given.train), DATASET)
         assert "test part" in str(test.value)
 
 
-def test_anything_but_a_source_is_refused() -> None:
+def test_anything_else_is_refused() -> None:
     pair: Any = (INPUTS, LABELS)
-    with pytest.raises(LotteryError, match=r"must return an .*Source, got tuple\. Return Source\("):
-        check_source(pair, DATASET)
+    with pytest.raises(LotteryError, match=r"must return an .*LoadedData, got tuple\. Return Load"):
+        check_loaded(pair, DATASET)
 
 
 @pytest.mark.parametrize(("given", "hint"), [
-    (source(labels=LABELS + 1), r"Labels begin at 1: if they should at 0, return labels - 1\."),
-    (source(INPUTS.repeat(1, 1, 4, 4).permute(0, 2, 3, 1)), r"inputs\.permute\(0, 3, 1, 2\)"),
+    (loaded(labels=LABELS + 1), r"Labels begin at 1: if they should at 0, return labels - 1\."),
+    (loaded(INPUTS.repeat(1, 1, 4, 4).permute(0, 2, 3, 1)), r"inputs\.permute\(0, 3, 1, 2\)"),
 ])  # fmt: skip
-def test_what_does_not_match_the_configuration_may_be_turned(given: Source, hint: str) -> None:
+def test_what_does_not_match_the_configuration_may_be_turned(given: LoadedData, hint: str) -> None:
     with pytest.raises(LotteryError, match=hint):
-        check_source(given, DATASET)
+        check_loaded(given, DATASET)
 
 
 def test_a_constant_channel_cannot_be_standardised() -> None:
     inputs = torch.stack([torch.arange(24).view(6, 2, 2), torch.full((6, 2, 2), 7)], dim=1)
-    given = source(inputs)
+    given = loaded(inputs)
 
     def prepared(preprocessing: Any) -> Tensor:  # noqa: ANN401
         made = prepare(
@@ -117,7 +117,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def load(pictures: Path, channels: int = 3) -> Source:
+def load(pictures: Path, channels: int = 3) -> LoadedData:
     return datasets.image_folder(pictures.parents[2], "p", channels)
 
 

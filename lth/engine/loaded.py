@@ -7,32 +7,32 @@ from torch import Tensor
 
 from lth.errors import LotteryError
 from lth.experiment.settings import Dataset
-from lth.training.data import Examples, Source
+from lth.training.data import Examples, LoadedData
 
 CHANNELS = (1, 3)
 """Numbers of channels that pictures have. Other axes are longer."""
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def check_source(source: Source, dataset: Dataset) -> None:
+def check_loaded(loaded: LoadedData, dataset: Dataset) -> None:
     """Raise LotteryError unless the loaded examples have the form that loaders must return, and
     match the configuration."""
     loader = dataset.loader.name
-    if not isinstance(source, Source):
+    if not isinstance(loaded, LoadedData):
         raise LotteryError(
-            f"{loader} must return an lth.training.data.Source, got {type(source).__name__}. "
-            "Return Source(Examples(inputs, labels), test, maximum); test may be None."
+            f"{loader} must return an lth.training.data.LoadedData, got {type(loaded).__name__}. "
+            "Return LoadedData(Examples(inputs, labels), test, maximum); test may be None."
         )
-    maximum = source.maximum
+    maximum = loaded.maximum
     if not isinstance(maximum, int) or maximum < 1:
         raise LotteryError(
             f"{loader}: maximum must be an integer >= 1, got {maximum}. Return the highest "
             "possible input value."
         )
-    for name, part in (("training", source.train), ("test", source.test)):
+    for name, part in (("training", loaded.train), ("test", loaded.test)):
         for fault in _faults(part, maximum) if part else ():
             raise LotteryError(f"{loader}, {name} part: {fault}")
-    _check_sizes(source, dataset)
+    _check_sizes(loaded, dataset)
 
 
 def _faults(part: Examples, maximum: int) -> Iterator[str]:
@@ -93,8 +93,8 @@ def _described(value: object) -> str:
     return type(value).__name__
 
 
-def _check_sizes(source: Source, dataset: Dataset) -> None:
-    train, test = source.train, source.test or source.train
+def _check_sizes(loaded: LoadedData, dataset: Dataset) -> None:
+    train, test = loaded.train, loaded.test or loaded.train
     shapes = {tuple(part.inputs.shape[1:]) for part in (train, test)}
     found = " and ".join(str(list(shape)) for shape in sorted(shapes))
     classes = 1 + max(int(part.labels.max()) for part in (train, test))
