@@ -133,7 +133,7 @@ def run(spec: Spec, requested: Requested, folder: RunFolder, stopping: Callable[
     results = record_stored(spec, requested, folder) or make(spec, requested, folder, stopping)
     trainings = (node for node in requested if isinstance(node, Training))
     last = max(trainings, key=lambda training: max(requested[training]))
-    objective = early_stop(results[last].curve).test_accuracy
+    objective = early_stop(results[last].curve).val_accuracy
     folder.status["objective"] = objective
     return objective
 
@@ -170,8 +170,8 @@ def make(
 
     def on_progress(training: Training, iteration: int, speed: float) -> None:
         level, *_ = requested.get(training, [training.level])
-        where = forecast.at(training, iteration)
-        folder.update(level=level, iteration=iteration, speed=speed, **where)
+        end, where = training.recipe.training.iterations, forecast.at(training, iteration)
+        folder.update(level=level, iteration=iteration, iterations=end, speed=speed, **where)
 
     def pending() -> list[Training]:
         return [node for node in engine.pending(requested) if isinstance(node, Training)]

@@ -136,10 +136,12 @@ def _settings(runs: list[Run]) -> pd.DataFrame:
     settings = pd.DataFrame([run.settings for run in runs])
     if SPLIT in settings:
         settings["split"] = split_labels(settings)
+        settings = settings.explode("split", ignore_index=True)  # some runs belong to two
         chosen = zip(settings["setting"], settings["split"], strict=True)
         settings["setting"] = [json.dumps(json.loads(of) | {SPLIT: split}) for of, split in chosen]
-    named = zip(runs, settings["setting"], strict=True)
-    settings["arm"] = arm_labels([run.settings | {"setting": setting} for run, setting in named])
+    of_run = {run.settings["run"]: run.settings for run in runs}
+    named = zip(settings["run"], settings["setting"], strict=True)
+    settings["arm"] = arm_labels([of_run[run] | {"setting": setting} for run, setting in named])
     settings["rate"] = rate_labels(settings["rate"])
     # of two runs with the same settings only one is kept, and it may not name the preset
     named = settings.groupby("setting")["preset"].transform("first")
@@ -161,7 +163,7 @@ def _without_repeats(levels: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
         for where in found[(found > 1).any(axis=1)].index
     ]
     levels = levels.drop_duplicates(key, keep="last").drop_duplicates([*RESULT, "training"])
-    return levels.assign(experiment=experiment_titles(levels))
+    return levels.assign(experiment=experiment_titles(levels)).copy()  # pandas warns of many blocks
 
 
 def _probes(
@@ -170,6 +172,7 @@ def _probes(
     """Return the tables of each probe, under the labels of `levels`, each result once."""
     titles = levels[["setting", "experiment"]].drop_duplicates()
     named = settings[["run", "setting", "arm", "rate", *REPLICATE]].merge(titles, on="setting")
+    runs = sorted(runs, key=lambda run: (run.settings["started"], str(run.settings["run"])))
     names = dict.fromkeys(name for run in runs for name in run.probes)
     tables = {name: pd.concat([r.probes[name] for r in runs if name in r.probes]) for name in names}
     return {name: _each_line_once(table.merge(named, on="run")) for name, table in tables.items()}
@@ -182,6 +185,7 @@ def _each_line_once(rows: pd.DataFrame) -> pd.DataFrame:
         apart = ("run", "rewind.draw")
         return rows.drop_duplicates([n for n in rows.columns if n not in apart], keep="last")
     line = [*RESULT, *(["iteration"] if "iteration" in rows else [])]
-    rows = rows.drop_duplicates([*line, "fraction", *REPLICATE], keep="last")
-    losses = rows.groupby([*line, *REPLICATE])["test_loss"].transform("sum")
+    of_line = rows.groupby([*line, *REPLICATE], dropna=False)
+    rows = rows[rows["run"] == of_line["run"].transform("last")]
+    losses = rows.groupby([*line, *REPLICATE], dropna=False)["test_loss"].transform("sum")
     return rows.loc[~rows.assign(losses=losses).duplicated([*line, "fraction", "seed", "losses"])]

@@ -79,6 +79,7 @@ def publish(arguments: argparse.Namespace) -> int:
         for folder in arguments.folders
         for run in sorted(find_runs(folder))
     }
+    _check_different(targets)
     _check_published(arguments.out, set(targets.values()))
     published, left_out = 0, 0
     for run, target in targets.items():
@@ -91,6 +92,17 @@ def publish(arguments: argparse.Namespace) -> int:
             left_out += 1
     print(f"{arguments.out}: {published} runs")
     return int(left_out > 0)
+
+
+def _check_different(targets: Mapping[Path, Path]) -> None:
+    """Raise LotteryError if two runs would be written to one folder."""
+    runs: dict[Path, Path] = {}
+    for run, target in targets.items():
+        if (other := runs.setdefault(target, run)) != run:
+            raise LotteryError(
+                f"{other} and {run} would both be written to {target}. Publish one of them to "
+                "another folder, or name folders above them that differ."
+            )
 
 
 def _check_published(out: Path, targets: AbstractSet[Path]) -> None:

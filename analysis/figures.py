@@ -165,9 +165,10 @@ def settings(runs: Runs) -> FigureWithData:
 
 def arms(runs: Runs) -> FigureWithData:
     """All arms of every experiment that has other arms than those of figures 4 and 5."""
-    usual = {TICKET, REINIT, ONE_SHOT, ONE_SHOT_REINIT}
-    known = runs.levels["model"].isin(LENET | CONV) & runs.levels["arm"].isin(usual)
-    others = set(runs.levels.loc[~known, "experiment"])
+    model, arm = runs.levels["model"], runs.levels["arm"]
+    figure4 = model.isin(LENET) & arm.isin({TICKET, REINIT, ONE_SHOT, ONE_SHOT_REINIT})
+    figure5 = model.isin(CONV) & arm.isin({TICKET, REINIT})
+    others = set(runs.levels.loc[~(figure4 | figure5), "experiment"])
     chosen = runs.levels[runs.levels["experiment"].isin(others)]
     some(chosen, "arms or models that figures 4 and 5 do not show")
     return against_density(chosen, (STOP, AT_STOP, AT_END))

@@ -30,7 +30,13 @@ ARM = (CRITERION, "pruning.at", "pruning.mode", "pruning.rounds", "pruning.settl
 """Settings, or prefixes of their names, that `arm` of run.json describes."""
 
 
-DETAILS = ("pruning.rounds", "pruning.settled", "pruning.update", "source")
+DETAILS = (
+    "pruning.criterion.code",
+    "pruning.rounds",
+    "pruning.settled",
+    "pruning.update",
+    "source",
+)
 """Prefixes of settings that the name of an arm does not always give."""
 
 
@@ -59,21 +65,23 @@ def shared_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     return shared | ({"pruning.scope": "layerwise"} if by_arm else {})
 
 
-def split_labels(runs: pd.DataFrame) -> "pd.Series[str]":
+def split_labels(runs: pd.DataFrame) -> list[list[str]]:
     """Return how each run's validation split was chosen, by the columns `seed`, `split_seed` and
     `setting`: OWN if each seed has its own, which makes it a trial of its own, else the split that
     all seeds share.
 
     A run whose seed and split have the same number may be either. It belongs to the runs of its
-    setting that share its split, if there are any and no others with a split of their own.
+    setting that share its split, if there are any, and to those that have their own, if there are
+    others.
     """
     own = runs["seed"] == runs[SPLIT]
-    labels = runs[SPLIT].map("{:g}".format).where(~own, OWN)
-    for _, rows in runs.groupby("setting"):
-        shared = set(rows.loc[~own[rows.index], SPLIT])
-        of_own = rows[own[rows.index]]
-        if len(set(of_own["seed"])) == 1 and shared & set(of_own[SPLIT]):
-            labels[of_own.index] = of_own[SPLIT].map("{:g}".format)
+    shared = {setting: {*rows[SPLIT]} for setting, rows in runs[~own].groupby("setting")}
+    trials = runs[own].groupby("setting")["seed"].nunique()
+    labels = []
+    for setting, split, is_own in zip(runs["setting"], runs[SPLIT], own, strict=True):
+        is_shared = split in shared.get(setting, ())
+        alone = is_shared and trials.get(setting, 0) == 1
+        labels.append([f"{split:g}"] * is_shared + [OWN] * (is_own and not alone))
     return labels
 
 

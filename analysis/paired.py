@@ -6,15 +6,18 @@ from analysis.arms import TICKET
 from analysis.points import LINE
 from analysis.sample import learnt, reported_accuracy
 
+SAME_DENSITY = 0.01
+"""Largest relative difference between densities of networks that are compared."""
+
 
 def paired(levels: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each line, level from 1 and seed, with draws averaged.
 
     `gain`: test accuracy above the seed's dense network; `behind`: below the seed's winning ticket
-    of that level; `gain_at_end`: test accuracy at the end of training above the dense network's;
-    all in percentage points. `stop`: early stop as a multiple of the dense network's. `gain` and
-    `behind` read accuracy at early stop, or at the end for VGG and ResNet. `gain_censored` and so
-    on: whether one of the early stops that are compared is censored.
+    of that level, if it has the same density; `gain_at_end`: test accuracy at the end of training
+    above the dense network's; all in percentage points. `stop`: early stop as a multiple of the
+    dense network's. `gain` and `behind` read accuracy at early stop, or at the end for VGG and
+    ResNet. `gain_censored` and so on: whether one of the early stops that are compared is censored.
     """
     own = _by_seed(learnt(levels))
     dense = own[own["level"] == 0].drop_duplicates(["experiment", "seed"])
@@ -24,7 +27,9 @@ def paired(levels: pd.DataFrame) -> pd.DataFrame:
     pairs = own[own["level"] > 0]
     pairs = pairs.join(dense.set_index(same)[measured].add_suffix("_dense"), on=same)
     pairs = pairs.join(ticket.set_index(place)[measured].add_suffix("_ticket"), on=place)
-    behind = 100 * (pairs["accuracy_ticket"] - pairs["accuracy"])
+    density = pairs[place].join(ticket.set_index(place)["density"], on=place)["density"]
+    apart = (density / pairs["density"] - 1).abs() > SAME_DENSITY
+    behind = 100 * (pairs["accuracy_ticket"] - pairs["accuracy"]).mask(apart)
     return pairs.assign(
         gain=100 * (pairs["accuracy"] - pairs["accuracy_dense"]),
         gain_at_end=100 * (pairs["final"] - pairs["final_dense"]),

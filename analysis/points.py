@@ -22,9 +22,10 @@ does not reach 0, and a half and a double are equally far from 1."""
 def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = False) -> pd.DataFrame:
     """Return one row for each line, level and combination of the columns `place`: `quantity`, its
     `mean`, the ends `low` and `high` of its `spread` over the `n` repetitions (minimum and maximum
-    or, with `interval`, a 95 % interval of the mean), the `most` repetitions anywhere on the line
-    beyond level 0, the number of `censored` early stops that it depends on, and the `runs`. Missing
-    measurements do not count. Means of RATIOS are geometric.
+    or, with `interval`, a 95 % interval of the mean over seeds, with the draws of a seed averaged),
+    the `most` repetitions anywhere on the line beyond level 0, the number of `censored` early stops
+    that it depends on, and the `runs`. Missing measurements do not count. Means of RATIOS are
+    geometric.
 
     Level 0 is one training for all draws of a seed, so its n may be smaller than that of the other
     levels. A level without measurements, between levels with some, has a row with mean nan and
@@ -34,6 +35,8 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
     measured = rows.assign(censored=_censored(rows, quantity)).dropna(subset=[quantity])
     if quantity in RATIOS:
         measured = measured.assign(**{quantity: np.log(measured[quantity])})
+    if interval and "seed" in measured:
+        measured = _by_seed(measured, quantity, key)
     found = measured.groupby(key, as_index=False, sort=False).agg(
         density=("density", "mean"),
         mean=(quantity, "mean"),
@@ -42,7 +45,7 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
         deviation=(quantity, "std"),
         n=(quantity, "size"),
         censored=("censored", "sum"),
-        runs=("run", lambda runs: ";".join(sorted(set(runs)))),
+        runs=("run", _joined),
     )
     if interval:
         half = stats.t.ppf(0.975, found["n"] - 1) * found["deviation"] / np.sqrt(found["n"])
@@ -62,6 +65,17 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
     )
     measures = ["density", "mean", "low", "high", "spread", "n", "most", "censored", "runs"]
     return ordered[["quantity", *key, *measures]]
+
+
+def _by_seed(measured: pd.DataFrame, quantity: str, key: list[str]) -> pd.DataFrame:
+    """Return one row for each seed: its draws are no independent trials."""
+    return measured.groupby([*key, "seed"], as_index=False, sort=False).agg(
+        {"density": "mean", quantity: "mean", "censored": "any", "run": _joined}
+    )
+
+
+def _joined(runs: "pd.Series[str]") -> str:
+    return ";".join(sorted({run for each in runs for run in each.split(";")}))
 
 
 def _censored(rows: pd.DataFrame, quantity: str) -> "pd.Series[bool] | bool":

@@ -17,6 +17,7 @@ SHOWN: dict[str, tuple[str, Callable[[float], float]]] = {
     "speedup": ("stop", lambda factor: 1 / factor),
 }
 """Rule of a claim -> column of `analysis.paired`, and the claim's value there."""
+NAMED = ["experiment", "preset"]
 
 
 def printed(runs: Runs) -> pd.DataFrame:
@@ -25,11 +26,11 @@ def printed(runs: Runs) -> pd.DataFrame:
     claims = [claim for claim in paper_claims() if claim.rule in SHOWN and not claim.where]
     rows = [
         {"experiment": experiment, **point}
-        for (experiment, preset), own in runs.levels.groupby(["experiment", "preset"])
+        for (experiment, preset, arm, _), own in runs.levels.groupby([*NAMED, "arm", "rate"])
         if follows(str(preset), own.iloc[0], runs)
         for claim in claims
-        if claim.matches(str(preset))
-        for point in _points(claim, own[own["arm"] == claim.arm])
+        if claim.matches(str(preset)) and claim.arm == arm
+        for point in _points(claim, own)
     ]
     return pd.DataFrame(rows, columns=["experiment", "quantity", "density", "value"])
 

@@ -129,11 +129,10 @@ def position(status: Status) -> str:
     """Return where a running run is, in words."""
     if "level" not in status:
         return "starting, or waiting for a training that another run has started"
-    iterations = status["spec"]["training"]["iterations"]
     speed = f", {status['speed']:,.0f} a second" if "speed" in status else ""
     return (
         f"level {status['level']} of {status['levels']}, "
-        f"iteration {status['iteration']:,} of {iterations:,}{speed}{time_left([status])}"
+        f"iteration {status['iteration']:,} of {status['iterations']:,}{speed}{time_left([status])}"
     )
 
 

@@ -59,9 +59,12 @@ def _table(group: pd.DataFrame, arms: list[str], title: str) -> Table:
     headings = [f"{arm.replace(' ', chr(10))}\n{COLUMNS[column][0]}" for arm, column in columns]
     for heading in ("level", "density", *headings):
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
-    for level, rows in group.groupby("level"):
+    of_arm = group.groupby(["level", "arm"])["density"].transform("mean")
+    group = group.assign(shown=(100 * of_arm).map("{:.1f}".format), of_arm=-of_arm)
+    ordered = group.sort_values(["level", "of_arm"])  # some arms have densities of their own
+    for (level, density), rows in ordered.groupby(["level", "shown"], sort=False):
         cells = (_cell(rows[rows["arm"] == arm], column) for arm, column in columns)
-        table.add_row(str(level), f"{100 * rows['density'].mean():.1f}", *cells)
+        table.add_row(str(level), str(density), *cells)
     return table
 
 

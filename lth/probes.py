@@ -178,10 +178,11 @@ class GradientFlow(Measurement):
     def compute(self, build: "Builder") -> Iterable[Row]:
         from lth.training.flow import gradient_flow
 
-        mask, train = build.stored_mask(self.of), build.data(self.of.recipe).train
+        recipe = self.of.recipe
+        mask, train = build.stored_mask(self.of), build.data(recipe).train
         for weights in self.weights:
-            state = build.weights(weights, self.of.recipe.network)
-            flow, loss = gradient_flow(build.model(self.of), state, mask, train)
+            model, state = build.model(self.of), build.weights(weights, recipe.network)
+            flow, loss = gradient_flow(model, state, mask, train, recipe.training.batch_size)
             at = _iteration_of(weights, self.of)
             yield {"iteration": at, "gradient_flow": flow, "train_loss": loss}
 

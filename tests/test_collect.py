@@ -104,6 +104,15 @@ def test_a_criterion_with_several_options_is_several_arms(sweep: Path) -> None:
     assert "snip" in set(collect([sweep]).levels["arm"])
 
 
+def test_own_code_that_was_edited_is_another_arm(tmp_path: Path) -> None:
+    for number, code in enumerate(("sha256:aa34567", "sha256:bb34567")):
+        own = {"pruning.criterion.name": "mine.score", "pruning.criterion.code": code}
+        write_run(tmp_path / f"{number}", seed=number, arm="mine.score", settings=own)
+    assert set(collect([tmp_path]).levels["arm"]) == {
+        "mine.score, criterion code aa34567", "mine.score, criterion code bb34567",
+    }  # fmt: skip
+
+
 def titles_of(folder: Path, *trials: tuple[int, int]) -> dict[str, list[int]]:
     """Write runs with these seeds and splits. Return the seeds of each experiment."""
     for number, (seed, split) in enumerate(trials):
@@ -115,7 +124,10 @@ def titles_of(folder: Path, *trials: tuple[int, int]) -> dict[str, list[int]]:
 @pytest.mark.parametrize(("trials", "experiments"), [
     ([(0, 0), (1, 1), (2, 2)], {"": [0, 1, 2]}), ([(0, 0), (1, 0), (2, 0)], {"": [0, 1, 2]}),
     ([(0, 0)], {"": [0]}), ([(1, 0), (2, 0)], {"": [1, 2]}),
-    ([(0, 0), (1, 1), (2, 0), (3, 0)], {", split_seed own": [0, 1], ", split_seed 0": [2, 3]}),
+    ([(0, 0), (1, 1), (2, 0), (3, 0)], {", split_seed own": [0, 1], ", split_seed 0": [0, 2, 3]}),
+    ([(0, 0), (1, 0), (0, 1), (1, 1)],
+     {", split_seed own": [0, 1], ", split_seed 0": [0, 1], ", split_seed 1": [0, 1]}),
+    ([(0, 0), (1, 0), (2, 0), (3, 2)], {", split_seed 0": [0, 1, 2], ", split_seed 2": [3]}),
     ([(1, 1), (2, 0), (3, 0)], {", split_seed own": [1], ", split_seed 0": [2, 3]}),
 ])  # fmt: skip
 def test_trials_with_splits_of_their_own_are_one_experiment(

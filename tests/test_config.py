@@ -56,6 +56,14 @@ def test_settings_that_a_source_does_not_give_are_the_runs_own(composed: Compose
     assert (other.optimizer.schedule, other.dataset) == (run.optimizer.schedule, run.dataset)
 
 
+def test_masks_settle_in_epochs_of_the_source(composed: Composer) -> None:
+    words = ("dataset=mnist", "pruning=early_bird", "source=recipe", "source.dataset.train=6000")
+    settled = composed(*words).pruning.settled
+    assert settled is not None
+    assert settled.every == 100
+    assert composed(*words, "pruning.settled.every=7").pruning.settled == replace(settled, every=7)
+
+
 def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:
     spec = composed("pruning.final_density=0.002", "pruning.levels=28")
     assert (1 - level_rate(spec.pruning) / 100) ** 28 == pytest.approx(0.002)
@@ -75,6 +83,11 @@ def test_smoke_shrinks_sizes_and_keeps_every_choice(composed: Composer) -> None:
     assert (small.model, small.dataset.shape) == (whole.model, whole.dataset.shape)
     assert small.optimizer.options == whole.optimizer.options
     assert small.pruning.scope == "global"
+
+
+def test_smoke_keeps_few_examples(composed: Composer) -> None:
+    small = composed("smoke=true", "dataset=mnist", "dataset.train=5", "training.batch_size=5")
+    assert (small.dataset.train, small.training.batch_size) == (5, 5)
 
 
 def test_smoke_keeps_the_rates_that_all_levels_would_have_had(composed: Composer) -> None:

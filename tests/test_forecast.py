@@ -7,7 +7,7 @@ import pytest
 
 from analysis.remaining import seconds_left
 from analysis.status import View
-from lth.engine.forecast import Forecast, iteration_cost
+from lth.engine.forecast import Forecast, costs_of, iteration_cost
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
 from lth.runs.status import read_status
@@ -63,6 +63,14 @@ def test_the_pace_is_work_by_time_from_one_second_on(trainings: list[Training]) 
     expected = {name[1]: 4, name[2]: 3, name[3]: 1.5}  # 10 + 2 units in two seconds
     forecast.at(trainings[1], 0)
     assert forecast.at(trainings[1], 4) == {"left": expected, "pace": 6}
+
+
+def test_one_shot_levels_cost_what_their_densities_do(composed: Composer) -> None:
+    spec = composed("preset=lenet", "pruning=one_shot", "pruning.rates=[5,98]")
+    cost = costs_of(spec)
+    costs = [cost(training) for _, training in lottery.levels(spec)]  # dense, 95 and 2 %
+    assert costs[:2] == [1, 1]
+    assert costs[2] == pytest.approx(0.07 + 1.1 * 0.02, rel=0.1)
 
 
 def test_a_training_that_continues_from_a_checkpoint_did_no_work_before(

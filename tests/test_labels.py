@@ -76,6 +76,16 @@ def test_rates_are_in_numerical_order(tmp_path: Path) -> None:
     ]
 
 
+def test_arms_with_densities_of_their_own_have_rows_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    write_run(tmp_path / "1", seed=0, arm="supermask")
+    table = tmp_path / "1" / "levels.csv"
+    table.write_text(table.read_text().replace("\n1,0.5,", "\n1,0.53,"))
+    (shown,) = level_tables(collect([tmp_path]).levels)
+    level, density, *_ = (list(column.cells) for column in shown.columns)
+    assert [*zip(level, density, strict=True)][:3] == [("0", "100.0"), ("1", "53.0"), ("1", "50.0")]
+
+
 @pytest.mark.parametrize(("words", "setting", "values"), [
     ("pruning=rigl", "pruning.update.fraction", (0.3, 0.5)),
     ("pruning=gradual", "pruning.update.every", (100, 500)),

@@ -64,6 +64,22 @@ def test_draws_of_a_seed_are_one_repetition(levels: pd.DataFrame) -> None:
     assert of_reinit.loc[0, "run"] == "random reinit 0 0;random reinit 0 1"
 
 
+def test_draws_of_a_seed_are_one_trial_of_an_interval(levels: pd.DataFrame) -> None:
+    far = [row(REINIT, seed, 1, 0.9, 200, draw) for seed in range(3) for draw in (1, 2)]
+    found = points(pd.concat([levels, pd.DataFrame(far)]), "final_test_accuracy", interval=True)
+    of_reinit = found[(found["arm"] == REINIT) & (found["level"] == 1)]
+    assert of_reinit["n"].tolist() == [3]
+    ranges = points(pd.concat([levels, pd.DataFrame(far)]), "final_test_accuracy")
+    assert ranges[(ranges["arm"] == REINIT) & (ranges["level"] == 1)]["n"].tolist() == [9]
+
+
+def test_a_ticket_of_another_density_is_not_compared(levels: pd.DataFrame) -> None:
+    moved = levels["density"].where(levels["arm"] == TICKET, 0.9 * levels["density"])
+    pairs = paired(levels.assign(density=moved))
+    assert pairs["behind"].isna().all()
+    assert pairs["gain"].notna().all()
+
+
 def test_models_without_early_stop_are_compared_at_the_end(levels: pd.DataFrame) -> None:
     at_end = levels.assign(final_test_accuracy=0.25 + 0.125 * levels["level"])
     assert set(paired(at_end.assign(model="vgg19"))["gain"]) == {12.5}

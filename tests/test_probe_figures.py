@@ -99,6 +99,16 @@ def test_barriers_between_levels_are_points_with_means_and_ranges_over_seeds(
     assert found["n"].tolist() == [2, 2]
 
 
+def test_a_line_that_was_probed_twice_counts_once_and_whole(tmp_path: Path) -> None:
+    for number, fractions in enumerate([(0.0, 0.5, 1.0), (0.0, 0.25, 0.75, 1.0)]):
+        write_run(tmp_path / f"{number}", seed=0, started=float(number))
+        rows = [[1, 0.5, 100, at, 0.3, 0.9 if at in (0.0, 1.0) else 0.8] for at in fractions]
+        write_probe(tmp_path / f"{number}", "connectivity", CONNECTIVITY, rows)
+    found = numbers(probe_figures.connectivity(collect([tmp_path])))
+    assert found["n"].tolist() == [1]
+    assert found["mean"].tolist() == pytest.approx([0.1])
+
+
 def test_gradient_flow_and_cost_show_what_was_probed(tmp_path: Path) -> None:
     for seed in (0, 1):
         run = tmp_path / f"{seed}"

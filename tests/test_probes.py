@@ -95,6 +95,23 @@ def test_gradient_flow_is_the_squared_norm_over_what_survives(
             assert row["train_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
+def test_gradient_flow_uses_the_statistics_of_batches(engine: Engine, composed: Composer) -> None:
+    spec = composed(
+        "model=resnet20", "dataset=digits", "dataset.train=23", "training.iterations=1",
+        "training.batch_size=10", "pruning.levels=0", "probe=gradient_flow", "probe.iterations=[0]",
+    )  # fmt: skip
+    ((_, (row,)),) = engine.ensure(measured(spec).values())
+    training, build = dict(lottery.levels(spec))[0], engine.maker.build
+    model, train = build.model(training), build.data(training.recipe).train
+    model.train()
+    batches = (Batch(train, torch.arange(start, start + 10)).examples() for start in (0, 10))
+    losses = [cross_entropy(model(inputs), labels) for inputs, labels in batches]
+    loss = torch.stack(losses).mean()
+    total = sum(float((g**2).sum()) for g in torch.autograd.grad(loss, [*model.parameters()]))
+    assert row["gradient_flow"] == pytest.approx(total, 1e-3)
+    assert row["train_loss"] == pytest.approx(float(loss.detach()), 1e-5)
+
+
 def test_operations_count_each_use_of_a_surviving_weight(
     engine: Engine, composed: Composer
 ) -> None:

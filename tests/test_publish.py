@@ -57,6 +57,22 @@ def test_other_runs_are_not_added_to_a_publication(
     assert list(find_runs(out)) == before
 
 
+def test_two_runs_are_never_written_to_one_folder(
+    clean: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("one", "other"):
+        shutil.copytree(clean / "sweep/0", tmp_path / name / "0")
+    folders = [str(tmp_path / name / "0") for name in ("one", "other")]
+    out = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["analysis", "publish", *folders, "--out", str(out)])
+    assert main() == 1
+    assert f"would both be written to {out / '0'}" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_the_audit_sees_tables_alone(published: Published) -> None:
     audit = Audit()
     runs = sorted(find_runs(published[1]))

@@ -11,6 +11,7 @@ from typing import Any
 from lth.engine.build import build_model
 from lth.engine.checks import survivor_counts
 from lth.engine.engine import find_device
+from lth.experiment.lottery import levels
 from lth.experiment.nodes import Fresh, Training
 from lth.experiment.recipe import recipe
 from lth.experiment.settings import Spec
@@ -33,11 +34,13 @@ def costs_of(spec: Spec) -> Callable[[Training], float]:
     """Return a function that returns the cost of an iteration of a run's training."""
     model = build_model(Fresh(recipe(spec).network, seed=0))
     survivors = survivor_counts(spec, model)
+    reported = {training: level for level, training in levels(spec)}
     device = find_device(spec.device).type
     fits = sparse_steps.suits(model.to(device), spec.optimizer) and spec.backend == "auto"
 
     def cost(training: Training) -> float:
-        density = survivors[training.mask.level] / survivors[0]
+        level = reported.get(training, training.mask.level)  # of others, e.g. those of a source
+        density = survivors[min(level, len(survivors) - 1)] / survivors[0]
         return iteration_cost(density, sparse=fits and training.pruned == "zero")
 
     return cost

@@ -15,7 +15,7 @@ from lth.experiment.nodes import Measurement, Snapshot, Training
 from lth.experiment.recipe import Network
 from lth.experiment.targets import canonical
 from lth.store.provenance import provenance
-from lth.training import packed
+from lth.training import masks, packed
 from lth.training.checkpoint import Checkpoint
 from lth.training.loop import Progress, train
 from lth.training.networks import Task
@@ -91,13 +91,14 @@ class Maker:
     def _task(
         self, training: Training, snapshots: Sequence[Snapshot], saved: Checkpoint | None
     ) -> Task:
-        log.info("training %s, level %d", training, training.level)
         network = training.recipe.network
+        mask = self.build.mask(training.mask, network)
+        log.info("training %s, %.3g %% of the weights", training, 100 * masks.density(mask))
         return Task(
             training,
             self.build.model(training),
             self.build.weights(training.weights, network),
-            self.build.mask(training.mask, network),
+            mask,
             self.build.data(training.recipe),
             {s.iteration: self._publish_snapshot(s) for s in snapshots if s.of == training},
             saved,

@@ -64,7 +64,7 @@ def whole_from_config(config: DictConfig) -> Spec:
     for place in TARGETS:
         _name_target(plain, place.split("."))
     if plain.get("source"):
-        plain["source"] = _in_iterations(plain["source"])
+        _convert_source(plain)
     spec = validated(_in_iterations(plain))
     check_consistency(spec)
     return spec
@@ -181,6 +181,17 @@ def _source(module: str) -> bytes:
         return Path(str(found.origin)).read_bytes() if found else b""
     except (ImportError, ValueError, OSError):
         return b""
+
+
+def _convert_source(plain: Any) -> None:  # noqa: ANN401 - whatever was composed
+    """Convert the durations of the source, in place, and those of masks that settle: they are masks
+    of its dense network."""
+    pruning = plain.get("pruning")
+    settled = pruning.get("settled") if isinstance(pruning, dict) else None
+    source = _in_iterations({**plain["source"], "pruning": {"settled": settled}})
+    if settled:
+        pruning["settled"] = source["pruning"]["settled"]
+    plain["source"] = {name: value for name, value in source.items() if name != "pruning"}
 
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed

@@ -7,6 +7,7 @@ from lth.experiment.settings import Dataset, Pruning, Spec
 from lth.experiment.targets import Target
 
 ITERATIONS = 8
+BATCH = 10
 LEVELS = 2
 EXAMPLES = 60
 SET_ASIDE = 10
@@ -19,7 +20,9 @@ def for_smoke(spec: Spec) -> Spec:
     def scaled(iteration: int) -> int:
         return max(1, iteration * ITERATIONS // total) if iteration else 0
 
-    budget = replace(spec.training, iterations=ITERATIONS, batch_size=10, evaluate_every=4)
+    parts = [spec.dataset, *([spec.source.dataset] if spec.source else [])]
+    batch = min(BATCH, *(part.train or BATCH for part in parts))
+    budget = replace(spec.training, iterations=ITERATIONS, batch_size=batch, evaluate_every=4)
     schedule = spec.optimizer.schedule
     milestones = tuple(sorted({scaled(iteration) for iteration in schedule.milestones}))
     schedule = replace(schedule, milestones=milestones, warmup=scaled(schedule.warmup))

@@ -1,7 +1,8 @@
 """The gradient of the training loss at some weights, and how often a network uses each weight."""
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from itertools import islice
+from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +18,34 @@ BLOCK = 1000
 
 
 def gradient_flow(
-    model: nn.Module, state: Mapping[str, Tensor], mask: Mask, train: Part
+    model: nn.Module, state: Mapping[str, Tensor], mask: Mask, train: Part, batch_size: int
 ) -> tuple[float, float]:
     """Return the squared norm of the gradient of the mean loss over all examples, and that loss.
-    The network is in evaluation mode; pruned weights are 0 and do not count."""
+
+    The network is in evaluation mode, without dropout. Batch normalisation uses the statistics of
+    batches of `batch_size`, as in training, and examples that do not fill a batch are left out.
+    Pruned weights are 0 and do not count.
+    """
     models.load(model, masks.apply(state, mask))
-    model.eval()
+    normalising = _use_batch_statistics(model.eval())
+    size = batch_size if normalising else BLOCK
+    examples = len(train) // size * size if normalising else len(train)
     loss = 0.0
-    for block in train.blocks(BLOCK):
+    for block in islice(train.blocks(size), ceil(examples / size)):
         inputs, labels = block.examples()
-        of_block = cross_entropy(model(inputs), labels, reduction="sum") / len(train)
+        of_block = cross_entropy(model(inputs), labels, reduction="sum") / examples
         of_block.backward()
         loss += float(of_block.detach())
     flow = sum(_squared(p.grad, mask.get(name)) for name, p in model.named_parameters())
     return flow, loss
+
+
+def _use_batch_statistics(model: nn.Module) -> bool:
+    """Let normalisation use the statistics of each batch; return whether there is any that can."""
+    layers = [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
+    for layer in layers:
+        layer.train()
+    return bool(layers)
 
 
 def _squared(gradient: Tensor | None, kept: Tensor | None) -> float:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from lth.errors import LotteryError
-from lth.experiment.nodes import Training
 from lth.experiment.recipe import Recipe
 from lth.experiment.results import Evaluation, early_stop
 from lth.experiment.schedule import factor
 from lth.experiment.settings import Budget
-from lth.training import seeds, sparse
+from lth.training import masks, seeds, sparse
 from lth.training.checkpoint import Checkpoint, with_part
 from lth.training.data import Batch, BatchOrder, Data, Part, augment
 from lth.training.moving import Moving
@@ -239,17 +238,18 @@ def _before_step(progress: Progress, task: Task, end: int) -> None:
     if progress.is_due(budget, first=task.training.evaluated_from, last=end):
         regular = iteration // budget.evaluate_every % budget.test_every == 0
         progress.evaluate(task.data, test=regular or iteration == end)
-        _check_losses(progress.curve[-1], task.training)
+        _check_losses(progress.curve[-1], task)
 
 
-def _check_losses(point: Evaluation, training: Training) -> None:
+def _check_losses(point: Evaluation, task: Task) -> None:
     """Raise LotteryError if a loss is not finite: further steps would not repair the weights. Only
     evaluations are checked, because reading the loss of every step would stall a GPU."""
+    training = task.training
     for name, loss in not_finite(point, first=point.iteration == training.evaluated_from).items():
         raise LotteryError(
-            f"{training}, level {training.mask.level}: the {name} loss is {loss} at iteration "
-            f"{point.iteration}. Losses must be finite. Lower optimizer.lr (now "
-            f"{training.recipe.optimizer.options['lr']:g}), set optimizer.schedule.warmup, or "
+            f"{training}, {100 * masks.density(task.mask):.3g} % of the weights: the {name} loss "
+            f"is {loss} at iteration {point.iteration}. Losses must be finite. Lower optimizer.lr "
+            f"(now {training.recipe.optimizer.options['lr']:g}), set optimizer.schedule.warmup, or "
             "choose another dataset.preprocessing."
         )
 

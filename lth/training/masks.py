@@ -17,6 +17,12 @@ def apply(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
     }
 
 
+def density(mask: Mask) -> float:
+    """Return the fraction of entries that survive, in (0, 1]."""
+    sizes = sum(kept.numel() for kept in mask.values())
+    return sum(int(kept.sum()) for kept in mask.values()) / sizes
+
+
 def distance(one: Mask, other: Mask) -> float:
     """Return the fraction of entries in which two masks differ: their normalised Hamming distance
     (You et al. 2020)."""
