@@ -76,7 +76,7 @@ REFUSED: list[tuple[list[str], str]] = [
      "weights. Use rewind.kind=init or late."),
     (["rewind=finetune", "optimizer.schedule.kind=cosine"],
      "rewind.kind=finetune cannot be used with optimizer.schedule.kind=cosine, which ends at a "
-     "rate of 0. Use rewind=lr, or another schedule."),
+     "learning rate of 0. Use rewind=lr, or another schedule."),
     (["optimizer.schedule.kind=multistep"],
      "optimizer.schedule.milestones must be set with kind=multistep and only then, got "
      "kind=multistep warmup=0 milestones=[]. Set both or neither."),

@@ -15,7 +15,7 @@ from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
     from lth.engine.plan import Plan
-    from lth.engine.timing import Saving
+    from lth.engine.precision_cost import Saving
 
 COLUMNS = 3
 """Levels on one line of the table of weights."""
@@ -76,7 +76,7 @@ class PlanLauncher(Launcher):
         import torch
 
         from lth.engine.engine import find_device
-        from lth.engine.timing import bfloat16_saving
+        from lth.engine.precision_cost import bfloat16_saving
 
         torch.set_num_threads(self._threads)
         return bfloat16_saving(plan.trainings, find_device(self._device))

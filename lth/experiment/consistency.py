@@ -14,8 +14,9 @@ CHANGES = ("movement", "magnitude_increase")
 def check_consistency(spec: Spec) -> None:
     """Raise LotteryError naming every invalid combination of settings."""
     complaints = [
-        *_rates(spec.pruning), *_settled(spec), *_lineage(spec), *_controls(spec), *_units(spec),
-        *_updates(spec), *_iterations(spec), *_source(spec),
+        *_rates(spec.pruning), *_settled(spec), *_criterion(spec), *_continue(spec),
+        *_budget(spec), *_controls(spec), *_units(spec), *_updates(spec), *_iterations(spec),
+        *_source(spec),
     ]  # fmt: skip
     if complaints:
         raise LotteryError("\n".join(complaints))
@@ -72,21 +73,30 @@ def _settled(spec: Spec) -> Iterator[str]:
         )
 
 
-def _lineage(spec: Spec) -> Iterator[str]:
-    """Yield faults of what is scored, when, and how long the trainings of a lineage are."""
-    pruning, rewind = spec.pruning, spec.rewind
-    criterion = pruning.criterion.name
+def _criterion(spec: Spec) -> Iterator[str]:
+    """Yield a fault of what is scored and when."""
+    pruning, criterion = spec.pruning, spec.pruning.criterion.name
     if pruning.at == "init" and criterion in CHANGES:
         yield (
             f"pruning.criterion={criterion} cannot be used with pruning.at=init: it scores the "
             "change of weights in training. Use pruning.at=end."
         )
+
+
+def _continue(spec: Spec) -> Iterator[str]:
+    """Yield a fault of training that continues."""
+    pruning, rewind = spec.pruning, spec.rewind
     if rewind.kind == "continue" and (pruning.at, pruning.mode) != ("end", "iterative"):
         yield (
             "rewind.kind=continue needs pruning.mode=iterative pruning.at=end, got "
             f"pruning.mode={pruning.mode} pruning.at={pruning.at}: continued weights would never "
             "be pruned."
         )
+
+
+def _budget(spec: Spec) -> Iterator[str]:
+    """Yield faults of controls that train as long as all trainings that led to the ticket."""
+    rewind = spec.rewind
     if rewind.budget == "lineage" and rewind.kind in ("lr", "finetune"):
         yield (
             f"rewind.budget=lineage cannot be used with rewind.kind={rewind.kind}, which goes on "

@@ -155,7 +155,7 @@ def cross_entropy(logits: Floats, labels: Indices, count: int, gradients: Floats
 
 
 @compiled
-def scores(logits: Floats, labels: Indices) -> tuple[float, int]:
+def loss_and_correct(logits: Floats, labels: Indices) -> tuple[float, int]:
     """Return the sum of the cross-entropies in nats, and the number of correct predictions."""
     loss, right = 0.0, 0
     for b in range(len(labels)):
@@ -179,7 +179,7 @@ def largest(logits: Floats, b: int) -> tuple[np.float32, int]:
 
 
 @compiled
-def learn(network: Network, work: Work, lanes: int, count: int) -> float:
+def add_gradients(network: Network, work: Work, lanes: int, count: int) -> float:
     """Add the gradients of the examples in the first lanes of the inputs, which belong to a batch
     of `count`; return their part of its loss."""
     forward(network, work)
@@ -190,20 +190,20 @@ def learn(network: Network, work: Work, lanes: int, count: int) -> float:
 
 
 @compiled
-def judge(network: Network, work: Work, lanes: int) -> tuple[float, int]:
-    """Return the scores of the examples in the first lanes of the inputs."""
+def loss_and_correct_of(network: Network, work: Work, lanes: int) -> tuple[float, int]:
+    """Return `loss_and_correct` of the examples in the first lanes of the inputs."""
     forward(network, work)
-    return scores(work.outputs[network.hidden :], work.labels[:lanes])
+    return loss_and_correct(work.outputs[network.hidden :], work.labels[:lanes])
 
 
 @compiled
 def evaluate(network: Network, work: Work, data: Stored) -> tuple[float, int]:
-    """Return the scores of all examples."""
+    """Return `loss_and_correct` of all examples."""
     loss, right, every = 0.0, 0, np.arange(len(data.labels))
     for first in range(0, len(every), LANES):
         chosen = every[first : first + LANES]
         gather(network, work, data, chosen)
-        of_block = judge(network, work, len(chosen))
+        of_block = loss_and_correct_of(network, work, len(chosen))
         loss, right = loss + of_block[0], right + of_block[1]
     return loss, right
 
@@ -262,7 +262,7 @@ def steps(
         for first in range(0, size, LANES):
             chosen = batches[i, first : first + LANES]
             gather(network, work, data, chosen)
-            of_step += learn(network, work, len(chosen), size)
+            of_step += add_gradients(network, work, len(chosen), size)
         if update.is_adam:
             adam(update, rates[i], step + i + 1)
         else:

@@ -99,7 +99,7 @@ class Pack:
         losses = cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
         return losses.view(labels.shape).mean(1)
 
-    def scores(self, part: Part) -> list[tuple[float, float]]:
+    def loss_and_accuracy(self, part: Part) -> list[tuple[float, float]]:
         """Return mean cross-entropy and accuracy of every member, on its own part where the members
         have different ones; evaluated once for all."""
         parts = self._peers.get(id(part), (part,))
@@ -160,7 +160,7 @@ class Member:
         self.optimizer: Any = MemberOptimizer(pack.optimizer, index)
 
     def evaluate(self, part: Part) -> tuple[float, float]:
-        return self._pack.scores(part)[self._index]
+        return self._pack.loss_and_accuracy(part)[self._index]
 
     def state(self) -> dict[str, Tensor]:
         return {name: place.cpu().clone() for name, place in self._pack.slots(self._index)}

@@ -134,7 +134,7 @@ class Sparse:
         loss, count = 0.0, len(batch.indices)
         self._vector.grad.zero_()  # type: ignore[union-attr]
         for lanes in self._blocks(batch):
-            loss += self._kernels.learn(self._network, self._work, lanes, count)
+            loss += self._kernels.add_gradients(self._network, self._work, lanes, count)
         self.optimizer.step()
         return torch.tensor(loss, dtype=torch.float64)
 
@@ -187,7 +187,7 @@ class Sparse:
         loss, right = 0.0, 0
         for block in part.blocks(self._kernels.LANES):
             for lanes in self._blocks(block):
-                of_block = self._kernels.judge(self._network, self._work, lanes)
+                of_block = self._kernels.loss_and_correct_of(self._network, self._work, lanes)
                 loss, right = loss + of_block[0], right + of_block[1]
         return loss / len(part), right / len(part)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hydra_plugins.lth_launchers.plan import of_bfloat16, report
-from lth.engine import timing
+from lth.engine import precision_cost
 from lth.engine.plan import Plan, plan
-from lth.engine.timing import Saving, bfloat16_saving
+from lth.engine.precision_cost import Saving, bfloat16_saving
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
 from lth.store.store import Store
@@ -32,7 +32,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         called.append(repr(recipe))
         return [{"float32": 3.0, "bfloat16": 1.0}[name] for name in precisions]
 
-    monkeypatch.setattr(timing, "step_seconds", seconds)
+    monkeypatch.setattr(precision_cost, "step_seconds", seconds)
     return called
 
 
@@ -57,9 +57,9 @@ def test_trainings_in_bfloat16_and_nothing_at_all_are_not_measured(
 def test_a_step_is_measured_in_each_precision(
     tiny: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timing, "SECONDS", 0.0)
+    monkeypatch.setattr(precision_cost, "SECONDS", 0.0)
     (training,) = trainings(tiny, "pruning.levels=0")
-    times = timing.step_seconds(training.recipe, "float32", "bfloat16", device=CPU)
+    times = precision_cost.step_seconds(training.recipe, "float32", "bfloat16", device=CPU)
     assert len(times) == 2
     assert min(times) > 0
 
