@@ -37,22 +37,17 @@ def test_the_published_figures_are_drawn_again(
 
 def test_it_is_small() -> None:
     published = REFERENCE.parent.rglob("*")
-    assert sum(file.stat().st_size for file in published if file.is_file()) < 1e7
+    assert sum(file.stat().st_size for file in published if file.is_file()) < 1.5e7
 
 
-@pytest.mark.parametrize("folder", ["lenet_trials", "lenet_dense", "methods", "systems"])
+@pytest.mark.parametrize("folder", ["lenet_dense", "lenet_tenth", "methods", "systems"])
 def test_the_others_can_be_used(folder: str) -> None:
     assert collect([REFERENCE.with_name(folder)]).problems == []
 
 
-@pytest.mark.parametrize(
-    ("folder", "heading"),
-    [("lenet", "The first publication"), ("lenet_trials", "LeNet on MNIST")],
-)
-def test_the_page_has_what_the_claims_command_prints(folder: str, heading: str) -> None:
-    found = judged(collect([REFERENCE.with_name(folder)]))
-    printed = {"".join(claim_cells(verdict)[:4]) for verdict in found}
-    page = (ROOT / "docs/reproduction.md").read_text().partition(f"## {heading}\n")[2]
+def test_the_page_has_what_the_claims_command_prints(runs: Runs) -> None:
+    printed = {"".join(claim_cells(verdict)[:4]) for verdict in judged(runs)}
+    page = (ROOT / "docs/reproduction.md").read_text().partition("## Claims of the paper\n")[2]
     section = page.partition("| claim |")[2].partition("\n\n")[0]
     rows = [re.split(r" *\| *", line.strip("| "))[:4] for line in section.splitlines()[2:]]
     assert len(rows) > 8
