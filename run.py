@@ -45,7 +45,7 @@ Requested = Mapping[Stored, list[int]]
 
 @hydra.main(**VERSION_BASE, **WHITELIST, config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
-    """Run one Hydra job; return the test accuracy at the early stop of its last level."""
+    """Run one Hydra job; return the validation accuracy at the early stop of its last level."""
     output = Path(HydraConfig.get().runtime.output_dir)
     with stop_on_signal() as stopping, ExitStack() as after_the_end, ExitStack() as opened:
         with _no_folder_if_refused(output):

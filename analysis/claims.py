@@ -104,15 +104,17 @@ def _followers(runs: Runs, claims: list[Claim]) -> Iterator[Followers]:
     known = {p for p in presets if has_preset(p) and any(c.matches(p) for c in claims)}
     named = levels[prunes & levels["preset"].isin(known)]
     compared = {
-        row["run"]: (
+        (row["experiment"], row["run"]): (
             *departures(row["preset"], row["dataset"], runs.identities[row["run"]]),
             *_shared_split(row),
         )
-        for row in named.drop_duplicates("run").to_dict("records")
+        for row in named.drop_duplicates(["experiment", "run"]).to_dict("records")
     }
-    departed = named["run"].map(lambda run: " ".join(map(str, compared[run])))
-    key = ["experiment", "preset", "rate", departed.rename("departures")]
-    for (experiment, preset, rate, _), rows in named.groupby(key, sort=False):
+    places = zip(named["experiment"], named["run"], strict=True)
+    departed = [" ".join(map(str, compared[place])) for place in places]
+    key = ["experiment", "preset", "rate", "departures"]
+    grouped = named.assign(departures=departed).groupby(key, sort=False)
+    for (experiment, preset, rate, _), rows in grouped:
         run = rows["run"].iloc[0]
-        identity = runs.identities[run]
-        yield Followers(experiment, preset, rate, identity, compared[run], sample(rows))
+        found = compared[experiment, run]
+        yield Followers(experiment, preset, rate, runs.identities[run], found, sample(rows))

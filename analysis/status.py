@@ -129,10 +129,11 @@ def position(status: Status) -> str:
     """Return where a running run is, in words."""
     if "level" not in status:
         return "starting, or waiting for a training that another run has started"
+    end = status.get("iterations", status["spec"]["training"]["iterations"])  # or of older code
     speed = f", {status['speed']:,.0f} a second" if "speed" in status else ""
     return (
         f"level {status['level']} of {status['levels']}, "
-        f"iteration {status['iteration']:,} of {status['iterations']:,}{speed}{time_left([status])}"
+        f"iteration {status['iteration']:,} of {end:,}{speed}{time_left([status])}"
     )
 
 

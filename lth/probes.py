@@ -173,7 +173,7 @@ class GradientFlow(Measurement):
             yield level, cls(training, tuple(weights_at(training, at) for at in iterations))
 
     def content(self) -> dict[str, Any]:
-        return {"of": self.of, "weights": self.weights}
+        return {"of": self.of, "weights": self.weights, "normalisation": "batch"}
 
     def compute(self, build: "Builder") -> Iterable[Row]:
         from lth.training.flow import gradient_flow
@@ -182,7 +182,10 @@ class GradientFlow(Measurement):
         mask, train = build.stored_mask(self.of), build.data(recipe).train
         for weights in self.weights:
             model, state = build.model(self.of), build.weights(weights, recipe.network)
-            flow, loss = gradient_flow(model, state, mask, train, recipe.training.batch_size)
+            flow, loss = gradient_flow(
+                model, state, mask, train,
+                batch_size=recipe.training.batch_size, seed=self.of.seed,
+            )  # fmt: skip
             at = _iteration_of(weights, self.of)
             yield {"iteration": at, "gradient_flow": flow, "train_loss": loss}
 

@@ -62,6 +62,8 @@ def test_masks_settle_in_epochs_of_the_source(composed: Composer) -> None:
     assert settled is not None
     assert settled.every == 100
     assert composed(*words, "pruning.settled.every=7").pruning.settled == replace(settled, every=7)
+    with pytest.raises(LotteryError, match=r"no setting source\.pruning"):
+        composed(*words, "+source.pruning.rate=5")
 
 
 def test_the_rate_follows_from_the_final_density(composed: Composer) -> None:

@@ -45,8 +45,10 @@ REFUSED: list[tuple[list[str], str]] = [
       for kind in ("lr", "finetune")
       for control in ("shuffle=true", "pruned=frozen", "survivors=constant_sign")),
     (["pruning=early_bird", "pruning.settled=null"],
-     "pruning.settled must be set with pruning.at=early, and null otherwise, got pruning.at=early: "
-     "use pruning=early_bird, or set pruning.settled=null."),
+     "pruning.settled must be set with pruning.at=early: use pruning=early_bird."),
+    (["pruning=early_bird", "pruning.at=end"],
+     "pruning.settled must be null with pruning.at=end: set pruning.settled=null, or use "
+     "pruning=early_bird."),
     (["pruning=early_bird", "pruning.settled.every=120"],
      "pruning.settled.every * pruning.settled.window must be below training.iterations=600, got "
      "120 * 5: otherwise no window of masks is full, and no mask can settle."),

@@ -197,6 +197,18 @@ def test_numbers_are_those_of_the_runs(write: Writer, tested: Tested) -> None:
     assert math.isnan(verdicts["lenet-reinit-acc"].measured)
 
 
+def test_a_run_with_its_own_split_and_that_of_others_counts_in_both_experiments(
+    write: Writer, tested: Tested
+) -> None:
+    for seed in range(3):
+        write(f"own{seed}", "preset=lenet", f"seed={seed}")
+        write(f"shared{seed}", "preset=lenet", f"seed={seed}", "split_seed=0")
+    counts = {(v.experiment, v.n) for v in tested() if v.claim.id == "struct-total-LeNet-300-100"}
+    (_, own), (title, shared) = sorted(counts, key=lambda count: "departs" in count[0])
+    assert (own, shared) == (3, 3)
+    assert title.endswith("(departs from the preset: split_seed 0 for that of each seed)")
+
+
 def test_every_claim_is_about_a_preset_and_settings_that_exist() -> None:
     presets = {file.stem for file in (ROOT / "conf/preset").glob("*.yaml")}
     for claim in paper_claims():

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from analysis.__main__ import main
 from analysis.collect import collect
-from analysis.status import View, overview, summary
+from analysis.status import View, overview, position, summary
 from analysis.tables import level_tables, tables_of
 from lth.runs.status import read_statuses
 from lth.store.locks import Locks
@@ -46,6 +46,13 @@ def test_a_folder_that_cannot_be_read_is_reported() -> None:
     assert any(problem.startswith(f"{folder / '1'}: left out") for problem in runs.problems)
     assert states == {"finished", "unreadable"}
     assert "1 (): unreadable" in printed(picture)
+
+
+def test_a_run_of_older_code_shows_its_place() -> None:
+    older = {"state": "running", "level": 3, "levels": 28, "iteration": 100,
+             "spec": {"training": {"iterations": 5000}}}  # fmt: skip
+    assert position(older).startswith("level 3 of 28, iteration 100 of 5,000")
+    assert "iteration 100 of 9,000" in position(older | {"iterations": 9000})
 
 
 def test_a_summary_lists_every_failure_with_its_reason(sweep: Path) -> None:

@@ -186,12 +186,11 @@ def _source(module: str) -> bytes:
 def _convert_source(plain: Any) -> None:  # noqa: ANN401 - whatever was composed
     """Convert the durations of the source, in place, and those of masks that settle: they are masks
     of its dense network."""
-    pruning = plain.get("pruning")
-    settled = pruning.get("settled") if isinstance(pruning, dict) else None
-    source = _in_iterations({**plain["source"], "pruning": {"settled": settled}})
-    if settled:
-        pruning["settled"] = source["pruning"]["settled"]
-    plain["source"] = {name: value for name, value in source.items() if name != "pruning"}
+    source, pruning = plain["source"], plain.get("pruning")
+    plain["source"] = _in_iterations(source)
+    if isinstance(source, dict) and isinstance(pruning, dict) and pruning.get("settled"):
+        settled = {"pruning": {"settled": pruning["settled"]}}
+        pruning["settled"] = _in_iterations({**source, **settled})["pruning"]["settled"]
 
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed

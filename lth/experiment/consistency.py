@@ -56,10 +56,12 @@ def _type_rate(pruning: Pruning, kind: str, rate: float) -> Iterator[str]:
 def _settled(spec: Spec) -> Iterator[str]:
     """Yield faults of pruning once masks have settled."""
     pruning = spec.pruning
-    if (pruning.at == "early") != (pruning.settled is not None):
+    if pruning.at == "early" and not pruning.settled:
+        yield "pruning.settled must be set with pruning.at=early: use pruning=early_bird."
+    if pruning.at != "early" and pruning.settled:
         yield (
-            "pruning.settled must be set with pruning.at=early, and null otherwise, got "
-            f"pruning.at={pruning.at}: use pruning=early_bird, or set pruning.settled=null."
+            f"pruning.settled must be null with pruning.at={pruning.at}: set pruning.settled=null, "
+            "or use pruning=early_bird."
         )
     if pruning.settled and pruning.mode != "one_shot":
         yield "pruning.at=early needs pruning.mode=one_shot: the dense network alone is scored."

@@ -1,8 +1,7 @@
 """The gradient of the training loss at some weights, and how often a network uses each weight."""
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
-from math import ceil, prod
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from lth import models
 from lth.training import masks
-from lth.training.data import Part
+from lth.training.data import Batch, BatchOrder, Part
 from lth.training.masks import Mask
 
 BLOCK = 1000
@@ -18,20 +17,29 @@ BLOCK = 1000
 
 
 def gradient_flow(
-    model: nn.Module, state: Mapping[str, Tensor], mask: Mask, train: Part, batch_size: int
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    mask: Mask,
+    train: Part,
+    *,
+    batch_size: int,
+    seed: int,
 ) -> tuple[float, float]:
     """Return the squared norm of the gradient of the mean loss over all examples, and that loss.
 
     The network is in evaluation mode, without dropout. Batch normalisation uses the statistics of
-    batches of `batch_size`, as in training, and examples that do not fill a batch are left out.
-    Pruned weights are 0 and do not count.
+    batches: those of the first epoch of a training with this seed. Examples that do not fill a
+    batch are left out then. Pruned weights are 0 and do not count.
     """
     models.load(model, masks.apply(state, mask))
-    normalising = _use_batch_statistics(model.eval())
-    size = batch_size if normalising else BLOCK
-    examples = len(train) // size * size if normalising else len(train)
+    if _use_batch_statistics(model.eval()):
+        order = BatchOrder(seed, len(train), batch_size, train.labels.device)
+        blocks = [Batch(train, order.batch(n)) for n in range(len(train) // batch_size)]
+        examples = len(blocks) * batch_size
+    else:
+        blocks, examples = [*train.blocks(BLOCK)], len(train)
     loss = 0.0
-    for block in islice(train.blocks(size), ceil(examples / size)):
+    for block in blocks:
         inputs, labels = block.examples()
         of_block = cross_entropy(model(inputs), labels, reduction="sum") / examples
         of_block.backward()

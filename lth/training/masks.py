@@ -18,7 +18,7 @@ def apply(state: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
 
 
 def density(mask: Mask) -> float:
-    """Return the fraction of entries that survive, in (0, 1]."""
+    """Return the fraction of entries that survive, in [0, 1]."""
     sizes = sum(kept.numel() for kept in mask.values())
     return sum(int(kept.sum()) for kept in mask.values()) / sizes
 
