@@ -16,13 +16,15 @@ from analysis import drawing
 from analysis.arms import TICKET
 from analysis.densities import at_densities, density_colours
 from analysis.drawing import FigureWithData
-from analysis.needs import needed, some
+from analysis.needs import Lacking, needed, some
 from analysis.points import LINE, points
 from analysis.runs import Runs
 
 BINS = 40
 SHADES = 100
 """The most rows and columns of a heat map."""
+
+STORED = "weights in the store of winning tickets"
 
 Array = NDArray[Any]
 
@@ -42,7 +44,7 @@ def initial_weights(runs: Runs) -> FigureWithData:
     """Distribution of the initial values of surviving weights, for each layer."""
     reaches: dict[str, float] = {}
     rows = [row for layer in _layers(runs) for row in _histogram(layer, reaches)]
-    found = points(pd.DataFrame(rows), "frequency", "layer", "value")
+    found = points(some(pd.DataFrame(rows), STORED), "frequency", "layer", "value")
     layers = list(found.groupby("layer", sort=False))
     figure, axes = drawing.panels(1, len(layers))
     colours = density_colours(found["density"])
@@ -59,7 +61,7 @@ def initial_weights(runs: Runs) -> FigureWithData:
 def distance(runs: Runs) -> FigureWithData:
     """Mean distance that weights move in training: weights that the next level keeps, or prunes."""
     rows = [row for layer in _layers(runs, every=True) for row in _moved(layer)]
-    moved = some(pd.DataFrame(rows), "winning tickets of two levels in a row")
+    moved = some(pd.DataFrame(rows), f"{STORED}, of two levels in a row")
     found = points(moved, "moved", "layer", "fate")
     layers = list(found.groupby("layer", sort=False))
     figure, axes = drawing.panels(1, len(layers))
@@ -76,7 +78,7 @@ def distance(runs: Runs) -> FigureWithData:
 def connections(runs: Runs) -> FigureWithData:
     """Connections that units keep, incoming and outgoing, sorted in descending order."""
     rows = [row for layer in _layers(runs) for row in _connections(layer)]
-    found = points(pd.DataFrame(rows), "count", "layer", "side", "rank")
+    found = points(some(pd.DataFrame(rows), STORED), "count", "layer", "side", "rank")
     panels = list(found.groupby(["side", "layer"], sort=False))
     figure, axes = drawing.panels(2, found["layer"].nunique())
     colours = density_colours(found["density"])
@@ -94,6 +96,8 @@ def connections(runs: Runs) -> FigureWithData:
 def masks(runs: Runs) -> FigureWithData:
     """Masks of the tickets of one run: the density of each block of weights."""
     layers = list(_layers(runs, only_first=True))
+    if not layers:
+        raise Lacking(f"it needs {STORED}")
     names = list(dict.fromkeys(layer.place["layer"] for layer in layers))
     levels = list(dict.fromkeys(layer.place["level"] for layer in layers))
     figure, axes = drawing.panels(len(names), len(levels), width=3.0)

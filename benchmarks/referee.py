@@ -194,7 +194,7 @@ def false(found: Verdict, true: Verdict) -> list[str]:
             wrong.append(found.agreement)
         return wrong
     away = abs(true.measured - claim.value)
-    at_a_level = isinstance(RULES[claim.name], DensityRule)
+    at_a_level = isinstance(RULES.get(claim.name), DensityRule)
     printed = NEAR * claim.value if at_a_level else 0.5 * 10.0**-claim.digits
     if found.agreement == "inconsistent" and away <= printed:
         wrong.append("inconsistent")

@@ -17,6 +17,7 @@ from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.drawing import FigureWithData
 from analysis.figures import FIGURES
+from analysis.needs import Lacking
 from analysis.runs import Runs
 from analysis.weights import WEIGHT_FIGURES
 from lth.engine.scheduler import missing
@@ -171,12 +172,15 @@ def test_a_figure_that_is_not_drawn_or_lacks_an_arm_is_found(
     assert undrawn("figure3", jobs, monkeypatch) == set()
     draw = FIGURES["figure3"]
 
-    def without_reinit(runs: Runs) -> FigureWithData | None:
+    def nothing(_: Runs) -> FigureWithData:
+        raise Lacking("it needs nothing that there is")
+
+    def without_reinit(runs: Runs) -> FigureWithData:
         kept = runs.levels[runs.levels["arm"] == "winning ticket"]
         return draw(dataclasses.replace(runs, levels=kept))
 
     monkeypatch.setitem(FIGURES, "figure3", without_reinit)
     assert undrawn("figure3", jobs, monkeypatch) == {str(jobs / "1")}
-    monkeypatch.setitem(FIGURES, "figure3", lambda _: None)
+    monkeypatch.setitem(FIGURES, "figure3", nothing)
     (folder / "figures/figure3/figure3.png").unlink()
     assert undrawn("figure3", jobs, monkeypatch) == {str(jobs / "0"), str(jobs / "1")}

@@ -248,7 +248,7 @@ def test_damaged_folders_are_moved_aside_and_made_again(
     (engine.store.path(trainings[2]) / "final.safetensors").unlink()
     root = engine.store.root
     assert analysis(monkeypatch, "store", root, "--verify") == 1
-    mend = f"2 faults. Mend them: python -m analysis store {root} --repair --yes"
+    mend = f"2 faults. Repair them: python -m analysis store {root} --repair --yes"
     assert mend in capsys.readouterr().out
     assert analysis(monkeypatch, "store", root, "--repair") == 0
     assert "2 damaged folders found: add --yes" in capsys.readouterr().out

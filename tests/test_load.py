@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.test_analysis import write_run, write_sweep
 from tests.test_probe_figures import COST, write_probe
 
-PUBLISHED = ROOT / "multirun/reference/lenet"
+PUBLISHED = ROOT / "multirun/reference/lenet/iterative"
 KINDS = {
     "integer": types.is_integer_dtype,
     "number": types.is_float_dtype,
