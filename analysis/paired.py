@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.arms import TICKET
-from analysis.points import LINE
+from analysis.points import LINE, joined
 from analysis.sample import learnt, reported_accuracy
 
 SAME_DENSITY = 0.01
@@ -59,5 +59,5 @@ def _by_seed(levels: pd.DataFrame) -> pd.DataFrame:
         stop=("early_stop_iteration", "mean"),
         censored=("censored", "any"),
         accuracy_censored=("accuracy_censored", "any"),
-        run=("run", lambda runs: ";".join(sorted(set(runs)))),
+        run=("run", joined),
     ).reset_index()

@@ -45,7 +45,7 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
         deviation=(quantity, "std"),
         n=(quantity, "size"),
         censored=("censored", "sum"),
-        runs=("run", _joined),
+        runs=("run", joined),
     )
     if interval:
         half = stats.t.ppf(0.975, found["n"] - 1) * found["deviation"] / np.sqrt(found["n"])
@@ -70,11 +70,12 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
 def _by_seed(measured: pd.DataFrame, quantity: str, key: list[str]) -> pd.DataFrame:
     """Return one row for each seed: its draws are no independent trials."""
     return measured.groupby([*key, "seed"], as_index=False, sort=False).agg(
-        {"density": "mean", quantity: "mean", "censored": "any", "run": _joined}
+        {"density": "mean", quantity: "mean", "censored": "any", "run": joined}
     )
 
 
-def _joined(runs: "pd.Series[str]") -> str:
+def joined(runs: "pd.Series[str]") -> str:
+    """Return the runs of several rows, each once, as one text."""
     return ";".join(sorted({run for each in runs for run in each.split(";")}))
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.case import NEAR
 from analysis.paper import Claim, paper_claims
+from analysis.points import LINE
 from analysis.protocol import departures, has_preset
 from analysis.runs import Runs
 
@@ -17,7 +18,6 @@ SHOWN: dict[str, tuple[str, Callable[[float], float]]] = {
     "speedup": ("stop", lambda factor: 1 / factor),
 }
 """Rule of a claim -> column of `analysis.paired`, and the claim's value there."""
-NAMED = ["experiment", "preset"]
 
 
 def printed(runs: Runs) -> pd.DataFrame:
@@ -26,7 +26,7 @@ def printed(runs: Runs) -> pd.DataFrame:
     claims = [claim for claim in paper_claims() if claim.rule in SHOWN and not claim.where]
     rows = [
         {"experiment": experiment, **point}
-        for (experiment, preset, arm, _), own in runs.levels.groupby([*NAMED, "arm", "rate"])
+        for (experiment, arm, _, preset), own in runs.levels.groupby([*LINE, "preset"])
         if follows(str(preset), own.iloc[0], runs)
         for claim in claims
         if claim.matches(str(preset)) and claim.arm == arm

@@ -24,7 +24,7 @@ BINS = 40
 SHADES = 100
 """The most rows and columns of a heat map."""
 
-STORED = "weights in the store of winning tickets"
+STORED = "winning tickets whose weights are in the store"
 
 Array = NDArray[Any]
 

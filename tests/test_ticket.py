@@ -160,5 +160,7 @@ def test_without_the_store_there_are_no_figures_of_weights(clean: Path, tmp_path
     shutil.copytree(clean / "sweep", tmp_path / "sweep")
     runs = collect([tmp_path])
     for draw in WEIGHT_FIGURES.values():
-        with pytest.raises(Lacking, match=r"it needs weights in the store"):
+        with pytest.raises(
+            Lacking, match=r"it needs winning tickets whose weights are in the store"
+        ):
             draw(runs)
