@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def runs() -> Runs:
-    return collect([ROOT / "multirun/reference/lenet"])
+    return collect([ROOT / "multirun/reference/lenet/iterative"])
 
 
 def test_without_tolerance_early_stops_are_those_of_the_runs(runs: Runs) -> None:
