@@ -40,7 +40,9 @@ def test_it_is_small() -> None:
     assert sum(file.stat().st_size for file in published if file.is_file()) < 1.5e7
 
 
-@pytest.mark.parametrize("folder", ["lenet_dense", "lenet_scalings", "lenet_tenth", "methods", "systems"])
+@pytest.mark.parametrize(
+    "folder", ["lenet_dense", "lenet_scalings", "lenet_tenth", "methods", "systems"]
+)
 def test_the_others_can_be_used(folder: str) -> None:
     assert collect([REFERENCE.with_name(folder)]).problems == []
 
