@@ -24,7 +24,7 @@ class ScoringInputs:
     weights: Mapping[str, Tensor]
     """The weights to score: at the end of a training, or at initialisation."""
     initial: Mapping[str, Tensor]
-    """The weights the network started from."""
+    """The weights of the dense network at iteration 0, also after late rewinding."""
     mask: Mask
     """The survivors so far, True = kept. Scores of pruned weights are ignored."""
     generator: torch.Generator

@@ -56,6 +56,15 @@ def test_settings_that_a_source_does_not_give_are_the_runs_own(composed: Compose
     assert (other.optimizer.schedule, other.dataset) == (run.optimizer.schedule, run.dataset)
 
 
+def test_masks_move_in_epochs_of_the_source(composed: Composer) -> None:
+    words = ("dataset=mnist", "pruning=set", "source=recipe", "source.dataset.train=6000")
+    update = composed(
+        *words, "pruning.update.ticket=true", "pruning.update.every=1ep"
+    ).pruning.update
+    assert update is not None
+    assert update.every == 100
+
+
 def test_masks_settle_in_epochs_of_the_source(composed: Composer) -> None:
     words = ("dataset=mnist", "pruning=early_bird", "source=recipe", "source.dataset.train=6000")
     settled = composed(*words).pruning.settled

@@ -67,6 +67,9 @@ REFUSED: list[tuple[list[str], str]] = [
     (["source=mnist"],
      "source.dataset.shape must be dataset.shape=(1, 8, 8), got (1, 28, 28): a ticket fits one "
      "network. Choose datasets of one form, e.g. dataset=kmnist source=mnist."),
+    (["source=recipe", "+source.dataset.root=other", "dataset.root=data"],
+     "source.dataset.root must be dataset.root=data, got other: a run reads all data from one "
+     "folder. Set dataset.root."),
     (["source=recipe", "rewind=lr", "rewind.iteration=5"],
      "rewind.kind must be init or late with a source, got lr: the others go on from weights at the "
      "end of training. Use rewind=init, or source=none."),

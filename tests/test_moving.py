@@ -22,7 +22,7 @@ from lth.audit.training_rules import (
 from lth.engine.engine import Engine
 from lth.errors import LotteryError
 from lth.experiment import lottery
-from lth.experiment.nodes import Training
+from lth.experiment.nodes import Final, Training
 from lth.training.data import Batch, BatchOrder
 from lth.training.loop import train
 from lth.training.moving import Moving
@@ -263,6 +263,16 @@ def test_a_ticket_has_the_last_mask_and_the_initial_weights(
     assert all(torch.equal(stored[name], kept) for name, kept in last.items())
     assert ticket.weights == found.weights
     assert ticket.parents() >= {found}
+
+
+@pytest.mark.parametrize("rewind", ["lr", "finetune"])
+def test_a_ticket_that_goes_on_has_the_final_weights_of_its_mask(
+    composed: Composer, rewind: str
+) -> None:
+    words = ("pruning=gradual", f"pruning.update.every={EVERY}")
+    found = reported(composed, *words)
+    rewinding = (f"rewind={rewind}", "rewind.iteration=3", "pruning.update.ticket=true")
+    assert reported(composed, *words, *rewinding).weights == Final(found)
 
 
 @pytest.mark.parametrize(("kind", "deciding"), [

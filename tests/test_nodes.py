@@ -199,6 +199,8 @@ def test_a_ticket_needs_its_parent_and_a_snapshot_its_training(composed: Compose
     assert missing([rewound], lambda _: False) == [tickets[0], late, rewound]
     tuned = dataclasses.replace(tickets[2], weights=Final(tickets[1]))
     assert tuned.parents() == {tickets[1]}
+    added = Snapshot(tickets[2], 10)
+    assert missing([added], {tickets[0], tickets[2]}.__contains__) == [tickets[1], added]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

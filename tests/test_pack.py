@@ -1,6 +1,7 @@
 """Networks trained as one against each of them alone: equal up to rounding."""
 
 import dataclasses
+import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -219,6 +220,8 @@ def test_runs_that_fail_in_a_packed_sweep_leave_the_others(tmp_path: Path) -> No
     assert done.returncode == 1
     assert "2 failed, 2 finished" in done.stdout
     assert "dataset.shape=[1, 4, 16]" in done.stdout
+    origins = [json.loads(f.read_text()) for f in tmp_path.glob("**/provenance.json")]
+    assert [origin["backend"] for origin in origins] == 4 * ["member"]
 
 
 @pytest.mark.slow

@@ -34,6 +34,25 @@ def test_a_snapshot_is_published_on_the_way_or_made_later(engine: Engine, tiny: 
     )
 
 
+def test_a_snapshot_made_later_resumes_and_may_meet_an_earlier_one(
+    engine: Engine, tiny: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse, "LONGEST", 1)
+    dense, *_ = trainings(tiny("pruning.levels=1"))
+    early, late = Snapshot(dense, 5), Snapshot(dense, 9)
+    undisturbed = elsewhere(engine)
+    dict(undisturbed.ensure([early, late]))
+    dict(engine.ensure([dense]))
+    for requested in [late], [late], [early, late]:
+        with contextlib.suppress(Interrupted):
+            dict(again(engine, Watch(stopping=stopping_every(5))).ensure(requested))
+    assert engine.store.is_made(late)
+    dict(again(engine).ensure([early, late]))
+    for snapshot in early, late:
+        one, two = (e.store.read(snapshot, "state.safetensors") for e in (engine, undisturbed))
+        assert one == two
+
+
 def test_a_rewound_network_gets_its_buffers_back(engine: Engine, tiny: Composer) -> None:
     dense, ticket = trainings(tiny(*NORM_NET))
     early = Snapshot(dense, 5)

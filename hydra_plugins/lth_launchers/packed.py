@@ -4,7 +4,7 @@ For GPUs, which one small network leaves mostly idle. Each run is recorded as so
 that it reports are stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
     from lth.engine.engine import Engine
+    from lth.experiment.node import Stored
     from lth.experiment.nodes import Training
     from lth.experiment.settings import Spec
 
@@ -89,18 +90,24 @@ class PackedLauncher(Launcher):
         jobs: dict[int, Sequence[str]],
         returned: dict[int, JobReturn],
     ) -> None:
-        """Make what a group of runs reports; run each job as soon as all of it is stored."""
+        """Make what a group of runs reports; run each job as soon as all of it is stored. Runs that
+        need a node that cannot be made are left out."""
+        from lth.errors import LotteryError
         from lth.experiment import lottery
+        from lth.experiment.nodes import with_ancestors
 
         left = {number: {n for _, n in lottery.nodes(spec)} for number, spec in specs.items()}
-        every = dict.fromkeys(node for of_run in left.values() for node in of_run)
         engine = self._engine(next(iter(specs.values())))
         try:
-            for node, _ in engine.ensure(every):
-                for number, of_run in left.items():
-                    of_run.discard(node)
-                    if not of_run and number not in returned:
+            while left:
+                try:
+                    for number in _complete(engine, left):
                         returned[number] = self._run(number, jobs[number])
+                except LotteryError:
+                    if not engine.making:
+                        raise
+                    failed = set(engine.making)
+                    left = {n: of for n, of in left.items() if not failed & with_ancestors(of)}
         finally:
             print(
                 f"{engine.trained} networks trained for these runs, which read them from the store"
@@ -125,6 +132,18 @@ class PackedLauncher(Launcher):
         )
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         return returned
+
+
+def _complete(engine: "Engine", left: dict[int, set["Stored"]]) -> Iterator[int]:
+    """Make the nodes of some runs. Yield the number of each run, and take it from `left`, as soon
+    as all of its nodes are stored."""
+    every = dict.fromkeys(node for of_run in left.values() for node in of_run)
+    for node, _ in engine.ensure(every):
+        for of_run in left.values():
+            of_run.discard(node)
+        for number in [number for number, of_run in left.items() if not of_run]:
+            del left[number]
+            yield number
 
 
 def _show(training: "Training", iteration: int, speed: float) -> None:

@@ -65,6 +65,8 @@ class Engine:
     """Nodes that this engine has made."""
     damaged: list[str] = field(default_factory=list)
     """A message for each node that was damaged in the store, moved aside, and made again."""
+    making: tuple[Stored, ...] = ()
+    """Nodes that are being made, or could not be made."""
     _awaited: set[Stored] = field(default_factory=set)
     _locked: Sequence[Stored] = ()
     """Nodes that other processes were making at the last look."""
@@ -116,7 +118,9 @@ class Engine:
                 raise Interrupted
             with ExitStack() as locks, torch.random.fork_rng(devices=[]):
                 if self._lock(node, locks):
+                    self.making = (node,)
                     self._make(node, candidates, waiting, locks)
+                    self.making = ()
                     return
             if node not in self._awaited:
                 self._awaited.add(node)
@@ -151,6 +155,7 @@ class Engine:
             self.made |= self.maker.make(node, self.pending(waiting))
             return
         group = self._group(node, candidates, locks)
+        self.making = tuple(group)
         for training in filter(self.store.exists, group):
             log.info("training %s again: its weights were dropped from the store", training)
         snapshots = [other for other in self.pending(waiting) if isinstance(other, Snapshot)]

@@ -38,8 +38,9 @@ class Maker:
         are snapshots of this training; or make a measurement. Return what was made."""
         if isinstance(node, Snapshot):
             alike = {s for s in others if isinstance(s, Snapshot) and s.of == node.of} | {node}
-            self._run({node.of: None}, list(alike), until=max(s.iteration for s in alike))
-            return {*alike}
+            last = max(alike, key=lambda snapshot: snapshot.iteration)
+            self._run({node.of: self.checkpoint(last)}, list(alike), until=last)
+            return {*filter(self.build.store.is_made, alike)}
         if isinstance(node, Measurement):
             log.info("measuring %s", node)
             self._set_precision(node)
@@ -61,31 +62,33 @@ class Maker:
             self.build.model(training), training.recipe.optimizer
         )
 
-    def checkpoint(self, training: Training) -> Checkpoint | None:
-        """Return the saved state of an interrupted training, if there is one."""
-        content = self.build.store.read_checkpoint(training)
+    def checkpoint(self, node: Training | Snapshot) -> Checkpoint | None:
+        """Return the saved state of an interrupted training, if there is one. A training that is
+        repeated for a snapshot is saved under the snapshot's digest."""
+        content = self.build.store.read_checkpoint(node)
         try:
             return Checkpoint.from_bytes(content) if content else None
         except (KeyError, ValueError, TypeError):
-            log.warning("the checkpoint of %s is of another version: it starts again", training)
+            log.warning("the checkpoint of %s is of another version: it starts again", node)
             return None
 
     def _run(
         self,
         group: Mapping[Training, Checkpoint | None],
         snapshots: Sequence[Snapshot],
-        until: int | None = None,
+        until: Snapshot | None = None,
     ) -> list[Progress]:
-        """Train to the end, or `until` an iteration without leaving checkpoints."""
+        """Train to the end, or `until` the iteration of a snapshot."""
         first, *_ = trainings = list(group)
         set_precision(
             first.recipe.training.precision
         )  # before the masks are built: criteria compute as well
+        saved_as: Sequence[Stored] = [until] if until else trainings
         return train(
             [self._task(training, snapshots, saved) for training, saved in group.items()],
-            until=until,
+            until=until.iteration if until else None,
             only_eager=self.backend == "eager",
-            on_step=Monitor(self.watch, self.build.store, trainings, saving=until is None),
+            on_step=Monitor(self.watch, self.build.store, trainings, saved_as),
         )
 
     def _task(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lth.errors import Interrupted
+from lth.experiment.node import Stored
 from lth.experiment.nodes import Training
 from lth.store.store import Store
 from lth.training.checkpoint import Unrepresentable
@@ -34,13 +35,13 @@ class Watch:
 @dataclass
 class Monitor:
     """Watches some trainings that run together. Call it before every step; it raises Interrupted
-    when they have to stop, with their checkpoints saved unless `saving` is False, or their state
-    cannot be saved exactly: then an interrupted training starts again."""
+    when they have to stop, with their checkpoints saved under the digests of `saved_as`, unless
+    their state cannot be saved exactly: then an interrupted training starts again."""
 
     watch: Watch
     store: Store
     trainings: Sequence[Training]
-    saving: bool
+    saved_as: Sequence[Stored]
     _last: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
     _reported: float = -math.inf
@@ -67,10 +68,10 @@ class Monitor:
 
     def _save(self, running: Sequence[Progress], now: float) -> None:
         try:
-            if self.saving:
-                for training, progress in zip(self.trainings, running, strict=True):
-                    self.store.write_checkpoint(training, progress.checkpoint().to_bytes())
+            if self.saved_as:
+                for node, progress in zip(self.saved_as, running, strict=True):
+                    self.store.write_checkpoint(node, progress.checkpoint().to_bytes())
         except Unrepresentable as error:
-            self.saving = False
+            self.saved_as = []
             log.warning("no checkpoints of this training: its optimiser's state holds %s", error)
         self._saved = now

@@ -184,13 +184,13 @@ def _source(module: str) -> bytes:
 
 
 def _convert_source(plain: Any) -> None:  # noqa: ANN401 - whatever was composed
-    """Convert the durations of the source, in place, and those of masks that settle: they are masks
-    of its dense network."""
+    """Convert the durations of the source, in place, and those of masks that settle or move: they
+    do so in its trainings."""
     source, pruning = plain["source"], plain.get("pruning")
     plain["source"] = _in_iterations(source)
-    if isinstance(source, dict) and isinstance(pruning, dict) and pruning.get("settled"):
-        settled = {"pruning": {"settled": pruning["settled"]}}
-        pruning["settled"] = _in_iterations({**source, **settled})["pruning"]["settled"]
+    if isinstance(source, dict) and isinstance(pruning, dict):
+        found = {name: pruning[name] for name in ("settled", "update") if pruning.get(name)}
+        pruning.update(_in_iterations({**source, "pruning": found})["pruning"])
 
 
 def _in_iterations(plain: Any) -> Any:  # noqa: ANN401 - whatever was composed

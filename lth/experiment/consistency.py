@@ -213,6 +213,11 @@ def _source(spec: Spec) -> Iterator[str]:
                 f"source.dataset.{name} must be dataset.{name}={own}, got {other}: a ticket fits "
                 "one network. Choose datasets of one form, e.g. dataset=kmnist source=mnist."
             )
+    if spec.source.dataset.root != spec.dataset.root:
+        yield (
+            f"source.dataset.root must be dataset.root={spec.dataset.root}, got "
+            f"{spec.source.dataset.root}: a run reads all data from one folder. Set dataset.root."
+        )
     yield from _schedule(
         spec.source.optimizer.schedule, spec.source.training.iterations, prefix="source."
     )

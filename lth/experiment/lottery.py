@@ -57,14 +57,14 @@ def levels(spec: Spec) -> Iterator[tuple[int, Training]]:
     yield 0, untouched(recipe(spec), spec.seed)
     dense = trained = untouched(source_recipe(spec), spec.seed)
     for level, rule in enumerate(rules(spec.pruning), start=1):
-        mask = pruned(spec, dense, trained, rule)
+        mask, ended = pruned(spec, dense, trained, rule), trained
         if spec.pruning.update:
             found = moving(spec.pruning.update, replace(dense, mask=mask), rule)
             if not spec.pruning.update.ticket:
                 yield level, arm(spec, found, level)
                 continue
-            mask = Ended(found)
-        ticket = rewound(spec, dense, trained, mask)
+            mask, ended = Ended(found), found
+        ticket = rewound(spec, dense, ended, mask)
         if spec.pruning.mode == "iterative":
             continued = spec.rewind.kind == "continue"  # appendix B resets only what is reported
             trained = replace(ticket, weights=Final(trained)) if continued else ticket

@@ -118,7 +118,9 @@ class Snapshot(Stored, Weights):
         return {"of": self.of, "iteration": self.iteration}
 
     def parents(self) -> set[Stored]:
-        return {self.of}
+        """Return the training, and what it was made from: a snapshot that is added later repeats
+        it."""
+        return {self.of} | self.of.parents()
 
     def results(self, read: Read) -> None:
         """Return None: a snapshot has weights alone."""
@@ -151,8 +153,8 @@ class Constant(Weights):
 class Pruned(Mask):
     """Survivors of `previous`, except those with the lowest scores, which `rule` removes.
 
-    Criteria score `weights`. They may use the data of `recipe` and the weights `initial` from which
-    the network started. `seed` and the level name the stream of criteria that draw.
+    Criteria score `weights`. They may use the data of `recipe` and the weights `initial` of the
+    dense network at iteration 0. `seed` and the level name the stream of criteria that draw.
     """
 
     tag = "pruned"

@@ -227,7 +227,8 @@ class Pruning:
     rates: Annotated[tuple[Percent, ...], Field(min_length=1)] | None
     """A rate for each level; replaces `rate` and `levels`."""
     final_density: Fraction | None
-    """Density of the last level; `rate` follows from it and `levels`."""
+    """Density of the last level, of the types of layers without a rate of their own; `rate` follows
+    from it and `levels`."""
     conv_rate: TypePercent
     """Default: `rate`."""
     linear_rate: TypePercent
@@ -314,7 +315,8 @@ NOT_IDENTITY = {
     "pruning.levels": "the length of a run; a training depends only on the levels before it",
     "device": "changes results only up to rounding; recorded in provenance.json",
     "threads": "changes results only up to rounding; recorded in provenance.json",
-    "backend": "changes results only up to rounding; recorded in provenance.json",
+    "backend": "changes results only up to rounding, of training.precision; recorded in "
+    "provenance.json",
     "store": "the location of results",
     "tracker": "copies results elsewhere",
     "probe": "changes no training; measurements have digests of their own",
