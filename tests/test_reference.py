@@ -37,7 +37,7 @@ def test_the_published_figures_are_drawn_again(
 
 def test_it_is_small() -> None:
     published = REFERENCE.parent.rglob("*")
-    assert sum(file.stat().st_size for file in published if file.is_file()) < 1.5e7
+    assert sum(file.stat().st_size for file in published if file.is_file()) < 2e7
 
 
 @pytest.mark.parametrize(
