@@ -55,12 +55,13 @@ class Comparison:
         return any(bool(_unequal(*pair).any()) for pair in pairs)
 
 
-def compare(one: Path, other: Path) -> Comparison:
-    """Compare two runs. Raises LotteryError if one cannot be read."""
-    runs = [_read(folder) for folder in (one, other)]
+def compare(one: str | Path, other: str | Path) -> Comparison:
+    """Compare two runs, given by their folders. Raises LotteryError if one cannot be read."""
+    folders = Path(one), Path(other)
+    runs = [_read(folder) for folder in folders]
     settings = _differences(*(run.identity for run in runs))
-    origin = _differences(*(dict(_origin(folder)) for folder in (one, other)))
-    curves = [read_csv(folder / METRICS) for folder in (one, other)]
+    origin = _differences(*(dict(_origin(folder)) for folder in folders))
+    curves = [read_csv(folder / METRICS) for folder in folders]
     levels = [pd.concat(tables_of_levels([run])) for run in runs]
     both = levels[0].merge(levels[1], on="level", suffixes=("_one", "_other"))
     parted = [_parting(*(c[c["level"] == level] for c in curves)) for level in both["level"]]

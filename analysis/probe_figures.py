@@ -75,36 +75,35 @@ def mask_distance(runs: Runs) -> FigureWithData:
 
     Lines show the first iteration at which the mask has settled, in each seed.
     """
-    rows = _probed(runs, "mask_distance").rename(columns={"distance": "mean"})
-    key = ["experiment", "arm", "rate"]
-    panels = list(rows.groupby(key, sort=False))
+    rows = _probed(runs, "mask_distance")
+    shown = points(rows, "distance", "iteration", "other")
+    panels = list(shown.groupby(LINE, sort=False))
     figure, axes = drawing.panels(-(-len(panels) // 3), min(len(panels), 3), width=4.6)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
-    for axis, ((experiment, _, rate), own) in zip(axes.flat, panels, strict=False):
+    lines = dict(list(rows.groupby(LINE)))
+    for axis, (line, own) in zip(axes.flat, panels, strict=False):
         means = own.pivot_table(index="iteration", columns="other", values="mean")
         drawn = axis.pcolormesh(means.columns, means.index, means, cmap="viridis_r", vmin=0)
         figure.colorbar(drawn, ax=axis, label="Fraction of entries that differ")
-        for _, of_seed in own.groupby("seed"):
+        for _, of_seed in lines[line].groupby("seed"):
             if (at := settled_at(of_seed)) is not None:
                 axis.axhline(at, color="white", linewidth=1)
         axis.set(xlabel="Iteration", ylabel="Iteration", aspect="equal")
         axis.grid(visible=False)
         drawing.iteration_axis(axis.xaxis)
         drawing.iteration_axis(axis.yaxis)
-        drawing.title(axis, f"{experiment}\n{rate} per level")
-    n = rows["seed"].nunique()
+        experiment, arm, rate = line
+        drawing.title(axis, f"{experiment}\n{arm}, {rate} per level, n = {own['n'].max()}")
     note = f"white: the mask is within {DISTANCE:g} of each of the {WINDOW - 1} before it"
-    figure.supxlabel(f"mean, n = {n}; {note}", fontsize="small", color="0.35")
-    return FigureWithData(
-        figure, rows.groupby([*key, "iteration", "other"], as_index=False)["mean"].mean()
-    )
+    figure.supxlabel(f"mean; {note}", fontsize="small", color="0.35")
+    return FigureWithData(figure, shown)
 
 
 def settled_at(distances: pd.DataFrame) -> int | None:
     """Return the first iteration whose mask is within DISTANCE of each of the WINDOW - 1 masks
     before it, from the distances of one training; None if there is none."""
-    table = distances.pivot(index="iteration", columns="other", values="mean")
+    table = distances.pivot(index="iteration", columns="other", values="distance")
     for place in range(WINDOW - 1, len(table)):
         if table.iloc[place, place - WINDOW + 1 : place].max() < DISTANCE:
             return int(table.index[place])

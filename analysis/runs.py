@@ -58,12 +58,7 @@ class Runs:
         probes stay if their level does. Raises LotteryError if there is no such column.
         """
         chosen, levels = {**(settings or {}), **more}, self.levels
-        if unknown := [name for name in chosen if name not in levels.columns]:
-            close = similar_settings(unknown[0], levels.columns)
-            raise LotteryError(
-                f"no column {unknown[0]} in levels{did_you_mean(close) or '.'} "
-                "levels.columns lists them"
-            )
+        self._check(chosen)
         for name, value in chosen.items():
             levels = levels[_has(levels[name], value)]
         kept = levels[[*LINE, "level", "seed"]].drop_duplicates()
@@ -71,9 +66,17 @@ class Runs:
         identities = {run: self.identities[run] for run in levels["run"].unique()}
         return replace(self, levels=levels, probes=probes, identities=identities)
 
+    def _check(self, columns: Iterable[str]) -> None:
+        """Raise LotteryError if `levels` lacks one of some columns."""
+        for name in columns:
+            if name not in self.levels.columns:
+                close = did_you_mean(similar_settings(name, self.levels.columns)) or "."
+                raise LotteryError(f"no column {name} in levels{close} levels.columns lists them")
+
     def points(self, quantity: str, *, interval: bool = False) -> pd.DataFrame:
         """Return mean, spread and n of a column of `levels` for each line and level; see
-        `analysis.points`."""
+        `analysis.points`. Raises LotteryError if there is no such column."""
+        self._check([quantity])
         return points(self.levels, quantity, interval=interval)
 
     def paired(self) -> pd.DataFrame:

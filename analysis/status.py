@@ -169,7 +169,8 @@ def overview(folders: Iterable[Path]) -> tuple[RenderableType, set[str]]:
     parts: list[RenderableType] = []
     for sweep, runs in sweeps.items():
         fraction = sum(fraction_done(status) for _, status in runs) / len(runs)
-        parts.append(Text(f"{sweep}: {counted(runs)} | {fraction:.0%}", style="bold"))
+        of = "" if fraction == 1 else " of the runs that have started"
+        parts.append(Text(f"{sweep}: {counted(runs)} | {fraction:.0%}{of}", style="bold"))
         parts += [_row(path, status) for path, status in runs if status["state"] != "finished"]
     states = {status["state"] for runs in sweeps.values() for _, status in runs}
     return Group(*parts), states

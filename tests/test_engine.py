@@ -2,12 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
+from lth import pruning
 from lth.engine.engine import Engine
 from lth.engine.maker import Maker
 from lth.engine.monitor import Watch
@@ -72,6 +74,23 @@ def test_a_stored_training_has_its_description_and_its_provenance(
     assert origin["threads"] == 1
     assert origin["versions"]["torch"]
     assert len(origin["input_mean"]) == 1
+
+
+@pytest.mark.parametrize(("scores", "got"), [
+    (lambda given: {n: w * torch.nan for n, w in given.items()}, "got nan for 384 of the 384"),
+    (lambda given: {n: w[:1] for n, w in given.items()}, r"of shape \[6, 64\] .* got \[1, 64\]"),
+    (lambda _: {}, "got NoneType"),
+])  # fmt: skip
+def test_a_criterion_must_return_a_number_for_each_weight(
+    engine: Engine,
+    tiny: Composer,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    got: str,
+) -> None:
+    monkeypatch.setattr(pruning, "magnitude", lambda inputs: scores(inputs.weights))
+    with pytest.raises(LotteryError, match=rf"pruning\.criterion=magnitude must return.*{got}"):
+        made(engine, tiny())
 
 
 def test_the_loader_must_return_what_the_configuration_says(engine: Engine, tiny: Composer) -> None:

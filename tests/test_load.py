@@ -91,6 +91,8 @@ def test_filters_select_levels_probes_and_identities(runs: Runs) -> None:
 def test_a_wrong_name_of_a_column_suggests_the_right_one(runs: Runs) -> None:
     with pytest.raises(LotteryError, match=r"no column lr in levels; did you mean optimizer\.opt"):
         runs.where(lr=0.1)
+    with pytest.raises(LotteryError, match=r"no column final_acuracy in .* mean final_.*acc"):
+        runs.points("final_acuracy")
 
 
 def test_folders_without_runs_are_named(tmp_path: Path) -> None:

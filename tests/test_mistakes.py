@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from hydra_plugins.lth_launchers import console
 from lth.errors import LotteryError
 from lth.experiment.config import composed
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 from tests.typed import left_behind, run
 
 MODELS = (
@@ -68,8 +68,9 @@ REFUSED = {
         "+optimizer.decay=0"
     ),
     "-m pruning=set,rigl pruning.update.every=20": (
-        "pruning.update.every is a setting of pruning=set, and Hydra reads a sweep first without "
-        "the options that it sweeps over. Write 'pruning.update.every=choice(20)'"
+        "pruning.update.every is a setting of pruning=set and pruning=rigl, and Hydra reads a "
+        "sweep first without the options that it sweeps over. Write "
+        "'pruning.update.every=choice(20)'"
     ),
     "rewind=reinitt": (
         "no option reinitt of rewind; did you mean reinit, init or reinit_sign? Its options: "
@@ -161,11 +162,20 @@ SWEEPS = {
         "For one run with all of these, write 'pruning.rates=[10,50,90]'. For a sweep over these "
         f"rates, write pruning.rate=10,50,90.\n{NOTHING}"
     ),
+    "rewind=init,late rewind.iteration=5": (
+        "rewind.iteration must be 0 with rewind.kind=init, which starts at iteration 0, got 5. "
+        "Use rewind=late, or rewind.iteration=0. "
+        f"({' '.join(TINY)} rewind=init rewind.iteration=5)\n{NOTHING}"
+    ),
+    "pruning=static,set pruning.update.every=20": (
+        "pruning.update.every is a setting of pruning=set, but not of pruning=static. Start a "
+        "sweep of its own for each"
+    ),
 }
 
 
 @pytest.mark.parametrize("typed", SWEEPS)
 def test_a_sweep_is_refused_with_what_was_meant(typed: str, tmp_path: Path) -> None:
-    done = run(tmp_path, "-m", typed)
+    done = run(tmp_path, "-m", *typed.split(" "))
     assert (done.returncode, done.stdout, left_behind(tmp_path)) == (1, "", [])
     assert done.stderr == f"error: {SWEEPS[typed]}\n"

@@ -91,6 +91,7 @@ def test_lenet_is_the_column_of_the_paper(composed: Composer) -> None:
     ("optimizer.schedule.gamma=0", "optimizer.schedule.gamma must be in (0, 1], got 0"),
     ("pruning.final_density=1", "pruning.final_density must be in (0, 1), got 1"),
     ("pruning.rates=[50,100]", "pruning.rates.1 must be in (0, 100), got 100"),
+    ("store=", "store must not be empty, got "),
     ("pruning.rates=[]", "pruning.rates must have at least 1 entries, got []"),
     ("optimizer=own", "optimizer._target_, optimizer.lr must be set, and there is no default: add "
                       "optimizer._target_=... to the command line."),

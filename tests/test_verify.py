@@ -251,6 +251,14 @@ def test_a_run_that_cannot_be_read_is_a_violation(folder: Path) -> None:
     assert "runs can be read" in found(folder)
 
 
+def test_a_run_without_its_table_is_a_violation_and_the_audit_continues(folder: Path) -> None:
+    (folder / "sweep/0/levels.csv").unlink()
+    forge_table(folder / "sweep/1", "levels.csv", cell("early_stop_iteration", 1, "7"))
+    places = [violation.where.name for violation in Audit().of_run(folder / "sweep/0")]
+    assert {*places} == {"0"}
+    assert "early stops are minima" in found(folder)
+
+
 def test_dropped_weights_are_no_violation_and_masks_need_none(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

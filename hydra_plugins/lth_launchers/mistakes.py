@@ -3,7 +3,7 @@
 Hydra's own advice is to add a misspelt setting with `+`, which the schema then refuses.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -154,16 +154,20 @@ def _unknown(overrides: Sequence[Override], swept: Sequence[Override]) -> list[s
             return [_no_option(f"{group}/null", groups[group]) for group in unset]
         words = [str(o.input_line) for o in chosen]
         values, names = _composed(words)
-        options = [f"{o.key_or_group}={_first(o)}" for o in swept if o.key_or_group in groups]
-        _, names_of_first = _composed([*words, *options]) if options else (values, names)
+        of_options = {
+            option: _composed([*words, option])[1]
+            for o in swept
+            if o.key_or_group in groups
+            for option in [f"{o.key_or_group}={value}" for value in o.sweep_iterator()]
+        }
     nodes = {group.replace("/", ".") for group in groups} - {*groups}
     there = {*groups, *names} - nodes
     changed = {o.key_or_group: o for o in overrides if o.type is OverrideType.CHANGE}
     unknown = {name: o for name, o in changed.items() if name not in there}
     own = {_above(o.key_or_group) for o in overrides if o.key_or_group.endswith("._target_")}
     return [
-        _in_swept_options(o, options)
-        if name in names_of_first
+        _in_swept_options(o, name, of_options)
+        if any(name in theirs for theirs in of_options.values())
         else _no_setting(o, there, groups, values, own)
         for name, o in unknown.items()
     ]
@@ -178,11 +182,20 @@ def _composed(words: Sequence[str]) -> tuple[Any, Set[str]]:
     return values, {name for name in names_in(values) if not name.startswith("hydra.runtime.")}
 
 
-def _in_swept_options(override: Override, options: Sequence[str]) -> str:
-    """Return the message for a setting that only options have over which the command sweeps."""
+def _in_swept_options(override: Override, name: str, names: Mapping[str, Set[str]]) -> str:
+    """Return the message for a setting that only options have over which the command sweeps.
+    `names`: option -> the settings with it."""
     key, _, value = str(override.input_line).partition("=")
+    having = [option for option, theirs in names.items() if name in theirs]
+    group = having[0].partition("=")[0]
+    lacking = [o for o in names if o not in having and o.partition("=")[0] == group]
+    if lacking:
+        return (
+            f"{key} is a setting of {' and '.join(having)}, but not of {' or '.join(lacking)}. "
+            "Start a sweep of its own for each"
+        )
     return (
-        f"{key} is a setting of {', '.join(options)}, and Hydra reads a sweep first without the "
+        f"{key} is a setting of {' and '.join(having)}, and Hydra reads a sweep first without the "
         f"options that it sweeps over. Write '{key}=choice({value})'"
     )
 

@@ -47,13 +47,17 @@ class GridSweeper(BasicSweeper):
             print(f"note: {note}", file=sys.stderr)
 
     def _instead(self) -> list[str]:
-        """Return what to type instead of sweeps over the values of one list."""
+        """Return what to type instead of sweeps over the values of one list. Options of a group are
+        no list."""
         assert self.config is not None
+        assert self.hydra_context is not None
+        options = self.hydra_context.config_loader.get_group_options
         task = [str(word) for word in self.config.hydra.overrides.task]
         parsed = OverridesParser.create().parse_overrides(task)
-        swept = [str(o.input_line) for o in parsed if o.is_sweep_override()]
-        single = [word for word in task if word not in swept]
-        return [line for word in swept if (line := meant_instead(word, single))]
+        swept = [o for o in parsed if o.is_sweep_override()]
+        single = [word for word in task if word not in [o.input_line for o in swept]]
+        lists = [str(o.input_line) for o in swept if not options(o.key_or_group)]
+        return [line for word in lists if (line := meant_instead(word, single))]
 
 
 class Composer:

@@ -36,6 +36,14 @@ class Violation(NamedTuple):
     what: str
 
 
+def _reported(run: Run) -> set[str]:
+    """Return the digests of levels.csv; none if it cannot be read, which rules of runs find."""
+    try:
+        return {row["training"] for row in run.levels}
+    except (LotteryError, OSError, KeyError, ValueError):
+        return set()
+
+
 def violations(
     rules: Iterable[Callable[[S], Iterator[str]]], subject: S, where: Path
 ) -> Iterator[Violation]:
@@ -87,7 +95,7 @@ class Audit:
         if not cleanup.is_store(run.store.root):
             self._note(f"{run.store.root}: there is no store, so no training was checked")
             return
-        reported = {row["training"] for row in run.levels}
+        reported = _reported(run)
         for node in missing([node for _, node in run.nodes], lambda _: False):
             if node not in self._seen and (run.store.exists(node) or node.digest in reported):
                 self._seen.add(node)

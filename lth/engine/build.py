@@ -1,5 +1,6 @@
 """Build the model, weights, mask and data that a training starts from, out of stored results."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from lth import models
 from lth.engine.loaded import check_loaded
+from lth.errors import LotteryError
 from lth.experiment.node import Mask as MaskNode
 from lth.experiment.node import Weights
 from lth.experiment.nodes import (
@@ -202,12 +204,31 @@ class Builder:
                 examples=lambda: self.data(node.recipe).train,
             )
             scores = rule.criterion(inputs)
+            _check_scores(scores, mask, rule.criterion.name)
             if rule.granularity != "weight":
                 return units.prune(scores, mask, self.rates(rule, network), rule.times)
             fraction = number / rule.rounds
             kept = {p: selection.between(before[p], after[p], fraction) for p in after}
             mask = selection.keep(scores, mask, kept)
         return mask
+
+
+def _check_scores(scores: object, mask: Mask, criterion: str) -> None:
+    """Raise LotteryError unless a criterion has returned a number for each survivor of a mask."""
+    given = scores if isinstance(scores, Mapping) else {}
+    for name, kept in mask.items():
+        found = given.get(name)
+        if not isinstance(found, Tensor) or found.shape != kept.shape:
+            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise LotteryError(
+                f"pruning.criterion={criterion} must return a tensor of shape {list(kept.shape)} "
+                f"for {name}, got {got}. Return a dict with scores for each of inputs.weights."
+            )
+        if wrong := int(found[kept].isnan().sum()):
+            raise LotteryError(
+                f"pruning.criterion={criterion} must return a number for each weight, got nan for "
+                f"{wrong:,} of the {int(kept.sum()):,} survivors of {name}."
+            )
 
 
 def _constant(weights: Tensor) -> Tensor:

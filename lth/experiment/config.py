@@ -259,7 +259,8 @@ MUST = {
     "literal_error": "must be {expected}", "int_type": "must be an integer",
     "int_from_float": "must be an integer", "int_parsing": "must be an integer",
     "float_type": "must be a number", "bool_type": "must be true or false",
-    "string_type": "must be text", "missing": "must be set",
+    "string_type": "must be text", "string_too_short": "must not be empty",
+    "missing": "must be set",
     "too_short": "must have at least {min_length} entries", "tuple_type": "must be a list",
     "dataclass_type": "must name code: a built-in, or a dotted path in _target_",
 }  # fmt: skip

@@ -126,8 +126,11 @@ def layers_of(pruning: Pruning, weights: Mapping[str, int]) -> dict[str, dict[st
     for kind, count in weights.items():
         own = [of_level[kind] for of_level in rates]
         rate = _percent(own if len({*own}) > 1 else own[:1])
-        of_units = "" if pruning.granularity == "weight" else " of the units"
-        found[kind] = {"weights": count, "rate": f"{rate}{of_units}"}
+        if pruning.granularity != "weight":
+            rate = f"{rate} of the units"
+        elif pruning.scope != "layerwise" and any(own):
+            rate = f"{rate} (all types together)"
+        found[kind] = {"weights": count, "rate": rate}
     return found
 
 

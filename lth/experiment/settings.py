@@ -296,7 +296,7 @@ class Spec:
     threads: PositiveInt
     backend: Literal["auto", "eager"]
     """Fastest implementation of a step, or autograd alone (`lth.training.networks`)."""
-    store: str
+    store: Annotated[str, Field(min_length=1)]
     checkpoint_seconds: PositiveFloat
     tracker: Target | None
     """Optional external tracker (`lth.trackers`)."""
