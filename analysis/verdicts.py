@@ -10,7 +10,8 @@ one-sided bound of 95 %. Everything else is undecided.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -84,9 +85,16 @@ def judge(
             found = _of_mean(rule, case, nothing)
     except Untestable as reason:
         return nothing._replace(agreement="not enough data", why=str(reason))
-    dropped = ", ".join(map(str, case.sample.dropped))
+    dropped = _listed(case.sample.dropped)
     lacking = f"seeds without the data for it: {dropped}" if dropped else ""
     return found._replace(why="; ".join(filter(None, (found.why, lacking))))
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    """Return seeds in words, e.g. `0, 5 to 19`."""
+    ordered = enumerate(sorted(seeds))
+    spans = [[s for _, s in span] for _, span in groupby(ordered, lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{s[0]} to {s[-1]}" if len(s) > 2 else ", ".join(map(str, s)) for s in spans)
 
 
 def _of_mean(rule: Rule, case: Case, found: Verdict) -> Verdict:

@@ -11,7 +11,7 @@ from analysis.crossings import end
 from analysis.paper import Claim, paper_claims
 from analysis.rules import RULES
 from analysis.sample import STOP, sample
-from analysis.verdicts import judge
+from analysis.verdicts import _listed, judge
 from analysis.winners import smallest_winners, winners
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
@@ -222,6 +222,13 @@ def test_networks_that_learnt_nothing_stop_nowhere() -> None:
     found = judge("", sample(one), claim("earlier", value=38, unit="%"))
     assert (found.n, found.why) == (2, "n = 2 seeds; 3 are the fewest; "
                                     "seeds without the data for it: 0")  # fmt: skip
+
+
+@pytest.mark.parametrize(("seeds", "words"), [
+    ([], ""), ([3], "3"), ([4, 3], "3, 4"), ([0, *range(5, 20), 21, 22], "0, 5 to 19, 21, 22"),
+])  # fmt: skip
+def test_many_seeds_are_named_by_their_ends(seeds: list[int], words: str) -> None:
+    assert _listed(seeds) == words
 
 
 def test_a_missing_accuracy_drops_its_seed_and_is_named() -> None:
