@@ -29,7 +29,8 @@ TEXT = "linear 20 % of 414 weights, output 10 % of 50"
     (("pruning.output_rate=7.5",), "linear 20 % of 414 weights, output 7.5 % of 50"),
     (("pruning.rates=[5,20,50]",),
      "linear 5, 20, 50 % of 414 weights, output 2.5, 10, 25 % of 50"),
-    (("pruning=one_shot", "pruning.scope=global"), "linear 20 % of 414 weights, output 20 % of 50"),
+    (("pruning=one_shot", "pruning.scope=global"),
+     "linear 20 % (all types together) of 414 weights, output 20 % (all types together) of 50"),
     (("pruning.levels=0",), TEXT),
 ])  # fmt: skip
 def test_every_type_that_the_network_has_is_named(
