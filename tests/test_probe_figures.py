@@ -72,6 +72,7 @@ def test_a_mask_has_settled_when_it_is_near_all_masks_of_its_window(tmp_path: Pa
     drawn = probe_figures.mask_distance(collect([tmp_path]))
     assert drawn is not None
     assert drawn.numbers["mean"].max() == pytest.approx(sum(changes))
+    assert set(drawn.numbers["n"]) == {1}
     table = pd.DataFrame(rows, columns=DISTANCES)
     assert probe_figures.settled_at(table) == 80  # 0.07 from the mask of 40
     assert probe_figures.settled_at(table[table["iteration"] < 80].query("other < 80")) is None
