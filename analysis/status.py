@@ -215,7 +215,9 @@ def summary(
         f"[yellow]trained again[/]: the store has the same networks with other code of "
         f"{escape(', '.join(names))}. Its module was edited, or given another _version_."
     ] * bool(names)
-    lines += [f"[bold]each level removes[/] {text}." for text in rates_of(runs)]
+    every = all(status.get("layers") for _, status in runs)
+    level = "each level" if every else "each level of the runs that trained"
+    lines += [f"[bold]{level} removes[/] {text}." for text in rates_of(runs)]
     lines += [
         f"[bold]CSVs[/]: levels.csv and metrics.csv in {escape(_where(folder, runs))}",
         f"[bold]figures[/]: python -m analysis figures {escape(str(folder))}",

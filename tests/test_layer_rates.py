@@ -72,6 +72,9 @@ def test_the_progress_view_and_the_summary_name_each_combination_once(tmp_path: 
     for text in (printed(summary(tmp_path, runs)), shown.getvalue()):
         assert text.count("linear 20 % of 1,414 weights") == 1
         assert text.count("linear 10 % of 1,414 weights") == 1
+    write_run(tmp_path / "3", seed=3)  # all of its results were stored before
+    summed = printed(summary(tmp_path, read_statuses(tmp_path)))
+    assert summed.count("each level of the runs that trained removes linear") == 2
 
 
 def test_a_plan_names_them(tiny: Composer, tmp_path: Path) -> None:
