@@ -121,15 +121,6 @@ def test_a_command_that_reads_runs_works_as_it_stands(
     assert main() == 0
 
 
-@pytest.mark.parametrize("block", [b for page in PAGES for b in blocks(page, "console")])
-def test_a_command_prints_what_the_docs_show(block: str) -> None:
-    command, _, shown = block.removeprefix("$ ").partition("\n")
-    words = [sys.executable, *shlex.split(command)[1:]]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    printed = "\n".join(line.rstrip() for line in done.stdout.splitlines())
-    assert printed.strip() == shown.strip()
-
-
 def test_python_in_the_docs_compiles() -> None:
     for page in PAGES:
         for block in blocks(page, "python"):

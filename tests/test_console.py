@@ -85,6 +85,22 @@ def test_the_handler_of_a_launcher_is_not_called_again_by_a_run_in_its_process()
             signal.signal(number, handler)
 
 
+def test_a_signal_after_the_end_ends_the_process_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def again(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setattr("logging.raiseExceptions", False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(console, "conclude", again)
+    monkeypatch.setattr(console, "stop_jobs_on_signals", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        console.show(lambda: None)
+    assert ended.value.code == console.INTERRUPTED
+
+
 @pytest.mark.parametrize(("words", "swept"), [
     ("experiment=figure3 seed=3", True), ("hydra/launcher=plan", True), ("seed=3", False),
     ("-m experiment=figure3", False), ("experiment=figure3 --cfg job", False), ("", False),

@@ -95,7 +95,10 @@ def show(main: Callable[[], object]) -> None:
         if wants_traceback:
             raise
         failure = error
-    sys.exit(conclude(failure))
+    try:
+        sys.exit(conclude(failure))
+    except KeyboardInterrupt:  # another signal
+        sys.exit(INTERRUPTED)
 
 
 def is_sweep(words: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """Sweeps on a real SLURM with requeued, cancelled, pre-empted and failed jobs (make slurm-test)."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -42,12 +43,16 @@ def states(folder: Path) -> dict[str, str]:
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 400
     while not condition():
-        assert time.monotonic() < deadline, queue()
+        assert time.monotonic() < deadline, queue() + log_of_slurm()
         time.sleep(0.2)
 
 
 def queue() -> str:
     return subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
+
+
+def log_of_slurm() -> str:
+    return Path(os.environ["SLURM_CONF"]).with_name("slurmctld.log").read_text()[-3000:]
 
 
 def ended() -> bool:
