@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,25 @@ def test_each_signal_asks_to_stop(number: int) -> None:
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.timeout(30)
+def test_a_signal_may_arrive_at_any_line_of_the_handler_of_another() -> None:
+    """SLURM sends two at once. A lock that the handler holds would never be free again."""
+    tracer, lines = sys.gettrace(), []
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any]:
+        if event == "line":
+            lines.append(frame.f_lineno)
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return trace
+
+    with signals.stop_on_signal() as stopping:
+        sys.settrace(trace)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        sys.settrace(tracer)
+        assert stopping()
+    assert len(lines) > 2
 
 
 def test_signals_that_nohup_ignores_stay_ignored() -> None:

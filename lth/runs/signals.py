@@ -8,7 +8,26 @@ from contextlib import contextmanager
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that mean: save and stop. A closed terminal sends SIGHUP; SLURM sends one of the last two
 or SIGTERM before it takes a machine away."""
-STOP = threading.Event()
+
+
+class Flag:
+    """A flag that a signal handler can set. The lock of a threading.Event would stay locked forever
+    if another signal arrived in the meantime, since its handler runs in the same thread."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+
+STOP = Flag()
 """Set once this process has been told to stop; a worker then starts no further run."""
 ENDING: set[object] = {signal.default_int_handler}
 """Handlers that only end the process: `stop_on_signal` does not call them once all is saved."""
