@@ -76,7 +76,7 @@ def test_a_run_stopped_at_random_moments_ends_with_the_same_bytes(
     [pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow), (signal.SIGTERM, 130)],
 )
 def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: int, code: int) -> None:
-    long = "training.iterations=3000"
+    long = "training.iterations=1500"
     words = command(*TINY, long, "checkpoint_seconds=0.02", "hydra.run.dir=run")
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
     store = tmp_path / "multirun/store"
