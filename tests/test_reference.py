@@ -41,7 +41,8 @@ def test_it_is_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["lenet_dense", "lenet_scalings", "lenet_tenth", "methods", "systems"]
+    "folder",
+    ["conv2_scalings", "lenet_dense", "lenet_scalings", "lenet_tenth", "methods", "systems"],
 )
 def test_the_others_can_be_used(folder: str) -> None:
     assert collect([REFERENCE.with_name(folder)]).problems == []
