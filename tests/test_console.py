@@ -47,8 +47,10 @@ def test_a_signal_may_arrive_at_any_line_of_the_handler_of_another() -> None:
 
     with signals.stop_on_signal() as stopping:
         sys.settrace(trace)
-        os.kill(os.getpid(), signal.SIGUSR1)
-        sys.settrace(tracer)
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        finally:
+            sys.settrace(tracer)
         assert stopping()
     assert len(lines) > 2
 
