@@ -18,7 +18,7 @@ from lth.experiment.nodes import Dense, Fresh, Training
 from lth.experiment.recipe import Recipe
 from lth.training.data import Batch, BatchOrder, Data, Part, augment
 from lth.training.masks import Mask
-from lth.training.networks import Task, build_networks
+from lth.training.networks import Task, build_network
 from lth.training.precision import set_precision
 from lth.training.seeds import generator
 from lth.training.sparse import LONGEST, Sparse
@@ -70,7 +70,7 @@ class Ours:
         }
         weights = models.state(model)
         task = Task(Training(recipe, 0, start, Dense()), model, weights, mask, data)
-        (self._network,), self._step = build_networks([task])
+        self._network = build_network(task)
         self._data, self._recipe = data, recipe
         size = recipe.training.batch_size
         self._order = BatchOrder(0, len(data.train), size, torch.device("cpu"))
@@ -84,7 +84,7 @@ class Ours:
                 self._network.steps(batches, [1e-3] * len(batches), 0.0)
         else:
             for iteration in range(steps):
-                self._step([self._batch(iteration)])
+                self._network.step(self._batch(iteration))
         return (time.perf_counter() - started) / steps
 
     def _batch(self, iteration: int) -> Batch:

@@ -26,7 +26,7 @@ from lth.experiment.nodes import Final, Training
 from lth.training.data import Batch, BatchOrder
 from lth.training.loop import train
 from lth.training.moving import Moving
-from lth.training.networks import Task, build_networks
+from lth.training.networks import Task, build_network
 from lth.training.scored import Scored
 from lth.training.selection import Pool, erdos_renyi, left
 from tests.conftest import Composer, engine_on
@@ -162,7 +162,7 @@ def test_scores_are_trained_straight_through_the_mask(
 ) -> None:
     task = task_of(engine, reported(composed, f"pruning={kind}"))
     weights = list(task.weights.values())
-    (network,), step = build_networks([task])
+    network = build_network(task)
     assert isinstance(network, Scored)
     saved = network.saved()
     scores = [value.requires_grad_() for name, value in saved.items() if name.startswith("score")]
@@ -183,8 +183,7 @@ def test_scores_are_trained_straight_through_the_mask(
         loss.backward()
         optimizer.step()
         torch.manual_seed(number)
-        (ours,) = step([batch])
-        assert float(ours) == pytest.approx(loss.item(), rel=1e-5)
+        assert float(network.step(batch)) == pytest.approx(loss.item(), rel=1e-5)
 
 
 def highest(scores: Tensor, count: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lth.experiment.recipe import Recipe
 from lth.experiment.settings import Schedule
 from lth.models import LeNet, fresh, state
-from lth.training import eager, kernels, packed, sparse
+from lth.training import eager, kernels, sparse
 from lth.training.data import Batch, Data, Examples, Part
 from lth.training.eager import Eager
 from lth.training.loop import Progress
@@ -317,7 +317,6 @@ def test_networks_that_are_more_than_their_modules_use_autograd(
 ) -> None:
     network = surprise()
     assert not sparse.fits(network, mask(network), recipe().optimizer, pruned="zero")
-    assert not packed.fits(network, recipe().optimizer)
 
 
 def test_an_example_that_is_certain_and_right_has_no_gradient() -> None:

@@ -106,7 +106,7 @@ def test_steps_of_packed_networks_are_repeated(composed: Composer, tmp_path: Pat
     for number, spec in enumerate(specs):
         last = [training for _, training in lottery.levels(spec)][-1]
         origin = json.loads(engine.store.read(last, "provenance.json"))
-        assert origin["backend"] == "member"
+        assert origin["backend"] == "eager"
         run_spec(spec, tmp_path / f"{number}")
         assert found(tmp_path / f"{number}") == {}
         forge_train_loss(engine.store.path(last))

@@ -176,7 +176,7 @@ class Engine:
         others that are ready, have the same recipe, and were saved at the same iteration. Lock the
         others until `locks` is closed."""
         group = {node: self.maker.checkpoint(node)}
-        if self.pack == 1 or not self.maker.can_pack(node):
+        if self.pack == 1 or node.update:
             return group
         for other in candidates:
             if len(group) == self.pack:

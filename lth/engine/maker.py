@@ -15,7 +15,7 @@ from lth.experiment.nodes import Measurement, Snapshot, Training
 from lth.experiment.recipe import Network
 from lth.experiment.targets import canonical
 from lth.store.provenance import provenance
-from lth.training import masks, packed
+from lth.training import masks
 from lth.training.checkpoint import Checkpoint
 from lth.training.loop import Progress, train
 from lth.training.networks import Task
@@ -55,12 +55,6 @@ class Maker:
         those of `snapshots` that belong to them."""
         done = self._run(group, list(snapshots))
         publisher.publish_trainings(self.build, list(group), done)
-
-    def can_pack(self, training: Training) -> bool:
-        """Return whether networks with this recipe can be trained together."""
-        return training.update is None and packed.fits(
-            self.build.model(training), training.recipe.optimizer
-        )
 
     def checkpoint(self, node: Training | Snapshot) -> Checkpoint | None:
         """Return the saved state of an interrupted training, if there is one. A training that is

@@ -17,7 +17,7 @@ from lth.experiment.recipe import Recipe
 from lth.experiment.settings import Precision
 from lth.experiment.targets import canonical
 from lth.training.data import Batch, Data, Examples, Part
-from lth.training.networks import Task, build_networks
+from lth.training.networks import Task, build_network
 from lth.training.precision import set_precision
 from lth.training.seeds import generator
 
@@ -64,13 +64,12 @@ def _step(
     kept = {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool, device="cpu")
             for name in models.prunable(model)}  # fmt: skip
     task = Task(Training(recipe, 0, start, Dense()), model, models.state(model), kept, data)
-    _, step = build_networks([task])
+    network = build_network(task)
     batch = Batch(data.train, torch.arange(len(data.train), device=device))
 
     def taken() -> float:
         set_precision(precision)
-        (loss,) = step([batch])
-        return float(loss)  # waits for a GPU
+        return float(network.step(batch))  # waits for a GPU
 
     return taken
 

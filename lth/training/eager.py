@@ -14,7 +14,7 @@ from lth.training.masks import Mask
 from lth.training.precision import autocast
 from lth.training.pruned import PrunedWeights, start_state
 
-EVALUATION_BATCH, ON_GPU = 100, 500
+EVALUATION_BATCH, ON_GPU = 100, 1000
 """Examples per block. On a CPU, larger blocks of images do not fit into the cache. The size affects
 the last bits of a loss: other sizes sum in another order."""
 
@@ -42,7 +42,9 @@ class Eager:
 
     def step(self, batch: Batch) -> Tensor:
         """Take one step of the optimiser; return the loss before it."""
-        inputs, labels = batch.examples()
+        return self._step(*batch.examples())
+
+    def _step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         with autocast(self._precision, inputs.device):
             outputs = self._model(inputs)
         loss = cross_entropy(outputs.float(), labels)

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from lth.training import masks, seeds, sparse
 from lth.training.checkpoint import Checkpoint, with_part
 from lth.training.data import Batch, BatchOrder, Data, Part, augment
 from lth.training.moving import Moving
-from lth.training.networks import Step, Task, Trainable, build_networks
+from lth.training.networks import Task, Trainable, build_network
 from lth.training.precision import set_precision
 from lth.training.sparse import Sparse
 
@@ -46,8 +47,18 @@ class Progress:
         """State of the network at the early stop so far."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         """Sum of the losses of the batches since the last evaluation."""
-        self.rates = [group["lr"] for group in network.optimizer.param_groups]
+        groups = network.optimizer.param_groups
+        self.rates: list[float] = [group.get("initial_lr", group["lr"]) for group in groups]
         """Learning rates of the optimiser's parameter groups before the schedule."""
+        self.rate = self.rates[0]
+        """Learning rate of the first group now."""
+        self._stream = getattr(network, "stream", None)
+
+    def on_stream(self) -> AbstractContextManager[None]:
+        """Return a context in which all work on the network is started: on its own stream of a GPU,
+        where that of several networks overlaps."""
+        stream: AbstractContextManager[None] = torch.cuda.stream(self._stream)
+        return stream
 
     def parts(self) -> list[dict[str, Any]]:
         """Return the origin of the iterations so far, as in provenance.json."""
@@ -56,6 +67,7 @@ class Progress:
 
     def checkpoint(self) -> Checkpoint:
         """Return everything from which the training continues to the same end."""
+        _synchronize(self.loss_sum.device)
         return Checkpoint(
             iteration=self.iteration,
             seconds=self.seconds,
@@ -94,11 +106,10 @@ class Progress:
         """Add a point to the curve. At the early stop so far, keep the state and evaluate on the
         test set; elsewhere evaluate on it only if `test`."""
         since = self.iteration - self.curve[-1].iteration if self.curve else 0
-        rate = float(self.network.optimizer.param_groups[0]["lr"])
         train_loss = float(self.loss_sum) / since if since else math.nan
         self.loss_sum.zero_()
         validated = self.network.evaluate(data.validation)
-        point = Evaluation(self.iteration, rate, train_loss, *validated, math.nan, math.nan)
+        point = Evaluation(self.iteration, self.rate, train_loss, *validated, math.nan, math.nan)
         improved = early_stop([*self.curve, point]) is point
         if improved:
             self.early = self.network.state()
@@ -116,19 +127,19 @@ def train(
     on_step: Callable[[Sequence[Progress]], None] = lambda _: None,
 ) -> list[Progress]:
     """Train networks with one recipe, at the same iteration, to the end of the budget. Their splits
-    may differ.
+    may differ. Several networks are trained by autograd on a CPU, and side by side on a GPU.
 
     `on_step` is called before every step, or before as many sparse steps as are taken at once, and
     may raise to stop. `until`: iteration at which to end earlier, for a snapshot. The early stop is
     recorded, never acted on. Raises LotteryError at an evaluation whose loss is not finite.
     """
     set_precision(tasks[0].training.recipe.training.precision)
-    networks, step = build_networks(tasks, only_eager=only_eager)
     start, recipe = tasks[0].training.start, tasks[0].training.recipe
     device = tasks[0].data.train.labels.device
+    only_eager = only_eager or (len(tasks) > 1 and device.type == "cpu")
     running = [
-        Progress(network, device, start, task.origin)
-        for network, task in zip(networks, tasks, strict=True)
+        Progress(build_network(task, only_eager=only_eager), device, start, task.origin)
+        for task in tasks
     ]
     for progress, task in zip(running, tasks, strict=True):
         if task.checkpoint is not None and not progress.restore(task.checkpoint):
@@ -139,14 +150,21 @@ def train(
             )
     assert len({progress.iteration for progress in running}) == 1
     end = recipe.training.iterations if until is None else until
-    _loop(tasks, running, step, end, on_step)
+    _synchronize(device)
+    _loop(tasks, running, end, on_step)
+    _synchronize(device)
     return running
+
+
+def _synchronize(device: torch.device) -> None:
+    """Wait for all streams of a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _loop(
     tasks: Sequence[Task],
     running: Sequence[Progress],
-    step: Step,
     end: int,
     on_step: Callable[[Sequence[Progress]], None],
 ) -> None:
@@ -163,32 +181,32 @@ def _loop(
     ]
     generator = seeds.global_generator(device)
 
-    def batches(iteration: int) -> list[Batch]:
-        return [
-            _batch(task.data.train, order, recipe, task.data_seed, iteration)
-            for order, task in zip(orders, tasks, strict=True)
-        ]
+    def batch(member: int, iteration: int) -> Batch:
+        task = tasks[member]
+        return _batch(task.data.train, orders[member], recipe, task.data_seed, iteration)
 
     iteration = running[0].iteration
     while True:
-        _set_learning_rates(running[0], recipe, iteration)
         for progress, task in zip(running, tasks, strict=True):
-            _before_step(progress, task, end)
+            with progress.on_stream():
+                _set_learning_rates(progress, recipe, iteration)
+                _before_step(progress, task, end)
         if iteration == end:
             return
         on_step(running)
         network = running[0].network
         if isinstance(network, Moving) and iteration in tasks[0].training.updates:
-            network.move(iteration, batches(iteration)[0])
+            network.move(iteration, batch(0, iteration))
             _set_learning_rates(running[0], recipe, iteration)
         now = network.now if isinstance(network, Moving) else network
         if isinstance(now, Sparse):
             span = range(iteration, _next_stop(tasks[0], iteration, end))
-            _take_several(running[0], now, recipe, [batches(i)[0] for i in span], span)
+            _take_several(running[0], now, recipe, [batch(0, i) for i in span], span)
         else:
-            generator.manual_seed(seeds.stream_seed(tasks[0].data_seed, "dropout", iteration))
-            for progress, loss in zip(running, step(batches(iteration)), strict=True):
-                progress.loss_sum += loss
+            for member, (progress, task) in enumerate(zip(running, tasks, strict=True)):
+                with progress.on_stream():
+                    generator.manual_seed(seeds.stream_seed(task.data_seed, "dropout", iteration))
+                    progress.loss_sum += progress.network.step(batch(member, iteration))
                 progress.iteration += 1
         iteration = running[0].iteration
 
@@ -226,8 +244,12 @@ def _take_several(
 def _set_learning_rates(progress: Progress, recipe: Recipe, iteration: int) -> None:
     """Scale the rate of each parameter group; an optimiser may give them different ones."""
     scale = factor(recipe.optimizer.schedule, iteration, recipe.training.iterations)
+    progress.rate = progress.rates[0] * scale
     for group, rate in zip(progress.network.optimizer.param_groups, progress.rates, strict=True):
-        group["lr"] = rate * scale
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate * scale)
+        else:
+            group["lr"] = rate * scale
 
 
 def _before_step(progress: Progress, task: Task, end: int) -> None:

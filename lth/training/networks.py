@@ -1,6 +1,6 @@
 """The network of a training, in the fastest layout: what it must offer, and how it is chosen."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -9,20 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from lth.experiment.nodes import Training
-from lth.training import seeds, sparse
+from lth.training import captured, seeds, sparse
+from lth.training.captured import Captured
 from lth.training.checkpoint import Checkpoint
 from lth.training.data import Batch, Data, Part
 from lth.training.eager import Eager
 from lth.training.hybrid import with_fast_head
 from lth.training.masks import Mask
 from lth.training.moving import Moving
-from lth.training.packed import Pack
 from lth.training.scored import Scored
 from lth.training.selection import Pool
 from lth.training.sparse import Sparse
-
-Step = Callable[[Sequence[Batch]], Iterable[Tensor]]
-"""Take one step of every network, each with its own batch; return their losses before it."""
 
 
 class Trainable(Protocol):
@@ -34,6 +31,9 @@ class Trainable(Protocol):
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimiser; another one after the mask has moved."""
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one step of the optimiser; return the loss before it."""
 
     def evaluate(self, part: Part) -> tuple[float, float]:
         """Return mean cross-entropy in nats and accuracy in [0, 1] over all examples."""
@@ -87,28 +87,9 @@ class Task:
         return seeds.stream_seed(seed, "copy", order) if order else seed
 
 
-def build_networks(
-    tasks: Sequence[Task], *, only_eager: bool = False
-) -> tuple[Sequence[Trainable], Step]:
-    """Return the networks of some tasks, at their starting weights, and a function that takes one
-    step of all of them. One network is trained by the fastest implementation that can (autograd if
-    `only_eager`), several are trained as a pack."""
-    first, *others = tasks
-    recipe, pruned = first.training.recipe, first.training.pruned
-    optimizer, precision = recipe.optimizer, recipe.training.precision
-    if others:
-        weights, under = [task.weights for task in tasks], [task.mask for task in tasks]
-        pack = Pack(
-            first.model, weights, under, optimizer, pruned=pruned, precision=precision,
-            data=[task.data for task in tasks],
-        )  # fmt: skip
-        return pack.members, pack.step
-    alone = _alone(first, only_eager=only_eager)
-    return [alone], lambda batches: [alone.step(batch) for batch in batches]
-
-
-def _alone(task: Task, *, only_eager: bool) -> Eager | Sparse | Moving | Scored:
-    """Return the network of a task that is trained by itself."""
+def build_network(task: Task, *, only_eager: bool = False) -> Eager | Sparse | Moving | Scored:
+    """Return the network of a task at its starting weights, in the fastest implementation that can
+    train it (autograd if `only_eager`)."""
     update, weights, mask = task.training.update, task.weights, task.mask
     if update is None:
         return _under(task, weights, mask, only_eager=only_eager)
@@ -131,6 +112,8 @@ def _under(
     if not (only_eager or training.update):  # the moments of a fast head cannot be moved
         model, mask = with_fast_head(model, mask, optimizer, pruned=pruned)
     precision = training.recipe.training.precision
+    if not (only_eager or training.update) and captured.fits(model, optimizer):
+        return Captured(model, weights, mask, optimizer, pruned=pruned, precision=precision)
     alone = Eager(model, weights, mask, optimizer, pruned=pruned, precision=precision)
     alone.backend = "eager" if mask.keys() == names else "hybrid"
     return alone

@@ -7,7 +7,9 @@ from lth.experiment.settings import Precision
 
 
 def set_precision(precision: Precision) -> None:
-    """Set how float32 products are computed in this process."""
+    """Set how float32 products are computed in this process, and let cuDNN choose only among
+    convolutions that give the same bytes every time."""
+    torch.backends.cudnn.deterministic = True
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
