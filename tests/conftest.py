@@ -7,16 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from omegaconf import DictConfig
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 
 from lth.engine.build import Builder
 from lth.engine.engine import Engine
@@ -29,6 +26,9 @@ from lth.runs.folder import RunFolder
 from lth.store import files
 from lth.store.store import Store
 from run import run
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 settings.register_profile("default", max_examples=40)
 settings.register_profile("long", max_examples=1000)
@@ -143,15 +143,17 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
+def browser() -> Iterator["Chrome"]:
     """A real browser without a window; the test is skipped where there is none."""
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         pytest.skip("no chromium here: make browser installs it")
-    options = Options()
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    options = ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
     for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, Service(str(shutil.which("chromedriver"))))
+    driver = Chrome(options, ChromeService(str(shutil.which("chromedriver"))))
     yield driver
     driver.quit()

@@ -187,7 +187,7 @@ def test_a_sweep_in_packs_makes_the_same_trainings(tmp_path: Path, composed: Com
     ]
     requested = list(dict.fromkeys(t for arm in arms for _, t in lottery.levels(arm)))
     singly = engine_on(tmp_path / "singly", backend="eager")
-    at_once = engine_on(tmp_path / "at once", pack=3)
+    at_once = engine_on(tmp_path / "at once", pack=4)
     plain, together = dict(singly.ensure(requested)), dict(at_once.ensure(requested))
     assert at_once.trained == singly.trained == 2 * (1 + 2 + 2)
     for training, outcome in plain.items():

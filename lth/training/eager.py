@@ -14,7 +14,7 @@ from lth.training.masks import Mask
 from lth.training.precision import autocast
 from lth.training.pruned import PrunedWeights, start_state
 
-EVALUATION_BATCH, ON_GPU = 100, 1000
+EVALUATION_BATCH, ON_GPU = 100, 2000
 """Examples per block. On a CPU, larger blocks of images do not fit into the cache. The size affects
 the last bits of a loss: other sizes sum in another order."""
 
