@@ -54,7 +54,8 @@ class Maker:
         """Train networks together, each from its checkpoint if it has one, and publish them, with
         those of `snapshots` that belong to them."""
         done = self._run(group, list(snapshots))
-        publisher.publish_trainings(self.build, list(group), done)
+        for training, progress in zip(group, done, strict=True):
+            publisher.publish_training(self.build, training, progress)
 
     def checkpoint(self, node: Training | Snapshot) -> Checkpoint | None:
         """Return the saved state of an interrupted training, if there is one. A training that is

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Sequence
 
 from safetensors.torch import save
 from torch import Tensor
@@ -20,39 +19,14 @@ from lth.training.scored import Scored
 log = logging.getLogger(__name__)
 
 
-def publish_trainings(
-    build: Builder, trainings: Sequence[Training], done: Sequence[Progress]
-) -> None:
-    """Store trainings that ran together."""
-    examples = build.data(trainings[0].recipe).train
-    final = [(p.network.state(), p.network.evaluate(examples)[1]) for p in done]
-    ended = [_last_mask(build, t, p) for t, p in zip(trainings, done, strict=True)]
-    for progress in done:
-        progress.network.load(progress.early)
-    early = [progress.network.evaluate(examples)[1] for progress in done]
-    for training, progress, mask, (state, at_end), at_stop in zip(
-        trainings, done, ended, final, early, strict=True
-    ):
-        accuracies = {"early_stop_train_accuracy": at_stop, "final_train_accuracy": at_end}
-        _publish_training(build, training, progress, mask, state, accuracies)
-
-
-def _last_mask(build: Builder, training: Training, progress: Progress) -> Mask:
-    """Return the mask at the end of a training."""
-    if isinstance(progress.network, Moving | Scored):
-        return progress.network.mask
-    return build.mask(training.mask, training.recipe.network)
-
-
-def _publish_training(
-    build: Builder,
-    training: Training,
-    progress: Progress,
-    mask: Mask,
-    final: dict[str, Tensor],
-    accuracies: dict[str, float],
-) -> None:
-    data = build.data(training.recipe)
+def publish_training(build: Builder, training: Training, progress: Progress) -> None:
+    """Store a training that has ended. Its network is left at the early stop."""
+    network, data = progress.network, build.data(training.recipe)
+    final, at_end = network.state(), network.evaluate(data.train)[1]
+    mask = _last_mask(build, training, progress)
+    network.load(progress.early)
+    at_stop = network.evaluate(data.train)[1]
+    accuracies = {"early_stop_train_accuracy": at_stop, "final_train_accuracy": at_end}
     final = final if training.pruned == "frozen" else masks.apply(final, mask)
     weights = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
     origin = {
@@ -73,6 +47,13 @@ def _publish_training(
     collapsed = [name for name, (kept, _) in weights.items() if not kept]
     if collapsed:
         log.warning("%s has no weight left in %s", training, ", ".join(collapsed))
+
+
+def _last_mask(build: Builder, training: Training, progress: Progress) -> Mask:
+    """Return the mask at the end of a training."""
+    if isinstance(progress.network, Moving | Scored):
+        return progress.network.mask
+    return build.mask(training.mask, training.recipe.network)
 
 
 def publish_snapshot(build: Builder, snapshot: Snapshot, state: dict[str, Tensor]) -> None:
