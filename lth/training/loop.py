@@ -91,7 +91,11 @@ class Progress:
         self._since, self._earlier = saved.iteration, saved.parts
         self.loss_sum.copy_(saved.loss_sum)
         optimizer = self.network.optimizer
-        optimizer.load_state_dict({**optimizer.state_dict(), **saved.optimizer})
+        own = optimizer.state_dict()
+        state = {**own, **saved.optimizer}
+        if self._stream:  # its learning rates are tensors on the GPU, and those of a file are not
+            state["param_groups"] = own["param_groups"]
+        optimizer.load_state_dict(state)
         return True
 
     def is_due(self, budget: Budget, *, first: int, last: int) -> bool:
