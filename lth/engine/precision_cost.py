@@ -30,7 +30,7 @@ FEWEST = 3
 def step_seconds(recipe: Recipe, *precisions: Precision, device: torch.device) -> list[float]:
     """Return the median time of a step of the dense network in each precision. Inputs are random;
     the precisions take turns, so that slow phases of the machine affect all of them."""
-    data = _random_data(recipe, device)
+    data = random_data(recipe, device)
     steps = [_step(recipe, precision, data, device) for precision in precisions]
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:
@@ -47,7 +47,8 @@ def _timed(step: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _random_data(recipe: Recipe, device: torch.device) -> Data:
+def random_data(recipe: Recipe, device: torch.device) -> Data:
+    """Return one batch of random inputs, for all parts."""
     random, size = generator(0, "timing"), recipe.training.batch_size
     inputs = torch.randint(256, (size, *recipe.dataset.shape), dtype=torch.uint8, generator=random)
     labels = torch.randint(recipe.dataset.classes, (size,), generator=random)
@@ -59,12 +60,7 @@ def _step(
     recipe: Recipe, precision: Precision, data: Data, device: torch.device
 ) -> Callable[[], float]:
     recipe = replace(recipe, training=replace(recipe.training, precision=precision))
-    start = Fresh(recipe.network, seed=0)
-    model = models.channels_last(build_model(start).to(device))
-    kept = {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool, device="cpu")
-            for name in models.prunable(model)}  # fmt: skip
-    task = Task(Training(recipe, 0, start, Dense()), model, models.state(model), kept, data)
-    network = build_network(task)
+    network = build_network(dense_task(recipe, data, device))
     batch = Batch(data.train, torch.arange(len(data.train), device=device))
 
     def taken() -> float:
@@ -72,6 +68,15 @@ def _step(
         return float(network.step(batch))  # waits for a GPU
 
     return taken
+
+
+def dense_task(recipe: Recipe, data: Data, device: torch.device) -> Task:
+    """Return a training of the dense network."""
+    start = Fresh(recipe.network, seed=0)
+    model = models.channels_last(build_model(start).to(device))
+    kept = {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool, device="cpu")
+            for name in models.prunable(model)}  # fmt: skip
+    return Task(Training(recipe, 0, start, Dense()), model, models.state(model), kept, data)
 
 
 class Saving(NamedTuple):
