@@ -1,4 +1,4 @@
-"""Keep pruned weights at 0, or frozen, during training; for single and for packed networks."""
+"""Keep pruned weights at 0, or frozen, during training."""
 
 import weakref
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def start_state(
 
 
 class PrunedWeights:
-    """The pruned weights of a network, or of several networks in stacks.
+    """The pruned weights of a network.
 
     Pruned weights start at 0 and their gradients are multiplied by the mask, so that no
     elementwise optimiser moves them. Weights are pruned by mask, never by value: a surviving weight
@@ -31,7 +31,7 @@ class PrunedWeights:
     mix entries (Muon, Shampoo) or add noise.
 
     Args:
-        parameters: by name; one network's tensors, or stacks (networks, ...) of several.
+        parameters: by name.
         mask: bool tensors of the same shapes for prunable parameters, True = kept.
         optimizer: the optimiser that will move them.
     """
