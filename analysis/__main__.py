@@ -47,7 +47,7 @@ def main() -> int:
          verify.verify),
         ("export", "write the ticket of one level to a file for any torch code",
          export.add_arguments, export.export),
-        ("publish", "write finished runs as small files without paths or host", _add_publish,
+        ("publish", "write runs as small files without paths or host", _add_publish,
          _on_demand("publish")),
         ("compare", "show what differs between two runs", _add_compare,
          _on_demand("command", "analysis.compare")),

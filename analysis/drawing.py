@@ -241,7 +241,9 @@ def legend(
     plain: tuple[Dash, str] = ("-", "")
     entries = [_entry(own[name], dashes.get(name, plain), name) for name in shown]
     if dash != colour:
-        entries += [_entry((0.3, 0.3, 0.3), style, kind) for kind, style in dashes.items()]
+        there = set(found[dash])
+        grey = (0.3, 0.3, 0.3)
+        entries += [_entry(grey, of, kind) for kind, of in dashes.items() if kind in there]
     longest = 6 + max(len(label) for _, label in entries)
     columns = max(1, min(len(entries), int(LEGEND_CHARACTERS * figure.get_figwidth()) // longest))
     figure.set_figheight(figure.get_figheight() + 0.22 * (-(-len(entries) // columns) - 1))

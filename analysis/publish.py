@@ -1,4 +1,4 @@
-"""Write a finished run as a few small files, to be shared or committed.
+"""Write a run that has ended as a few small files, to be shared or committed.
 
 Everything that figures, claims and reports read is kept, which is only the evaluations on the test
 set of each curve (about an eighth of it). Paths, host and tracker are removed. The store is not
@@ -19,10 +19,10 @@ PRIVATE = ("dataset.root", "source.dataset.root", "store", "tracker")
 
 
 def publish_run(run: Path, target: Path) -> None:
-    """Write a run to the folder `target`. Raises LotteryError or ValueError if it has not finished
-    or its files are damaged."""
+    """Write a run to the folder `target`; one that was interrupted, with the levels that it has.
+    Raises LotteryError or ValueError if it has not ended with a level, or its files are damaged."""
     status = read_whole(run)
-    if status["state"] != "finished":
+    if status["state"] not in ("finished", "interrupted") or not status.get("tables"):
         raise ValueError(f"{status['state']}: run the same command again to finish it")
     check_tables(run, status, status["state"])
     tables = {name: (run / name).read_bytes() for name in status["tables"]}

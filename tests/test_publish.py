@@ -12,6 +12,7 @@ from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.publish import _is_private, _without_the_machine
 from lth.audit.audit import Audit
+from lth.runs.records import sealed
 from lth.runs.status import find_runs
 from tests.conftest import Composer
 
@@ -109,6 +110,18 @@ def test_nothing_identifies_the_folder_of_a_source(composed: Composer) -> None:
 def test_published_runs_are_not_among_ones_own(published: Published, tmp_path: Path) -> None:
     assert len([*find_runs(published[1])]) == 4
     assert [*find_runs(tmp_path / "multirun")] == []
+
+
+def test_an_interrupted_run_is_published_with_its_levels(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "sweep/0"
+    shutil.copytree(clean / "sweep/0", run)
+    status = json.loads((run / "run.json").read_bytes()) | {"state": "interrupted"}
+    (run / "run.json").write_text(json.dumps(sealed(status)))
+    assert _publish(monkeypatch, run.parent, tmp_path / "out") == 0
+    (problem,) = collect([tmp_path / "out"]).problems
+    assert "interrupted, with" in problem
 
 
 def test_unfinished_runs_are_left_out(
