@@ -1,4 +1,5 @@
-"""Measure a step on a GPU: one kernel after the other, as a CUDA graph, and of several networks.
+"""Measure a training step on a GPU: by autograd, as a CUDA graph, and as the graphs of several
+networks at once.
 
 python -m benchmarks.gpu    takes a minute; needs no data
 
@@ -19,12 +20,13 @@ from lth.engine.precision_cost import dense_task, random_data
 from lth.experiment.config import composed
 from lth.experiment.recipe import recipe
 from lth.training.data import Batch
-from lth.training.networks import Trainable, build_network
+from lth.training.networks import Trainable, build_network, on_stream
 from lth.training.precision import set_precision
 
 CASES = {"lenet": "float32", "conv2": "bfloat16", "conv4": "bfloat16", "resnet18": "bfloat16"}
 """Preset -> precision."""
 SEVERAL, ROUNDS, STEPS = 6, 5, 100
+"""Networks side by side, rounds, and steps in a round."""
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def seconds(networks: Sequence[Trainable], batch: Batch) -> float:
     started = time.perf_counter()
     for _ in range(steps):
         for network in networks:
-            with torch.cuda.stream(getattr(network, "stream", None)):
+            with on_stream(network):
                 network.step(batch)
     if batch.labels.is_cuda:
         torch.cuda.synchronize()

@@ -205,8 +205,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
 
 
 def _listed(part: Path) -> list[tuple[str, int, int]]:
-    """Return `<class>/<file>`, size and time of change of each image, by class and file. It lists
-    60,000 files in a third of the time that `Path` takes."""
+    """Return `<class>/<file>`, size and time of change of each image, by class and file.
+    Without `Path`, which takes three times as long for 60,000 files."""
     found = [
         (folder.name, file.name, file.stat())
         for folder in _entries(part)

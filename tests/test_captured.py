@@ -1,4 +1,4 @@
-"""Steps recorded as CUDA graphs against the same steps one kernel at a time. They need a GPU."""
+"""Steps recorded as CUDA graphs, against the same steps by autograd; most tests need a GPU."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lth.errors import Interrupted
 from lth.experiment.settings import LastBatch
 from lth.models import Conv, ResNet, channels_last, fresh, prunable, state
-from lth.training.captured import Captured
+from lth.training.captured import Captured, can_be_recorded, fits
 from lth.training.data import Data, Examples, Part
 from lth.training.loop import Progress, train
 from lth.training.masks import Mask
@@ -18,7 +18,7 @@ from lth.training.networks import Task
 from lth.training.seeds import generator
 from tests.trainings import assert_equal, recipe, task_of, trained
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def part(count: int) -> Part:
@@ -74,18 +74,54 @@ CASES = pytest.mark.parametrize(
 )
 
 
+OPTIMIZER = recipe("adam").optimizer
+
+
+@pytest.mark.parametrize("kind", ["conv", "dropout", "resnet"])
+def test_steps_of_common_networks_can_be_recorded(kind: str) -> None:
+    assert can_be_recorded(networks()[kind], OPTIMIZER)
+    assert not fits(networks()[kind], OPTIMIZER)  # it is on the CPU
+
+
+class Reading(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * float(inputs.mean())
+
+
+def tied() -> nn.Module:
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    network[1].weight = network[0].weight
+    return network
+
+
+@pytest.mark.parametrize(
+    "network",
+    [tied(), Reading(4, 4), nn.BatchNorm2d(3, momentum=None), nn.FractionalMaxPool2d(2, 1)],
+    ids=["tied", "reading", "cumulative", "drawing"],
+)
+def test_steps_of_surprising_networks_are_not_recorded(network: nn.Module) -> None:
+    assert not can_be_recorded(nn.Sequential(nn.Linear(4, 4), network), OPTIMIZER)
+
+
+def test_steps_of_optimisers_that_are_not_fused_or_not_torchs_are_not_recorded() -> None:
+    for changed in ({"options": {"lr": 0.1}}, {"name": "mine.Optimizer"}):
+        assert not can_be_recorded(networks()["conv"], dataclasses.replace(OPTIMIZER, **changed))
+
+
+@gpu
 @CASES
 def test_recorded_steps_are_near_those_of_autograd(kind: str, optimizer: str) -> None:
     recorded, plain = (trained(task(kind, optimizer, 3), only_eager=o) for o in (False, True))
     assert isinstance(recorded.network, Captured)
     assert not isinstance(plain.network, Captured)
-    assert recorded.network._graph is not None
+    assert recorded.network._recorded
     for ours, theirs in zip(recorded.curve, plain.curve, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=0.02, nan_ok=True)
     pairs = zip(recorded.network.state().values(), plain.network.state().values(), strict=True)
     assert all(torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3) for ours, theirs in pairs)
 
 
+@gpu
 @CASES
 @pytest.mark.parametrize("last", ["drop", "keep"])
 def test_networks_side_by_side_end_as_each_does_alone(
@@ -96,6 +132,7 @@ def test_networks_side_by_side_end_as_each_does_alone(
         assert_same(ours, trained(task(kind, optimizer, seed, last=last)))
 
 
+@gpu
 @CASES
 def test_an_interrupted_training_ends_with_the_same_bytes(kind: str, optimizer: str) -> None:
     def stop_at_23(running: Sequence[Progress]) -> None:
@@ -109,6 +146,7 @@ def test_an_interrupted_training_ends_with_the_same_bytes(kind: str, optimizer: 
         assert_same(resumed, trained(task(kind, optimizer, seed)))
 
 
+@gpu
 def test_pruned_weights_stay_zero() -> None:
     one = task("resnet", "momentum", 0)
     left: dict[str, Tensor] = trained(one).network.state()

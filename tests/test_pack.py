@@ -75,7 +75,7 @@ def tasks(
 
 
 def alone(optimizer: str, pruned: str = "zero") -> Iterator[Progress]:
-    return (trained(task, only_eager=True) for task in tasks(optimizer, pruned))
+    return (trained(task) for task in tasks(optimizer, pruned))
 
 
 def assert_same(one: Progress, other: Progress) -> None:
@@ -97,20 +97,20 @@ def test_pruned_weights_of_each_member_are_zero() -> None:
 
 
 def test_members_resume_to_the_same_bytes_and_one_can_continue_alone() -> None:
-    def stop_at_23(running: Sequence[Progress]) -> None:
-        if running[0].iteration == 23:
+    def stop_at_21(running: Sequence[Progress]) -> None:
+        if running[0].iteration == 21:
             raise Interrupted(*(progress.checkpoint().to_bytes() for progress in running))
 
     whole = train(tasks("adam"))
     with pytest.raises(Interrupted) as stopped:
-        train(tasks("adam"), on_step=stop_at_23)
+        train(tasks("adam"), on_step=stop_at_21)
     resumed = tasks("adam", checkpoints=stopped.value.args)
     for ours, theirs in zip(train(resumed), whole, strict=True):
         assert_same(ours, theirs)
     seen: list[int] = []
     _, second, _ = tasks("adam", checkpoints=stopped.value.args)
-    progress = trained(second, only_eager=True, on_step=lambda p: seen.append(p.iteration))
-    assert seen[0] == 23
+    progress = trained(second, on_step=lambda p: seen.append(p.iteration))
+    assert seen[0] == 21
     assert_same(progress, whole[1])
 
 
@@ -186,8 +186,8 @@ def test_a_sweep_in_packs_makes_the_same_trainings(tmp_path: Path, composed: Com
         for arm in ("init", "reinit")
     ]
     requested = list(dict.fromkeys(t for arm in arms for _, t in lottery.levels(arm)))
-    singly = engine_on(tmp_path / "singly", backend="eager")
-    at_once = engine_on(tmp_path / "at once", pack=4)
+    singly = engine_on(tmp_path / "singly")
+    at_once = engine_on(tmp_path / "at once", pack=3)
     plain, together = dict(singly.ensure(requested)), dict(at_once.ensure(requested))
     assert at_once.trained == singly.trained == 2 * (1 + 2 + 2)
     for training, outcome in plain.items():

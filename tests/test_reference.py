@@ -42,10 +42,19 @@ def test_it_is_small() -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    ["conv2_scalings", "lenet_dense", "lenet_scalings", "lenet_tenth", "methods", "systems"],
-)
+    [
+        "conv2_scalings", "conv2_standardized", "lenet_dense", "lenet_scalings", "lenet_tenth",
+        "methods", "resnet20", "systems",
+    ],
+)  # fmt: skip
 def test_the_others_can_be_used(folder: str) -> None:
     assert collect([REFERENCE.with_name(folder)]).problems == []
+
+
+def test_the_interrupted_ones_have_eleven_levels() -> None:
+    problems = collect([REFERENCE.with_name("conv2_raw")]).problems
+    assert len(problems) == 10
+    assert all("interrupted, with 11 levels so far" in problem for problem in problems)
 
 
 def test_the_page_has_what_the_claims_command_prints(runs: Runs) -> None:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from lth.experiment.nodes import Training
     from lth.experiment.settings import Spec
 
-ON_A_GPU = 64
-"""Networks trained together on a GPU at first; halved whenever they do not fit into memory."""
+ON_A_GPU = 32
+"""Networks trained together on a GPU at first, as many as torch has streams; halved whenever they
+do not fit into memory."""
 
 
 class PackedLauncher(Launcher):

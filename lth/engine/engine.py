@@ -32,6 +32,10 @@ LONGER = 1.5
 """Factor from one pause to the next while nothing changes."""
 
 
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
+"""Texts of errors of torch, CUDA, and its libraries."""
+
+
 def find_device(name: str) -> torch.device:
     """Return the device `cpu` or `cuda`; `auto` is CUDA if there is one. Raises LotteryError if
     CUDA is required and missing."""
@@ -161,8 +165,8 @@ class Engine:
         snapshots = [other for other in self.pending(waiting) if isinstance(other, Snapshot)]
         try:
             self.maker.train(group, snapshots)
-        except torch.OutOfMemoryError:
-            if len(group) == 1:
+        except RuntimeError as error:
+            if len(group) == 1 or not any(text in str(error) for text in OUT_OF_MEMORY):
                 raise
             self.pack = len(group) // 2
             log.warning("%d networks do not fit into memory; trying %d", len(group), self.pack)

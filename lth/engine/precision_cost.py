@@ -17,7 +17,7 @@ from lth.experiment.recipe import Recipe
 from lth.experiment.settings import Precision
 from lth.experiment.targets import canonical
 from lth.training.data import Batch, Data, Examples, Part
-from lth.training.networks import Task, build_network
+from lth.training.networks import Task, build_network, on_stream
 from lth.training.precision import set_precision
 from lth.training.seeds import generator
 
@@ -65,7 +65,8 @@ def _step(
 
     def taken() -> float:
         set_precision(precision)
-        return float(network.step(batch))  # waits for a GPU
+        with on_stream(network):
+            return float(network.step(batch))  # waits for a GPU
 
     return taken
 

@@ -1,4 +1,4 @@
-"""Training steps on a GPU as CUDA graphs, several networks at once.
+"""Training steps on a GPU as CUDA graphs, for one network or several at once.
 
 A step of a small network is about a hundred kernels. A GPU computes them in less time than Python
 needs to start them one by one, so the step is recorded once, as a graph that starts with one call.
@@ -6,50 +6,73 @@ Each network has its own graph and its own stream: the steps of several networks
 """
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from lth.experiment.builtins import ELEMENTWISE
 from lth.experiment.settings import Optimizer, Precision
-from lth.training.data import Batch
+from lth.training.data import Batch, Examples
 from lth.training.eager import Eager
 from lth.training.masks import Mask
-from lth.training.plain import is_known, is_plain
+from lth.training.plain import is_plain
 
 FIRST_STEPS = 3
-"""Steps that are taken without a graph: libraries and the optimiser allocate memory in them."""
+"""Steps on batches of one size that are taken without a graph: libraries and the optimiser allocate
+memory in them."""
+MODULES = {
+    nn.Sequential, nn.Flatten, nn.Linear, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d,
+    nn.BatchNorm2d, nn.Dropout, nn.Identity,
+}  # fmt: skip
+"""Modules of torch that never read from the GPU; those of `lth.models` do not either."""
 
 
 def fits(model: nn.Module, optimizer: Optimizer) -> bool:
-    """Return whether a step can be recorded: the network is on a GPU and consists of known modules,
-    and the optimiser is a fused one of torch, whose steps are computed there as a whole."""
-    device = next(model.parameters()).device
-    if device.type != "cuda" or optimizer.name not in ELEMENTWISE:
-        return False
-    return bool(optimizer.options.get("fused")) and is_plain(model) and is_known(model)
+    """Return whether steps are recorded: on a GPU, if they can be."""
+    return next(model.parameters()).is_cuda and can_be_recorded(model, optimizer)
+
+
+def can_be_recorded(model: nn.Module, optimizer: Optimizer) -> bool:
+    """Return whether no part of a step reads from the GPU: the network consists of MODULES alone,
+    and the optimiser is a fused one of torch."""
+    fused = optimizer.name in ELEMENTWISE and optimizer.options.get("fused")
+    return bool(fused) and is_plain(model) and all(map(_stays_on_gpu, model.modules()))
+
+
+def _stays_on_gpu(module: nn.Module) -> bool:
+    kind = type(module)
+    cumulative = kind is nn.BatchNorm2d and module.momentum is None  # reads its number of batches
+    return not cumulative and (kind in MODULES or kind.__module__ == "lth.models")
 
 
 @functools.cache
 def _stream_of_dropout() -> torch.cuda.Stream:
-    """Return the stream of all networks that draw random numbers: the graphs of a device share the
-    place of the seed, so that these steps must not overlap."""
+    """Return the stream of all networks with dropout. In some versions of torch, the graphs of a
+    device read the seed from one tensor, so that these steps must not overlap."""
     return torch.cuda.Stream()
 
 
-class Captured(Eager):
-    """A network that takes the steps of `Eager` as a CUDA graph. All work on it must be started on
-    its `stream`. Batches of another size than the recorded one's are not recorded.
+class Recorded(NamedTuple):
+    """A step on batches of one size: replaying `graph` takes it with what `batch` holds then, and
+    leaves the loss before it in `loss`."""
 
-    The learning rates become tensors of the GPU, which the graph reads at every step; the
+    graph: torch.cuda.CUDAGraph
+    batch: Examples
+    loss: Tensor
+
+
+class Captured(Eager):
+    """A network that takes the steps of `Eager` as CUDA graphs, one for each size of batches. All
+    work on it must be started on its `stream`.
+
+    The learning rates become tensors of the GPU, which the graphs read at every step; the
     optimiser's groups keep the given ones as `initial_lr`, as torch's schedulers do.
     """
 
     backend = "captured"
-    _graph: torch.cuda.CUDAGraph | None = None
-    _taken = 0
 
     def __init__(
         self,
@@ -62,32 +85,36 @@ class Captured(Eager):
         precision: Precision = "float32",
     ) -> None:
         super().__init__(model, weights, mask, optimizer, pruned=pruned, precision=precision)
-        device = next(model.parameters()).device
-        draws = any(isinstance(m, _DropoutNd | nn.RReLU) for m in model.modules())
+        draws = any(isinstance(module, nn.Dropout) for module in model.modules())
         self.stream = _stream_of_dropout() if draws else torch.cuda.Stream()
+        self._taken: Counter[int] = Counter()
+        self._recorded: dict[int, Recorded] = {}
+        device = next(model.parameters()).device
         for group in self.optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-            group["lr"] = torch.tensor(group["lr"], device=device)
+            group["initial_lr"] = float(group["lr"])
+            group["lr"] = torch.tensor(group["initial_lr"], device=device)
             if "capturable" in group:
                 group["capturable"] = True
 
     def step(self, batch: Batch) -> Tensor:
-        inputs, labels = batch.examples()
-        if self._taken < FIRST_STEPS:
-            self._taken += 1
-            return self._step(inputs, labels)
-        graph = self._graph or self._recorded(inputs, labels)
-        if len(labels) != len(self._labels):
-            return self._step(inputs, labels)
-        self._inputs.copy_(inputs)
-        self._labels.copy_(labels)
+        """Take one step of the optimiser; return the loss before it. The next step overwrites
+        it."""
+        examples, size = batch.examples(), len(batch.indices)
+        if self._taken[size] < FIRST_STEPS:
+            self._taken[size] += 1
+            return self._step(*examples)
+        if size not in self._recorded:
+            self._recorded[size] = self._record(examples)
+        graph, place, loss = self._recorded[size]
+        place.inputs.copy_(examples.inputs)
+        place.labels.copy_(examples.labels)
         graph.replay()
-        return self._loss
+        return loss
 
-    def _recorded(self, inputs: Tensor, labels: Tensor) -> torch.cuda.CUDAGraph:
-        """Record a step on such a batch, without taking it."""
-        self._inputs, self._labels = inputs.clone(), labels.clone()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=self.stream):
-            self._loss = self._step(self._inputs, self._labels)
-        return self._graph
+    def _record(self, examples: Examples) -> Recorded:
+        """Record a step, without taking it."""
+        place = Examples(examples.inputs.clone(), examples.labels.clone())
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream):
+            loss = self._step(*place)
+        return Recorded(graph, place, loss)

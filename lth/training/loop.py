@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -11,19 +10,22 @@ import torch
 from torch import Tensor
 
 from lth.errors import LotteryError
-from lth.experiment.recipe import Recipe
 from lth.experiment.results import Evaluation, early_stop
 from lth.experiment.schedule import factor
 from lth.experiment.settings import Budget
 from lth.training import masks, seeds, sparse
 from lth.training.checkpoint import Checkpoint, with_part
-from lth.training.data import Batch, BatchOrder, Data, Part, augment
+from lth.training.data import Batch, BatchOrder, Data, augment
 from lth.training.moving import Moving
-from lth.training.networks import Task, Trainable, build_network
+from lth.training.networks import Task, Trainable, build_network, on_stream
 from lth.training.precision import set_precision
 from lth.training.sparse import Sparse
 
 log = logging.getLogger(__name__)
+
+
+OF_DEVICE = ("lr", "capturable")
+"""Options of an optimiser that a checkpoint does not replace: on a GPU, they may be others."""
 
 
 class Progress:
@@ -50,15 +52,6 @@ class Progress:
         groups = network.optimizer.param_groups
         self.rates: list[float] = [group.get("initial_lr", group["lr"]) for group in groups]
         """Learning rates of the optimiser's parameter groups before the schedule."""
-        self.rate = self.rates[0]
-        """Learning rate of the first group now."""
-        self._stream = getattr(network, "stream", None)
-
-    def on_stream(self) -> AbstractContextManager[None]:
-        """Return a context in which all work on the network is started: on its own stream of a GPU,
-        where that of several networks overlaps."""
-        stream: AbstractContextManager[None] = torch.cuda.stream(self._stream)
-        return stream
 
     def parts(self) -> list[dict[str, Any]]:
         """Return the origin of the iterations so far, as in provenance.json."""
@@ -92,10 +85,9 @@ class Progress:
         self.loss_sum.copy_(saved.loss_sum)
         optimizer = self.network.optimizer
         own = optimizer.state_dict()
-        state = {**own, **saved.optimizer}
-        if self._stream:  # its learning rates are tensors on the GPU, and those of a file are not
-            state["param_groups"] = own["param_groups"]
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict({**own, **saved.optimizer})
+        for group, before in zip(optimizer.param_groups, own["param_groups"], strict=True):
+            group.update({name: before[name] for name in OF_DEVICE if name in before})
         return True
 
     def is_due(self, budget: Budget, *, first: int, last: int) -> bool:
@@ -106,14 +98,22 @@ class Progress:
         after = self.iteration >= first
         return after and not evaluated and (regular or self.iteration in (first, last))
 
-    def evaluate(self, data: Data, *, test: bool) -> None:
-        """Add a point to the curve. At the early stop so far, keep the state and evaluate on the
-        test set; elsewhere evaluate on it only if `test`."""
+    def set_rates(self, scale: float) -> None:
+        """Scale the rate of each parameter group; an optimiser may give them different ones."""
+        for group, rate in zip(self.network.optimizer.param_groups, self.rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * scale)
+            else:
+                group["lr"] = rate * scale
+
+    def evaluate(self, data: Data, rate: float, *, test: bool) -> None:
+        """Add a point, with the learning rate, to the curve. At the early stop so far, keep the
+        state and evaluate on the test set; elsewhere evaluate on it only if `test`."""
         since = self.iteration - self.curve[-1].iteration if self.curve else 0
         train_loss = float(self.loss_sum) / since if since else math.nan
         self.loss_sum.zero_()
         validated = self.network.evaluate(data.validation)
-        point = Evaluation(self.iteration, self.rate, train_loss, *validated, math.nan, math.nan)
+        point = Evaluation(self.iteration, rate, train_loss, *validated, math.nan, math.nan)
         improved = early_stop([*self.curve, point]) is point
         if improved:
             self.early = self.network.state()
@@ -130,34 +130,48 @@ def train(
     only_eager: bool = False,
     on_step: Callable[[Sequence[Progress]], None] = lambda _: None,
 ) -> list[Progress]:
-    """Train networks with one recipe, at the same iteration, to the end of the budget. Their splits
-    may differ. Several networks are trained by autograd on a CPU, and side by side on a GPU.
+    """Train networks with one recipe, at the same iteration, to the end of the budget, side by
+    side. Their splits may differ. Each ends with the bytes that it has alone.
 
-    `on_step` is called before every step, or before as many sparse steps as are taken at once, and
-    may raise to stop. `until`: iteration at which to end earlier, for a snapshot. The early stop is
-    recorded, never acted on. Raises LotteryError at an evaluation whose loss is not finite.
+    `on_step` is called before every step, or before as many steps as are taken at once because a
+    network is sparse, and may raise to stop. `until`: iteration at which to end earlier, for a
+    snapshot. The early stop is recorded, never acted on. Raises LotteryError at an evaluation whose
+    loss is not finite.
     """
-    set_precision(tasks[0].training.recipe.training.precision)
-    start, recipe = tasks[0].training.start, tasks[0].training.recipe
-    device = tasks[0].data.train.labels.device
-    only_eager = only_eager or (len(tasks) > 1 and device.type == "cpu")
-    running = [
-        Progress(build_network(task, only_eager=only_eager), device, start, task.origin)
-        for task in tasks
-    ]
-    for progress, task in zip(running, tasks, strict=True):
-        if task.checkpoint is not None and not progress.restore(task.checkpoint):
-            log.warning(
-                "the checkpoint of %s was made on another device or by another backend and cannot "
-                "be used: the training starts from its beginning",
-                task.training,
-            )
+    recipe, device = tasks[0].training.recipe, tasks[0].data.train.labels.device
+    set_precision(recipe.training.precision)
+    running = _built(tasks, only_eager=only_eager)
+    pairs = zip(running, tasks, strict=True)
+    unusable = [t for p, t in pairs if t.checkpoint is not None and not p.restore(t.checkpoint)]
+    for task in unusable:
+        log.warning(
+            "the checkpoint of %s was made on another device or by another backend and cannot be "
+            "used: the training starts from its beginning",
+            task.training,
+        )
+    if unusable:
+        running = _built(tasks, only_eager=only_eager)
     assert len({progress.iteration for progress in running}) == 1
     end = recipe.training.iterations if until is None else until
     _synchronize(device)
-    _loop(tasks, running, end, on_step)
-    _synchronize(device)
+    try:
+        _loop([*map(_Member, running, tasks)], end, on_step)
+    finally:  # streams of a GPU do not wait for memory to be given back
+        _synchronize(device)
     return running
+
+
+def _built(tasks: Sequence[Task], *, only_eager: bool) -> list[Progress]:
+    """Return all networks at the start of their trainings."""
+    return [
+        Progress(
+            build_network(task, only_eager=only_eager),
+            task.data.train.labels.device,
+            task.training.start,
+            task.origin,
+        )
+        for task in tasks
+    ]
 
 
 def _synchronize(device: torch.device) -> None:
@@ -166,105 +180,109 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+class _Member:
+    """A network in training, with its batches."""
+
+    def __init__(self, progress: Progress, task: Task) -> None:
+        self.progress, self._task = progress, task
+        self._recipe = task.training.recipe
+        part, budget = task.data.train, self._recipe.training
+        device = part.labels.device
+        self._order = BatchOrder(
+            task.data_seed, len(part), budget.batch_size, device, budget.last_batch
+        )
+        self._generator = seeds.global_generator(device)
+
+    def before_step(self, iteration: int, end: int) -> None:
+        """Take the snapshot and the evaluation that are due at an iteration."""
+        progress, task, budget = self.progress, self._task, self._recipe.training
+        with on_stream(progress.network):
+            if iteration in task.on_snapshot:
+                task.on_snapshot[iteration](progress.network.state())
+            if progress.is_due(budget, first=task.training.evaluated_from, last=end):
+                regular = iteration // budget.evaluate_every % budget.test_every == 0
+                rate = progress.rates[0] * self._factor(iteration)
+                progress.evaluate(task.data, rate, test=regular or iteration == end)
+                _check_losses(progress.curve[-1], task)
+
+    def move(self, iteration: int) -> None:
+        """Move the mask, if it moves before the step of an iteration."""
+        network = self.progress.network
+        if isinstance(network, Moving) and iteration in self._task.training.updates:
+            network.move(iteration, self._batch(iteration))
+
+    def next_stop(self, iteration: int, end: int) -> int:
+        """Return the last iteration up to which steps can be taken at once: the next one at which
+        the network is evaluated, its mask moves or its state is kept, or `sparse.LONGEST` steps
+        from here."""
+        training = self._task.training
+        every, first = self._recipe.training.evaluate_every, training.evaluated_from
+        stops = [iteration - iteration % every + every, first]
+        stops += [*self._task.on_snapshot, *training.updates]
+        return min(end, iteration + sparse.LONGEST, *(at for at in stops if at > iteration))
+
+    @property
+    def sparse(self) -> Sparse | None:
+        """The network, if its steps are sparse now."""
+        network = self.progress.network
+        now = network.now if isinstance(network, Moving) else network
+        return now if isinstance(now, Sparse) else None
+
+    def take(self, iterations: range) -> None:
+        """Take the steps of some iterations.
+
+        torch's global generator, from which modules such as dropout draw, is seeded anew for every
+        step, so that its draws depend only on the seed and the iteration.
+        """
+        progress, seed = self.progress, self._task.data_seed
+        if self.sparse:
+            batches = [self._batch(iteration) for iteration in iterations]
+            rates = [progress.rates[0] * self._factor(iteration) for iteration in iterations]
+            total = self.sparse.steps(batches, rates, float(progress.loss_sum))
+            progress.loss_sum.fill_(total)
+            progress.iteration += len(batches)
+            return
+        with on_stream(progress.network):
+            for iteration in iterations:
+                progress.set_rates(self._factor(iteration))
+                self._generator.manual_seed(seeds.stream_seed(seed, "dropout", iteration))
+                progress.loss_sum += progress.network.step(self._batch(iteration))
+                progress.iteration += 1
+
+    def _factor(self, iteration: int) -> float:
+        """Return the factor of the learning rates."""
+        return factor(self._recipe.optimizer.schedule, iteration, self._recipe.training.iterations)
+
+    def _batch(self, iteration: int) -> Batch:
+        """Return the batch of an iteration, augmented according to the recipe."""
+        part, dataset = self._task.data.train, self._recipe.dataset
+        indices = self._order.batch(iteration)
+        if not (dataset.flip or dataset.crop):
+            return Batch(part, indices)
+        random = seeds.generator(self._task.data_seed, "augment", iteration)
+        augmented = partial(augment, flip=dataset.flip, crop=dataset.crop, random=random)
+        return Batch(part, indices, augmented)
+
+
 def _loop(
-    tasks: Sequence[Task],
-    running: Sequence[Progress],
-    end: int,
-    on_step: Callable[[Sequence[Progress]], None],
+    members: Sequence[_Member], end: int, on_step: Callable[[Sequence[Progress]], None]
 ) -> None:
-    """Take steps until iteration `end`.
-
-    torch's global generator, from which modules such as dropout draw, is seeded anew for every
-    step, so that its draws depend only on the seed and the iteration.
-    """
-    data, recipe = tasks[0].data, tasks[0].training.recipe
-    device, examples, budget = data.train.labels.device, len(data.train), recipe.training
-    orders = [
-        BatchOrder(task.data_seed, examples, budget.batch_size, device, budget.last_batch)
-        for task in tasks
-    ]
-    generator = seeds.global_generator(device)
-
-    def batch(member: int, iteration: int) -> Batch:
-        task = tasks[member]
-        return _batch(task.data.train, orders[member], recipe, task.data_seed, iteration)
-
-    iteration = running[0].iteration
+    """Take steps until iteration `end`."""
+    running = [member.progress for member in members]
     while True:
-        for progress, task in zip(running, tasks, strict=True):
-            with progress.on_stream():
-                _set_learning_rates(progress, recipe, iteration)
-                _before_step(progress, task, end)
+        iteration = running[0].iteration
+        for member in members:
+            member.before_step(iteration, end)
         if iteration == end:
             return
         on_step(running)
-        network = running[0].network
-        if isinstance(network, Moving) and iteration in tasks[0].training.updates:
-            network.move(iteration, batch(0, iteration))
-            _set_learning_rates(running[0], recipe, iteration)
-        now = network.now if isinstance(network, Moving) else network
-        if isinstance(now, Sparse):
-            span = range(iteration, _next_stop(tasks[0], iteration, end))
-            _take_several(running[0], now, recipe, [batch(0, i) for i in span], span)
-        else:
-            for member, (progress, task) in enumerate(zip(running, tasks, strict=True)):
-                with progress.on_stream():
-                    generator.manual_seed(seeds.stream_seed(task.data_seed, "dropout", iteration))
-                    progress.loss_sum += progress.network.step(batch(member, iteration))
-                progress.iteration += 1
-        iteration = running[0].iteration
-
-
-def _next_stop(task: Task, iteration: int, end: int) -> int:
-    """Return the last iteration up to which steps can be taken at once: the next one at which the
-    network is evaluated, its mask moves or its state is kept, or `sparse.LONGEST` steps from
-    here."""
-    training = task.training
-    every, first = training.recipe.training.evaluate_every, training.evaluated_from
-    stops: list[int] = [
-        iteration - iteration % every + every,
-        *task.on_snapshot,
-        *training.updates,
-        first,
-    ]
-    return min(end, iteration + sparse.LONGEST, *(at for at in stops if at > iteration))
-
-
-def _take_several(
-    progress: Progress,
-    network: Sparse,
-    recipe: Recipe,
-    batches: Sequence[Batch],
-    iterations: Sequence[int],
-) -> None:
-    """Take the steps of some iterations of one sparse network, in one call."""
-    budget, schedule = recipe.training.iterations, recipe.optimizer.schedule
-    rates = [progress.rates[0] * factor(schedule, i, budget) for i in iterations]
-    total = network.steps(batches, rates, float(progress.loss_sum))
-    progress.loss_sum.fill_(total)
-    progress.iteration += len(batches)
-
-
-def _set_learning_rates(progress: Progress, recipe: Recipe, iteration: int) -> None:
-    """Scale the rate of each parameter group; an optimiser may give them different ones."""
-    scale = factor(recipe.optimizer.schedule, iteration, recipe.training.iterations)
-    progress.rate = progress.rates[0] * scale
-    for group, rate in zip(progress.network.optimizer.param_groups, progress.rates, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate * scale)
-        else:
-            group["lr"] = rate * scale
-
-
-def _before_step(progress: Progress, task: Task, end: int) -> None:
-    """Take the snapshot and the evaluation that are due at this iteration."""
-    iteration, budget = progress.iteration, task.training.recipe.training
-    if iteration in task.on_snapshot:
-        task.on_snapshot[iteration](progress.network.state())
-    if progress.is_due(budget, first=task.training.evaluated_from, last=end):
-        regular = iteration // budget.evaluate_every % budget.test_every == 0
-        progress.evaluate(task.data, test=regular or iteration == end)
-        _check_losses(progress.curve[-1], task)
+        for member in members:
+            member.move(iteration)
+        stop = iteration + 1
+        if any(member.sparse for member in members):
+            stop = min(member.next_stop(iteration, end) for member in members)
+        for member in members:
+            member.take(range(iteration, stop))
 
 
 def _check_losses(point: Evaluation, task: Task) -> None:
@@ -293,13 +311,3 @@ def not_finite(point: Evaluation, *, first: bool) -> dict[str, float]:
         for name, loss in losses.items()
         if not math.isfinite(loss) and not unmeasured.get(name)
     }
-
-
-def _batch(train: Part, order: BatchOrder, recipe: Recipe, seed: int, iteration: int) -> Batch:
-    """Return the batch of an iteration, augmented according to the recipe."""
-    flip, crop = recipe.dataset.flip, recipe.dataset.crop
-    if not (flip or crop):
-        return Batch(train, order.batch(iteration))
-    random = seeds.generator(seed, "augment", iteration)
-    augmented = partial(augment, flip=flip, crop=crop, random=random)
-    return Batch(train, order.batch(iteration), augmented)

@@ -1,6 +1,7 @@
 """The network of a training, in the fastest layout: what it must offer, and how it is chosen."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -87,6 +88,12 @@ class Task:
         return seeds.stream_seed(seed, "copy", order) if order else seed
 
 
+def on_stream(network: Trainable) -> AbstractContextManager[object]:
+    """Return a context that starts work on the network's own stream, so that networks overlap on a
+    GPU."""
+    return torch.cuda.stream(network.stream) if isinstance(network, Captured) else nullcontext()
+
+
 def build_network(task: Task, *, only_eager: bool = False) -> Eager | Sparse | Moving | Scored:
     """Return the network of a task at its starting weights, in the fastest implementation that can
     train it (autograd if `only_eager`)."""
@@ -109,10 +116,11 @@ def _under(
     if not only_eager and sparse.fits(model, mask, optimizer, pruned=pruned):
         return Sparse(model, weights, mask, optimizer)
     names = mask.keys()
-    if not (only_eager or training.update):  # the moments of a fast head cannot be moved
+    settled = not (only_eager or training.update)
+    if settled:  # the moments of a fast head cannot be moved, nor can what a graph refers to
         model, mask = with_fast_head(model, mask, optimizer, pruned=pruned)
     precision = training.recipe.training.precision
-    if not (only_eager or training.update) and captured.fits(model, optimizer):
+    if settled and captured.fits(model, optimizer):
         return Captured(model, weights, mask, optimizer, pruned=pruned, precision=precision)
     alone = Eager(model, weights, mask, optimizer, pruned=pruned, precision=precision)
     alone.backend = "eager" if mask.keys() == names else "hybrid"
