@@ -1,7 +1,6 @@
 """The audit repeats the first steps of trainings by autograd: faults that final weights hide."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
