@@ -81,7 +81,9 @@ def test_a_state_that_cannot_be_saved_exactly_is_refused() -> None:
 def test_the_schedule_scales_the_rate_of_each_parameter_group() -> None:
     seen: list[list[float]] = []
 
-    def note(progress: Progress) -> None:  # called before a step, after that of the iteration before
+    def note(
+        progress: Progress,
+    ) -> None:  # called before a step, after that of the iteration before
         seen.append([group["lr"] for group in progress.network.optimizer.param_groups])
 
     trained(task_of(counting_recipe()), on_step=note)

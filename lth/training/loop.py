@@ -73,11 +73,13 @@ class Progress:
             parts=self.parts(),
         )
 
-    def restore(self, saved: Checkpoint) -> bool:
-        """Continue from a checkpoint. Return False, and change nothing, if its weights have another
-        layout: it was made on another device, or by another backend."""
-        if saved.layout != self.network.layout():
-            return False
+    def fits(self, saved: Checkpoint) -> bool:
+        """Return whether a checkpoint has the layout of the network. It has another one if it was
+        made on another device, or by another backend."""
+        return saved.layout == self.network.layout()
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Continue from a checkpoint that fits."""
         self.network.restore(saved.model)
         self.early, self.curve = saved.early, saved.curve
         self.iteration, self.seconds = saved.iteration, saved.seconds
@@ -88,7 +90,6 @@ class Progress:
         optimizer.load_state_dict({**own, **saved.optimizer})
         for group, before in zip(optimizer.param_groups, own["param_groups"], strict=True):
             group.update({name: before[name] for name in OF_DEVICE if name in before})
-        return True
 
     def is_due(self, budget: Budget, *, first: int, last: int) -> bool:
         """Return whether the network has to be evaluated before its next step. `first`: the first
@@ -140,18 +141,13 @@ def train(
     """
     recipe, device = tasks[0].training.recipe, tasks[0].data.train.labels.device
     set_precision(recipe.training.precision)
-    running = _built(tasks, only_eager=only_eager)
-    pairs = zip(running, tasks, strict=True)
-    unusable = [t for p, t in pairs if t.checkpoint is not None and not p.restore(t.checkpoint)]
-    for task in unusable:
-        log.warning(
-            "the checkpoint of %s was made on another device or by another backend and cannot be "
-            "used: the training starts from its beginning",
-            task.training,
+    running = [
+        Progress(
+            build_network(task, only_eager=only_eager), device, task.training.start, task.origin
         )
-    if unusable:
-        running = _built(tasks, only_eager=only_eager)
-    assert len({progress.iteration for progress in running}) == 1
+        for task in tasks
+    ]
+    _restore(running, tasks)
     end = recipe.training.iterations if until is None else until
     _synchronize(device)
     try:
@@ -161,17 +157,20 @@ def train(
     return running
 
 
-def _built(tasks: Sequence[Task], *, only_eager: bool) -> list[Progress]:
-    """Return all networks at the start of their trainings."""
-    return [
-        Progress(
-            build_network(task, only_eager=only_eager),
-            task.data.train.labels.device,
-            task.training.start,
-            task.origin,
+def _restore(running: Sequence[Progress], tasks: Sequence[Task]) -> None:
+    """Let all networks continue from their checkpoints, or none: they train at one iteration."""
+    saved = [(p, t, t.checkpoint) for p, t in zip(running, tasks, strict=True) if t.checkpoint]
+    unusable = [task for progress, task, checkpoint in saved if not progress.fits(checkpoint)]
+    for task in unusable:
+        log.warning(
+            "the checkpoint of %s was made on another device or by another backend and cannot be "
+            "used: the training starts from its beginning",
+            task.training,
         )
-        for task in tasks
-    ]
+    if not unusable:
+        for progress, _, checkpoint in saved:
+            progress.restore(checkpoint)
+    assert len({progress.iteration for progress in running}) == 1
 
 
 def _synchronize(device: torch.device) -> None:
