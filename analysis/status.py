@@ -34,6 +34,8 @@ class View:
         self.note = ""
         """Text that a launcher adds to the line."""
         self._runs = runs
+        self._earlier = [run for run in read_statuses(folder) if run[1]["state"] != "running"]
+        """Runs that ended before this command. They count again when it starts them again."""
         self._announced: set[str] = set()
         self._seen: dict[str, float] = {}
         """The work of every training that a run had left when it was first seen."""
@@ -52,13 +54,17 @@ class View:
     def _watch(self) -> None:
         if not sys.stdout.isatty():
             while not self._stopped.wait(LOG_SECONDS):
-                self.log(read_statuses(self.folder))
+                self.log(self.runs())
             return
         with Live(console=self._console, transient=True, auto_refresh=False) as live:
             while not self._stopped.wait(REFRESH_SECONDS):
-                runs = read_statuses(self.folder)
+                runs = self.runs()
                 self.announce(runs, live.console)
                 live.update(self._picture(runs), refresh=True)
+
+    def runs(self) -> list[tuple[Path, Status]]:
+        """Return the runs of this command that have started, with their status."""
+        return [run for run in read_statuses(self.folder) if run not in self._earlier]
 
     def log(self, runs: list[tuple[Path, Status]]) -> None:
         """Print the progress as a plain line. Before the first run has started there is none: a run

@@ -1,6 +1,7 @@
 """The state of runs on a terminal, and the summary at their end."""
 
 import io
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -128,6 +129,15 @@ def test_the_terminal_table_shows_mean_and_half_range(sweep: Path) -> None:
     assert "94.00±4.50" in text
     assert text.index("winning") < text.index("random")
     assert "random reinit 50 % 2 to 3" in text
+
+
+def test_runs_of_an_earlier_command_count_once_they_start_again(sweep: Path) -> None:
+    assert Locks(sweep / "5").acquire("lock") is not None
+    view = View(sweep, 6)
+    assert [path.name for path, _ in view.runs()] == ["5"]
+    status = json.loads((sweep / "0" / "run.json").read_text())
+    (sweep / "0" / "run.json").write_text(json.dumps(status | {"started": 1.0}))
+    assert [path.name for path, _ in view.runs()] == ["0", "5"]
 
 
 def test_no_line_of_progress_is_printed_before_a_run_has_started(
