@@ -33,6 +33,8 @@ class View:
         self.folder = folder
         self.note = ""
         """Text that a launcher adds to the line."""
+        self.trained = 0
+        """Networks that a launcher has trained itself, before the runs that report them."""
         self._runs = runs
         self._earlier = [run for run in read_statuses(folder) if run[1]["state"] != "running"]
         """Runs that ended before this command. They count again when it starts them again."""
@@ -199,15 +201,20 @@ def counted(runs: list[tuple[Path, Status]]) -> str:
 
 
 def summary(
-    folder: Path, runs: list[tuple[Path, Status]], tables: Iterable[RenderableType] = ()
+    folder: Path,
+    runs: list[tuple[Path, Status]],
+    tables: Iterable[RenderableType] = (),
+    trained: int = 0,
 ) -> RenderableType:
     """Return the outcome of a run or a sweep: `tables` of its levels (`analysis.tables.tables_of`),
-    every failure with its reason, and where its CSVs are."""
+    every failure with its reason, and where its CSVs are. `trained`: networks trained for the runs
+    besides those that they trained themselves."""
+    trained += sum(status.get("trained", 0) for _, status in runs)
     states = Counter(status["state"] for _, status in runs)
     damaged = [line for _, status in runs for line in status.get("damaged", [])]
     levels = sum(status.get("done", 0) for _, status in runs)
     lines = [
-        f"[bold]runs[/]: {counted(runs) or 'none'}.{_trained(runs, levels)}",
+        f"[bold]runs[/]: {counted(runs) or 'none'}.{_trained(trained, levels)}",
         *(f"[yellow]repaired[/]: {escape(line)}" for line in damaged),
         *(_failure(path, status) for path, status in runs if status["state"] == "failed"),
     ]
@@ -231,9 +238,8 @@ def summary(
     return Group(*tables, *(Text.from_markup(line) for line in lines))
 
 
-def _trained(runs: list[tuple[Path, Status]], levels: int) -> str:
-    """Return how many of the levels that are recorded were trained by these runs, in words."""
-    trained = sum(status.get("trained", 0) for _, status in runs)
+def _trained(trained: int, levels: int) -> str:
+    """Return how many of the levels that are recorded were trained for these runs, in words."""
     if not levels:
         return ""
     which = "the others" if trained else "all"

@@ -129,7 +129,7 @@ def conclude(failure: BaseException | None) -> int:
         ConsoleCallback.view.stop()
         folder = ConsoleCallback.view.folder
         try:
-            runs = show_summary(folder)
+            runs = show_summary(folder, ConsoleCallback.view.trained)
             if not runs and isinstance(failure, LotteryError):
                 _remove_empty(folder)
         except (OSError, LotteryError) as error:
@@ -150,13 +150,14 @@ def message(failure: BaseException) -> str:
     return f"{failure or type(failure).__name__}" + ("" if known else f"\n{failure.__cause__}")
 
 
-def show_summary(folder: Path) -> Runs:
-    """Print the outcome of the runs in a folder, and return them with their status."""
+def show_summary(folder: Path, trained: int) -> Runs:
+    """Print the outcome of the runs in a folder, and return them with their status. `trained`:
+    networks that a launcher trained itself."""
     runs = read_statuses(folder)
     if runs:
         from analysis.tables import tables_of  # imports pandas, which is slow
 
-        text = summary(folder, runs, tables_of(folder))
+        text = summary(folder, runs, tables_of(folder), trained)
         Console(highlight=False, soft_wrap=True).print(text)
     return runs
 

@@ -110,9 +110,7 @@ class PackedLauncher(Launcher):
                     failed = set(engine.making)
                     left = {n: of for n, of in left.items() if not failed & with_ancestors(of)}
         finally:
-            print(
-                f"{engine.trained} networks trained for these runs, which read them from the store"
-            )
+            _count(engine.trained)
 
     def _engine(self, spec: "Spec") -> "Engine":
         from lth.engine.engine import engine_for, find_device
@@ -145,6 +143,14 @@ def _complete(engine: "Engine", left: dict[int, set["Stored"]]) -> Iterator[int]
         for number in [number for number, of_run in left.items() if not of_run]:
             del left[number]
             yield number
+
+
+def _count(trained: int) -> None:
+    """Add networks that were trained here to those of the summary."""
+    from hydra_plugins.lth_launchers.console import ConsoleCallback
+
+    if ConsoleCallback.view is not None:
+        ConsoleCallback.view.trained += trained
 
 
 def _show(training: "Training", iteration: int, speed: float) -> None:
