@@ -1,18 +1,18 @@
 """A loss that is not finite stops a training, whatever trains it."""
 
 import dataclasses
+import pickle
 import re
 from math import inf, isnan, nan
 from typing import Any
 
 import pytest
 
-from lth.errors import LotteryError
 from lth.experiment.recipe import Recipe
 from lth.experiment.results import Evaluation
 from lth.models import state
 from lth.training.eager import Eager
-from lth.training.loop import Progress, not_finite, train
+from lth.training.loop import Diverged, Progress, not_finite, train
 from lth.training.sparse import Sparse
 from tests.trainings import model, random_mask, recipe, task_of, trained
 
@@ -35,7 +35,7 @@ def test_a_training_that_diverges_is_stopped_where_it_is_evaluated(
         r"iteration 7"
         r".*optimizer\.lr.*1e\+20"
     )
-    with pytest.raises(LotteryError, match=message):
+    with pytest.raises(Diverged, match=message):
         trained(task, on_step=last.append)
     assert isinstance(last[-1].network, kind)
     assert last[-1].iteration == 7
@@ -46,8 +46,11 @@ def test_the_member_of_a_pack_that_diverges_is_named() -> None:
     huge: dict[str, Any] = {name: value * 1e30 for name, value in state(model()).items()}
     tasks[1] = dataclasses.replace(tasks[1], weights=huge)
     named = rf"{re.escape(str(tasks[1].training))}.* validation loss is (nan|inf) at iteration 0"
-    with pytest.raises(LotteryError, match=named):
+    with pytest.raises(Diverged, match=named) as raised:
         train(tasks)
+    sent = pickle.loads(pickle.dumps(raised.value))
+    assert str(sent) == str(raised.value)
+    assert sent.training == tasks[1].training
 
 
 @pytest.mark.parametrize(("losses", "accuracy", "first", "expected"), [

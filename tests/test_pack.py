@@ -16,7 +16,7 @@ from lth.engine.engine import Engine
 from lth.errors import Interrupted
 from lth.experiment import lottery
 from lth.models import prunable, state
-from lth.training.loop import Progress, train
+from lth.training.loop import Diverged, Progress, train
 from lth.training.masks import Mask
 from lth.training.networks import Task
 from lth.training.seeds import generator
@@ -131,6 +131,30 @@ def test_packs_that_do_not_fit_into_memory_are_halved(
     dict(engine.ensure([t for spec in specs for _, t in lottery.levels(spec)]))
     assert sizes == [5, 2, 2, 1]
     assert engine.trained == 5
+
+
+def test_the_network_of_a_pack_that_diverges_is_the_one_that_could_not_be_made(
+    tiny: Composer, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def attempt(tasks: Sequence[Task], **more: Any) -> list[Progress]:  # noqa: ANN401
+        sizes.append(len(tasks))
+        for task in tasks:
+            if task.training == second:
+                raise Diverged("the loss is nan", second)
+        return train(tasks, **more)
+
+    monkeypatch.setattr(maker, "train", attempt)
+    specs = [tiny(f"seed={seed}", "pruning.levels=0") for seed in range(3)]
+    first, second, third = (dict(lottery.levels(spec))[0] for spec in specs)
+    engine.pack = 3
+    with pytest.raises(Diverged):
+        dict(engine.ensure([first, second, third]))
+    assert engine.making == (second,)
+    dict(engine.ensure([first, third]))
+    assert sizes == [3, 2]
+    assert len(engine.making) == 0
 
 
 @pytest.mark.slow

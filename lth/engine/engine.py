@@ -20,6 +20,7 @@ from lth.experiment.nodes import Snapshot, Training
 from lth.experiment.settings import Spec
 from lth.store.store import Damaged, Store
 from lth.training.checkpoint import Checkpoint, position
+from lth.training.loop import Diverged
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Engine:
         `stopping` of the watch returns True."""
         waiting = list(dict.fromkeys(requested))
         while waiting:
+            self.making = ()
             try:
                 for node in [node for node in waiting if self._is_there(node)]:
                     yield node, self.store.results(node)
@@ -124,7 +126,6 @@ class Engine:
                 if self._lock(node, locks):
                     self.making = (node,)
                     self._make(node, candidates, waiting, locks)
-                    self.making = ()
                     return
             if node not in self._awaited:
                 self._awaited.add(node)
@@ -165,6 +166,9 @@ class Engine:
         snapshots = [other for other in self.pending(waiting) if isinstance(other, Snapshot)]
         try:
             self.maker.train(group, snapshots)
+        except Diverged as error:
+            self.making = (error.training,)
+            raise
         except RuntimeError as error:
             if len(group) == 1 or not any(text in str(error) for text in OUT_OF_MEMORY):
                 raise

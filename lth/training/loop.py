@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lth.errors import LotteryError
+from lth.experiment.nodes import Training
 from lth.experiment.results import Evaluation, early_stop
 from lth.experiment.schedule import factor
 from lth.experiment.settings import Budget
@@ -22,6 +23,17 @@ from lth.training.precision import set_precision
 from lth.training.sparse import Sparse
 
 log = logging.getLogger(__name__)
+
+
+class Diverged(LotteryError):
+    """A loss of `training` is not finite."""
+
+    def __init__(self, message: str, training: Training) -> None:
+        super().__init__(message, training)  # with all arguments, it can be pickled
+        self.training = training
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 OF_DEVICE = ("lr", "capturable")
@@ -136,7 +148,7 @@ def train(
 
     `on_step` is called before every step, or before as many steps as are taken at once because a
     network is sparse, and may raise to stop. `until`: iteration at which to end earlier, for a
-    snapshot. The early stop is recorded, never acted on. Raises LotteryError at an evaluation whose
+    snapshot. The early stop is recorded, never acted on. Raises Diverged at an evaluation whose
     loss is not finite.
     """
     recipe, device = tasks[0].training.recipe, tasks[0].data.train.labels.device
@@ -285,15 +297,16 @@ def _loop(
 
 
 def _check_losses(point: Evaluation, task: Task) -> None:
-    """Raise LotteryError if a loss is not finite: further steps would not repair the weights. Only
+    """Raise Diverged if a loss is not finite: further steps would not repair the weights. Only
     evaluations are checked, because reading the loss of every step would stall a GPU."""
     training = task.training
     for name, loss in not_finite(point, first=point.iteration == training.evaluated_from).items():
-        raise LotteryError(
+        raise Diverged(
             f"{training}, {100 * masks.density(task.mask):.3g} % of the weights: the {name} loss "
             f"is {loss} at iteration {point.iteration}. Losses must be finite. Lower optimizer.lr "
             f"(now {training.recipe.optimizer.options['lr']:g}), set optimizer.schedule.warmup, or "
-            "choose another dataset.preprocessing."
+            "choose another dataset.preprocessing.",
+            training,
         )
 
 
