@@ -179,13 +179,13 @@ def _probes(
 
 
 def _each_line_once(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a probe without repeated lines. Runs that were repeated, and draws, repeat
-    lines (the line of the dense network is the same for all draws): their losses are equal."""
-    if not {"fraction", "test_loss"} <= {*rows.columns}:
-        apart = ("run", "rewind.draw")
-        return rows.drop_duplicates([n for n in rows.columns if n not in apart], keep="last")
+    """Return the rows of a probe without repeated lines: of runs that were repeated, those of the
+    newest one, and of draws, which repeat the line of the dense network, those that differ."""
     line = [*RESULT, *(["iteration"] if "iteration" in rows else [])]
     of_line = rows.groupby([*line, *REPLICATE], dropna=False)
     rows = rows[rows["run"] == of_line["run"].transform("last")]
+    if not {"fraction", "test_loss"} <= {*rows.columns}:
+        apart = ("run", "rewind.draw")
+        return rows.drop_duplicates([n for n in rows.columns if n not in apart], keep="last")
     losses = rows.groupby([*line, *REPLICATE], dropna=False)["test_loss"].transform("sum")
     return rows.loc[~rows.assign(losses=losses).duplicated([*line, "fraction", "seed", "losses"])]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from analysis.case import Case
 from analysis.intervals import Array, half_width
 from analysis.rules import DensityRule
-from analysis.sample import LEFT, SAME, Untestable
+from analysis.sample import LEFT, SAME, STOP, Untestable
 
 Flags = NDArray[np.bool_]
 
@@ -45,6 +45,9 @@ def crossing(
     """
     table = rule.numbers(case) + margin
     means, deviations = table.mean(axis=0), table.std(axis=0, ddof=1)
+    if STOP in rule.reads:  # equal early stops have a spread that the distance of evaluations hides
+        stops = ~np.isnan(case.own(STOP)).any(axis=0)
+        deviations[stops & (deviations <= SAME)] = np.inf
     half = np.array([half_width(of, len(table), confidence, others) for of in deviations])
     holds, fails = means - half > SAME, means + half < -SAME
     if means[0] < -SAME:

@@ -19,6 +19,8 @@ CENSORED, LEFT = "censored", "weights_remaining"
 MEASURED = (STOP, ACCURACY, FINAL, TRAINED, CENSORED, LEFT)
 BUDGET = "the budget ends before the minimum of validation loss"
 """Reason why early stops that are censored decide nothing."""
+COARSE = "early stops of all trials are in one ratio: set training.evaluate_every lower"
+"""Reason why early stops decide nothing whose spread the distance of evaluations hides."""
 SAME = 1e-9
 """Tolerance for sums of floats that stand for the same number."""
 
@@ -111,9 +113,19 @@ def sample(levels: pd.DataFrame) -> Sample:
 
 
 def learnt(levels: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows without the early stops of networks that learnt nothing. Their validation
-    loss is lowest at iteration 0, which is no early stop."""
-    return levels.assign(**{STOP: levels[STOP].where(levels[STOP] > 0)})
+    """Return the rows without the early stops of networks that learnt nothing."""
+    return levels.assign(**{STOP: levels[STOP].mask(learnt_nothing(levels))})
+
+
+def learnt_nothing(levels: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which networks have their lowest validation loss at their first iteration, which is no
+    early stop. Those that go on from the weights of a trained one (`lr`, `finetune`) may have
+    nothing left to learn."""
+    names = ("rewind.kind", "rewind.iteration", "rewind.survivors")
+    kind, iteration, survivors = (levels.get(name, pd.Series(index=levels.index)) for name in names)
+    kind = kind.where(levels["level"].gt(0) & survivors.eq("rewind"))
+    first = iteration.where(kind.eq("late"), 0)
+    return levels[STOP].le(first) & ~kind.isin(["lr", "finetune"])
 
 
 def reported_accuracy(settings: Mapping[str, Any]) -> str:

@@ -15,6 +15,11 @@ WEIGHTS, SOURCE = "source.weights", "source.optimizer.name"
 PRUNED = ("experiment", "rate", "pruning.criterion.name", "pruning.at", "pruning.mode",
           "pruning.scope", "rewind.kind", "rewind.iteration")  # fmt: skip
 """Columns in which tickets of all examples must equal those of fewer."""
+TICKETS = {
+    "rewind.survivors": "rewind", "rewind.shuffle": False, "rewind.pruned": "zero",
+    "rewind.budget": "level",
+}  # fmt: skip
+"""The settings that make a network a ticket, not a control."""
 QUANTITY = "final_test_accuracy"
 
 
@@ -54,7 +59,8 @@ def _tickets(levels: pd.DataFrame) -> pd.DataFrame:
     that the run itself has."""
     if TRAIN not in levels:
         return levels[:0]
-    own = levels[levels["rewind.survivors"].eq("rewind") & levels["level"].gt(0)]
+    of_tickets = (levels[list(TICKETS)] == pd.Series(TICKETS)).all(axis=1)
+    own = levels[of_tickets & levels["level"].gt(0)]
     with_source = own[TRAIN].notna()
     for name in [n for n in own if n.startswith("source.") and n not in (TRAIN, SUBSET, WEIGHTS)]:
         of_run = own.get(name.removeprefix("source."), pd.Series(None, own.index, dtype=object))

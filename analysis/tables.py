@@ -12,7 +12,7 @@ from rich.table import Table
 from analysis.arms import in_order
 from analysis.collect import collect
 from analysis.points import in_words, points
-from analysis.sample import BUDGET
+from analysis.sample import BUDGET, learnt_nothing
 from analysis.verdicts import DESIGNED, Verdict
 from analysis.winners import smallest_winners
 
@@ -22,7 +22,9 @@ COLUMNS = {
     "final_test_accuracy": ("at end", 100.0, 2),
 }
 """Column of levels.csv -> heading, factor, decimals."""
-LEARNT_NOTHING = "stop 0: the validation loss never fell, so the network learnt nothing"
+LEARNT_NOTHING = (
+    "a stop at the first iteration: the validation loss never fell, so the network learnt nothing"
+)
 
 
 def tables_of(folder: Path) -> list[Table]:
@@ -49,7 +51,7 @@ def _table(group: pd.DataFrame, arms: list[str], title: str) -> Table:
         title=title,
         caption=f"stop: early-stop iteration; accuracy: on test, there (%); {_spread(group)}"
         + f"; >=: {BUDGET}" * bool(group["censored"].any())
-        + f"; {LEARNT_NOTHING}" * bool((group["early_stop_iteration"] == 0).any()),
+        + f"; {LEARNT_NOTHING}" * bool(learnt_nothing(group).any()),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

@@ -25,6 +25,7 @@ from analysis.sample import (
     ACCURACY,
     BUDGET,
     CENSORED,
+    COARSE,
     FINAL,
     SAME,
     STOP,
@@ -111,6 +112,8 @@ def _of_mean(rule: Rule, case: Case, found: Verdict) -> Verdict:
     if found.n < FEWEST:
         return _too_few(found)
     mean = mean_of(values)
+    if STOP in rule.reads and mean.deviation <= SAME:
+        return found._replace(agreement="undecided", why=COARSE)
     half = mean.half(CONFIDENCE)
     agreement, why = (
         _equal(mean, case.claim) if case.claim.bound == "=" else _bounded(mean, case.claim)

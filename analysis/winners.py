@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.crossings import end
 from analysis.intervals import FEWEST, Array, mean_of, ratio_of_means
 from analysis.points import LINE
-from analysis.sample import BUDGET, CENSORED, FINAL, SAME, STOP, reported_accuracy, sample
+from analysis.sample import BUDGET, CENSORED, COARSE, FINAL, SAME, STOP, reported_accuracy, sample
 
 EPSILON = 0.001
 """Default of how far below the dense network's accuracy a winning ticket may be: 0.1 points."""
@@ -51,6 +51,8 @@ def _of_line(
             stops = ratio_of_means(stop[there, level], stop[there, 0])
             unknown = reported != FINAL and (censored[there][:, [0, level]] > 0).any()
             not_judged = BUDGET if unknown else f"n = {n}" if n < FEWEST else ""
+            if not not_judged and reported != FINAL and stops.std() <= SAME:
+                not_judged = COARSE
             in_time = reported == FINAL or (not not_judged and _bound(stops) <= 1 + SAME)
             passes = not not_judged and -_bound(-gained[there]) >= -epsilon - SAME and in_time
             density, means = of.densities[arm][level], (gained[there].mean(), stops.mean())

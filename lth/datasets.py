@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -190,9 +191,13 @@ def image_folder(root: Path, folder: str, channels: int) -> LoadedData:
 
 
 def _cached(file: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors in `file`. If it does not exist, compute them with `make` and write it."""
+    """Return the tensors in `file`. If it does not exist or is damaged, compute them with `make`
+    and write it."""
     if file.is_file():
-        return load_file(file)
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            log.warning("%s is damaged (%s): images are decoded again", file, error)
     tensors = make()
     try:
         write_atomically(file, save(tensors), durable=False)

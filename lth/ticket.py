@@ -62,8 +62,8 @@ class Ticket:
         the next layer: a dense module with the same outputs, ready for evaluation.
 
         Raises:
-            LotteryError: the network is not a chain of layers (`torch.nn.Sequential`), or its
-                pruned weights are frozen.
+            LotteryError: the network is not a chain of layers (`torch.nn.Sequential`), has a module
+                with weights that is not a layer or a batch norm, or its pruned weights are frozen.
         """
         model = self._built()
         if self.about["pruned"] == "frozen":

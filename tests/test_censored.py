@@ -15,7 +15,7 @@ from analysis.paired import paired
 from analysis.points import points
 from analysis.report import _levels
 from analysis.runs import Runs
-from analysis.sample import sample
+from analysis.sample import COARSE, sample
 from analysis.tables import level_tables, winner_table
 from analysis.verdicts import judge
 from analysis.winners import smallest_winners, winners
@@ -98,7 +98,7 @@ def test_a_ratio_is_censored_with_either_of_its_early_stops(tmp_path: Path) -> N
 
 def test_a_level_with_a_censored_early_stop_is_not_judged(tmp_path: Path) -> None:
     found = winners(read(tmp_path, seeds=3).levels, epsilon=1.0)
-    assert found["not_judged"].tolist() == ["", BUDGET]
+    assert found["not_judged"].tolist() == [COARSE, BUDGET]
     assert not found["wins"].any()
     levels = ALL.assign(censored=(ALL["level"] == 3) & (ALL["seed"] == 0))
     (ticket,) = [row for row in smallest_winners(winners(levels)) if row[1] == "winning ticket"]

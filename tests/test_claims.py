@@ -1,5 +1,6 @@
 """The rules that compute the numbers of claims, intervals and verdicts."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from analysis.claims import with_effects
 from analysis.crossings import end
 from analysis.paper import Claim, paper_claims
 from analysis.rules import RULES
-from analysis.sample import STOP, sample
+from analysis.sample import COARSE, STOP, learnt_nothing, sample
 from analysis.verdicts import _listed, judge
 from analysis.winners import smallest_winners, winners
 
@@ -35,7 +36,7 @@ def rows(arm: str, stops: list[list[float]], accuracies: list[list[float]]) -> p
 
 TICKETS = rows(
     "winning ticket",
-    [[1000, 400, 500, 1500], [1200, 600, 600, 1800], [1400, 1000, 700, 2100]],
+    [[1000, 400, 500, 1500], [1200, 600, 600, 1800], [1400, 1000, 710, 2100]],
     [[0.96, 0.97, 0.98, 0.95], [0.97, 0.98, 0.99, 0.96], [0.98, 0.99, 1.0, 0.97]],
 )
 REINITS = rows(
@@ -117,7 +118,7 @@ def test_both_estimators_of_a_ratio() -> None:
 IN_PERCENT = {"unit": "% density", "density": None}
 POINTS = {"unit": "points"}
 STEADY = pd.concat([
-    rows("winning ticket", [[1000, 500, 400, 900]] * 5,
+    rows("winning ticket", [[1000 + more, 500, 400, 900] for more in (-20, -10, 0, 10, 20)],
          [[d, d + 0.002 + e, d + 0.001, d - 0.03] for d, e in zip(
              (0.96, 0.961, 0.962, 0.963, 0.964), (-2e-4, -1e-4, 0, 1e-4, 2e-4), strict=True)]),
 ])  # fmt: skip
@@ -201,6 +202,33 @@ def test_an_effect_is_shown_in_the_claimed_direction(
 ) -> None:
     (found,) = with_effects([judge("", sample(ALL), claim(rule, arm=arm, density=place))])
     assert found.effect == effect, found
+
+
+def test_early_stops_that_differ_in_no_trial_decide_nothing() -> None:
+    """Evaluations that are far apart hide their spread."""
+    level = STEADY["level"]
+    equal = STEADY.assign(**{STOP: level.map({0: 1000, 1: 500, 2: 400, 3: 900})})
+    found = judge("", sample(equal), claim("earlier", value=30, unit="%"))
+    assert (found.measured, found.agreement, found.why) == (50, "undecided", COARSE)
+    assert math.isnan(found.p)
+    until = claim("earlier_until", value=30, bound="<=", **IN_PERCENT)
+    assert judge("", sample(equal), until).agreement == "undecided"
+    assert set(winners(equal)["not_judged"]) == {COARSE}
+    assert judge("", sample(equal), claim("gain", value=0.25, **POINTS)).agreement == "agrees"
+
+
+@pytest.mark.parametrize(("kind", "iteration", "stop", "nothing"), [
+    ("init", 0, 0, True), ("init", 0, 100, False), ("late", 500, 500, True),
+    ("late", 500, 600, False), ("lr", 0, 0, False), ("finetune", 0, 0, False),
+])  # fmt: skip
+def test_a_network_that_stops_where_it_starts_learnt_nothing(
+    kind: str, iteration: int, stop: int, nothing: bool
+) -> None:
+    settings = {"rewind.kind": kind, "rewind.iteration": iteration, "rewind.survivors": "rewind"}
+    levels = TICKETS.assign(**settings, **{STOP: stop})
+    assert learnt_nothing(levels)[levels["level"] > 0].tolist() == [nothing] * 9
+    reinits = levels.assign(**{"rewind.survivors": "reinit"})
+    assert learnt_nothing(reinits).tolist() == [stop == 0] * 12
 
 
 def test_many_tests_need_a_smaller_p_each() -> None:

@@ -181,6 +181,9 @@ def test_images_are_decoded_once_and_again_when_they_change(tmp_path: Path) -> N
     again = datasets.image_folder(tmp_path, "insects", channels=3)
     assert torch.equal(again.train.inputs, loaded.train.inputs)
     assert cache.stat().st_mtime_ns == before
+    cache.write_bytes(b"")  # cut off
+    again = datasets.image_folder(tmp_path, "insects", channels=3)
+    assert torch.equal(again.train.inputs, loaded.train.inputs)
     Image.new("RGB", (4, 4), (200, 0, 7)).save(home / "train/ant/2.png")
     assert datasets.image_folder(tmp_path, "insects", channels=3).train.inputs.shape[0] == 5
 

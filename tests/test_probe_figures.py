@@ -110,6 +110,16 @@ def test_a_line_that_was_probed_twice_counts_once_and_whole(tmp_path: Path) -> N
     assert found["mean"].tolist() == pytest.approx([0.1])
 
 
+def test_of_a_probe_that_was_measured_twice_the_newest_counts(tmp_path: Path) -> None:
+    for number, flow in enumerate((1.0, 1.001)):
+        run = tmp_path / f"{number}"
+        write_run(run, seed=0, started=float(number))
+        write_probe(run, "gradient_flow", FLOW, [[1, 0.5, at, flow, 0.3] for at in (0, 10)])
+    found = numbers(probe_figures.gradient_flow(collect([tmp_path])))
+    assert found["n"].tolist() == [1, 1]
+    assert found["mean"].tolist() == pytest.approx([1.001] * 2)
+
+
 def test_gradient_flow_and_cost_show_what_was_probed(tmp_path: Path) -> None:
     for seed in (0, 1):
         run = tmp_path / f"{seed}"

@@ -33,6 +33,8 @@ def test_the_last_point_of_each_line_is_the_ticket_of_all_examples(tmp_path: Pat
     write(tmp_path, None, None, shift=0.05, **random)  # no ticket of all examples
     write(tmp_path, 90, "random", shift=0.05, **{"source.optimizer.options.lr": 0.2})
     write(tmp_path, 900, "random", shift=0.05)  # these are all examples
+    write(tmp_path, 90, "random", shift=0.05, **{"rewind.shuffle": True})
+    write(tmp_path, 90, "random", shift=0.05, **{"rewind.pruned": "frozen"})
     found = numbers(data_share(collect([tmp_path]))).reset_index()
     level = found[found["level"] == 1].set_index(["arm", "examples"])["mean"]
     dense = 0.9 - 0.01 - 0.001

@@ -97,7 +97,7 @@ def test_the_terminal_table_says_which_networks_learnt_nothing(tmp_path: Path) -
     file = tmp_path / "0/levels.csv"
     file.write_text(file.read_text().replace(",100,", ",0,"))
     words = " ".join(printed(*tables_of(tmp_path)).split())
-    assert "stop 0: the validation loss never fell" in words
+    assert "a stop at the first iteration: the validation loss never fell" in words
 
 
 def test_status_shows_the_state_of_every_sweep(

@@ -84,6 +84,12 @@ def test_it_can_be_loaded_into_another_network(ticket: Ticket) -> None:
         ticket.put_into(LeNet((1, 8, 8), 10, widths=[7, 5]))
 
 
+def test_it_can_be_loaded_into_a_network_that_is_not_trained(ticket: Ticket) -> None:
+    frozen = LeNet((1, 8, 8), 10, widths=[6, 5]).requires_grad_(requires_grad=False)
+    ticket.put_into(frozen)
+    assert not any(frozen.get_parameter(n)[~kept].any() for n, kept in ticket.mask.items())
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(

@@ -24,7 +24,21 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "conv": lambda: models.Conv((3, 8, 8), 10, (8, 16), (30, 20)),
     "lenet5": lambda: models.LeNet5((1, 28, 28), 10),
     "vgg": lambda: models.VGG((3, 32, 32), 10, (8, 16), (1, 2)),
+    "norms": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.Flatten(),
+        nn.BatchNorm1d(8 * 6 * 6),
+        nn.ReLU(),
+        nn.Linear(8 * 6 * 6, 30),
+        nn.BatchNorm1d(30),
+        nn.PReLU(),
+        nn.Linear(30, 10),
+    ),
 }
+"""Name -> a chain of layers."""
+SHAPES = {"lenet": (1, 8, 8), "conv": (3, 8, 8), "lenet5": (1, 28, 28), "vgg": (3, 32, 32),
+          "norms": (3, 8, 8)}  # fmt: skip
 
 
 def masked(model: nn.Sequential, rate: float) -> masks.Mask:
@@ -66,11 +80,24 @@ def test_the_smaller_network_has_the_same_outputs(name: str) -> None:
     mask = masked(model, 40)
     small = units.smaller(model, mask).eval()
     models.load(model, masks.apply(models.state(model), mask))
-    inputs = torch.rand(4, *({"lenet": (1, 8, 8), "conv": (3, 8, 8), "lenet5": (1, 28, 28)}.get(
-        name, (3, 32, 32))))  # fmt: skip
+    inputs = torch.rand(4, *SHAPES[name])
     assert torch.allclose(small(inputs), model.eval()(inputs), rtol=1e-4, atol=1e-4)
     sizes = [sum(p.numel() for p in of.parameters()) for of in (small, model)]
     assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_module_whose_weights_cannot_be_cut_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))
+    with pytest.raises(LotteryError, match=r"LayerNorm cannot be made smaller.*Ticket\.model"):
+        units.smaller(model, masked(model, 40))
+
+
+def test_scores_of_pruned_weights_are_ignored() -> None:
+    mask = {"a": torch.tensor([[True, False], [True, True], [True, True]]),
+            "b": torch.ones(1, 3, dtype=torch.bool)}  # fmt: skip
+    scores = {"a": torch.tensor([[3.0, torch.nan], [1.0, 1.0], [0.5, 0.5]]), "b": torch.ones(1, 3)}
+    left = units.prune(scores, mask, {"a": 34, "b": 0}, 1)
+    assert units.alive(left, units.Link("a", "b", 3, 1)).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("granularity", ["filter", "neuron", "unit"])

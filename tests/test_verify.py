@@ -12,9 +12,13 @@ from safetensors.torch import load, save
 from lth.audit.audit import Audit
 from lth.audit.run_rules import RUN_RULES
 from lth.audit.step_rules import STEP_RULES
-from lth.audit.training_rules import TRAINING_RULES
+from lth.audit.training_rules import TRAINING_RULES, Case, masks_are_what_the_rule_selects
+from lth.engine.build import Builder, NoData
+from lth.engine.engine import Engine
+from lth.experiment import lottery
 from lth.runs.records import sealed
 from lth.store.files import checksum
+from tests.conftest import Composer
 from tests.test_analysis import analysis
 
 TICKET, REINIT = 0, 1
@@ -267,6 +271,22 @@ def test_dropped_weights_are_no_violation_and_masks_need_none(
     assert found(folder) == {}
     out = folder / "ticket.safetensors"
     assert analysis(monkeypatch, "export", folder / "sweep/0", "--out", out) == 0
+
+
+def test_a_mask_of_gradients_is_not_checked_without_the_examples(
+    tiny: Composer, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise NoData("no MNIST")
+
+    build = engine.maker.build
+    (_, snip) = dict(lottery.levels(tiny("pruning=snip", "pruning.levels=1"))).values()
+    list(engine.ensure([snip]))
+    case = Case(snip, engine.store, Builder(engine.store, build.data_root, build.device), None)
+    assert not list(masks_are_what_the_rule_selects(case))
+    monkeypatch.setattr(Builder, "data", missing)
+    case = Case(snip, engine.store, Builder(engine.store, build.data_root, build.device), None)
+    assert not list(masks_are_what_the_rule_selects(case))
 
 
 def test_a_file_that_cannot_be_read_is_a_violation_and_the_audit_continues(folder: Path) -> None:

@@ -47,6 +47,10 @@ def build_model(fresh: Fresh) -> nn.Module:
     return models.fresh(build, generator(fresh.seed, fresh.stream))
 
 
+class NoData(LotteryError):
+    """The examples of a recipe cannot be loaded."""
+
+
 @dataclass
 class Builder:
     """Builds weights, masks and data of nodes; caches masks and data. Reading from the store may
@@ -65,11 +69,15 @@ class Builder:
         return models.channels_last(model.to(self.device))
 
     def data(self, recipe: Recipe) -> Data:
-        """Return the dataset of a recipe, on the device; it is loaded once."""
+        """Return the dataset of a recipe, on the device; it is loaded once. Raises NoData if it
+        cannot be loaded."""
         dataset = recipe.dataset
         key = f"{canonical(dataset)} {recipe.split_seed}"
         if key not in self._data:
-            loaded = dataset.loader(self.data_root)
+            try:
+                loaded = dataset.loader(self.data_root)
+            except LotteryError as error:
+                raise NoData(str(error)) from error
             check_loaded(loaded, dataset)
             self._data[key] = data.prepare(
                 loaded,

@@ -80,10 +80,9 @@ class Hold:
     def __init__(self, parameter: nn.Parameter, kept: Tensor) -> None:
         self._parameter = TensorWeakRef(parameter)  # else the hook would keep the network alive
         self._kept, self._value = kept, parameter.detach().clone()
-        self._handles = [
-            parameter.register_hook(self._mask),
-            register_optimizer_step_post_hook(self._restore),
-        ]
+        self._handles = [register_optimizer_step_post_hook(self._restore)]
+        if parameter.requires_grad:
+            self._handles.append(parameter.register_hook(self._mask))
         if parameter in _HOLDS:
             _HOLDS[parameter].release()
         _HOLDS[parameter] = self

@@ -60,7 +60,7 @@ def prune(scores: Scores, mask: Mask, rates: Mapping[str, float], times: int) ->
     pruned = {name: kept.clone() for name, kept in mask.items()}
     for link in links({name: kept.shape for name, kept in mask.items()}):
         now = alive(mask, link)
-        sums = (scores[link.into].double() * mask[link.into]).flatten(1).sum(1)
+        sums = scores[link.into].double().masked_fill(~mask[link.into], 0).flatten(1).sum(1)
         count = selection.survivors(int(now.sum()), rates[link.into], times)
         kept = selection.keep({ONE: sums}, {ONE: now}, {(ONE,): count})[ONE]
         pruned[link.into][~kept] = False
@@ -86,20 +86,29 @@ def is_chain(model: nn.Module) -> bool:
 
 def smaller(model: nn.Sequential, mask: Mask) -> nn.Sequential:
     """Return a dense network with the same outputs, without the units that have no weights out of
-    them. Its pruned weights are 0."""
+    them. Its pruned weights are 0. Raises LotteryError if it has a module with weights that is not
+    a layer or a batch norm."""
     modules = {f"{name}.weight": module for name, module in model.named_children()}
     kept = {name: torch.arange(of.shape[1]) for name, of in mask.items()}  # inputs
     for link in links({name: of.shape for name, of in mask.items()}):
         units = alive(mask, link)
         kept[link.out_of] = units.repeat_interleave(link.block).nonzero().squeeze(1)
         kept |= {f"outputs {link.into}": units.nonzero().squeeze(1)}
-    found, behind = [], torch.arange(0)
+    found: list[nn.Module] = []
+    behind = None
     for name, module in modules.items():
         if name in mask:
-            behind = kept.get(f"outputs {name}", torch.arange(len(mask[name])))
-            found.append(_sliced(module, mask[name], behind, kept[name]))
-        elif isinstance(module, nn.BatchNorm2d):
-            found.append(_sliced_norm(module, behind))
+            every = torch.arange(len(mask[name]))
+            units = kept.get(f"outputs {name}", every)
+            found.append(_sliced(module, mask[name], units, kept[name]))
+            behind = units, len(every)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and behind:
+            found.append(_sliced_norm(module, *behind))
+        elif any(p.numel() > 1 for p in module.parameters()) and behind:
+            raise LotteryError(
+                f"a network with {type(module).__name__} cannot be made smaller: only linear "
+                "layers, convolutions and batch norms can lose units. Use Ticket.model()."
+            )
         else:
             found.append(copy.deepcopy(module))
     return nn.Sequential(*found).train(model.training)
@@ -119,7 +128,15 @@ def _sliced(module: nn.Module, mask: Tensor, outputs: Tensor, inputs: Tensor) ->
     return part
 
 
-def _sliced_norm(module: nn.BatchNorm2d, channels: Tensor) -> nn.BatchNorm2d:
-    part = nn.BatchNorm2d(len(channels), module.eps, module.momentum or 0.0, module.affine)
-    part.load_state_dict({n: v[channels] if v.dim() else v for n, v in module.state_dict().items()})
+def _sliced_norm(
+    module: nn.BatchNorm1d | nn.BatchNorm2d, units: Tensor, of: int
+) -> nn.BatchNorm1d | nn.BatchNorm2d:
+    """Return a batch norm of the channels of some `units` of the layer before, which has `of` of
+    them; behind a flattening layer, each unit has several channels."""
+    channels = torch.arange(module.num_features).reshape(of, -1)[units].flatten()
+    part = copy.deepcopy(module)
+    part.num_features = len(channels)
+    for value in (*part.parameters(), *part.buffers()):
+        if value.dim():
+            value.data = value.data[channels]
     return part
