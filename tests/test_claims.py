@@ -11,9 +11,9 @@ from analysis.claims import with_effects
 from analysis.crossings import end
 from analysis.paper import Claim, paper_claims
 from analysis.rules import RULES
-from analysis.sample import COARSE, STOP, learnt_nothing, sample
+from analysis.sample import COARSE, STOP, sample
 from analysis.verdicts import _listed, judge
-from analysis.winners import smallest_winners, winners
+from analysis.winners import winners
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
 
@@ -217,20 +217,6 @@ def test_early_stops_that_differ_in_no_trial_decide_nothing() -> None:
     assert judge("", sample(equal), claim("gain", value=0.25, **POINTS)).agreement == "agrees"
 
 
-@pytest.mark.parametrize(("kind", "iteration", "stop", "nothing"), [
-    ("init", 0, 0, True), ("init", 0, 100, False), ("late", 500, 500, True),
-    ("late", 500, 600, False), ("lr", 0, 0, False), ("finetune", 0, 0, False),
-])  # fmt: skip
-def test_a_network_that_stops_where_it_starts_learnt_nothing(
-    kind: str, iteration: int, stop: int, nothing: bool
-) -> None:
-    settings = {"rewind.kind": kind, "rewind.iteration": iteration, "rewind.survivors": "rewind"}
-    levels = TICKETS.assign(**settings, **{STOP: stop})
-    assert learnt_nothing(levels)[levels["level"] > 0].tolist() == [nothing] * 9
-    reinits = levels.assign(**{"rewind.survivors": "reinit"})
-    assert learnt_nothing(reinits).tolist() == [stop == 0] * 12
-
-
 def test_many_tests_need_a_smaller_p_each() -> None:
     one = judge("", sample(STEADY), claim("gain", density=50.0))._replace(p=0.02)
     assert [found.effect for found in with_effects([one])] == ["shown"]
@@ -362,27 +348,3 @@ def test_every_claim_of_the_paper_has_a_rule() -> None:
     assert {found.name for found in claims} == {*RULES, "untestable"}
     exact = {name for name, rule in RULES.items() if rule.exact}
     assert all((found.trials == 0) == (found.name in exact) for found in claims)
-
-
-def test_a_level_wins_that_is_clearly_as_accurate_in_no_more_iterations() -> None:
-    found = winners(STEADY).set_index("level")
-    assert found["wins"].tolist() == [True, True, False]
-    assert found["stop"].tolist() == pytest.approx([0.5, 0.4, 0.9])
-    ((_, _, _, won, judged, smallest, *_),) = smallest_winners(winners(STEADY))
-    assert (won, judged, smallest) == (2, 3, "20")
-
-
-def test_a_level_does_not_win_alone_nor_by_chance() -> None:
-    random = np.random.default_rng(0)
-    accuracies = 0.97 + 0.002 * random.standard_normal((5, 4))
-    stops = 1000 + 300 * random.standard_normal((5, 4))
-    same = rows("winning ticket", stops.tolist(), accuracies.tolist())
-    assert not winners(same)["wins"].any()
-    alone = STEADY.assign(early_stop_test_accuracy=lambda rows: rows[
-        "early_stop_test_accuracy"] - 0.02 * (rows["level"] == 2))  # fmt: skip
-    assert not winners(alone)["wins"].any()
-
-
-def test_a_level_that_learnt_nothing_does_not_win() -> None:
-    dead = STEADY.assign(**{STOP: STEADY[STOP].where(STEADY["level"] == 0, 0)})
-    assert not winners(dead)["wins"].any()
