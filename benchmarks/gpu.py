@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.timing import alternating, machine, table
 from lth.engine.engine import find_device
-from lth.engine.precision_cost import dense_task, random_data
+from lth.engine.step_cost import dense_task, random_data
 from lth.experiment.config import composed
 from lth.experiment.recipe import recipe
 from lth.training.data import Batch

@@ -79,4 +79,4 @@ def test_the_progress_view_and_the_summary_name_each_combination_once(tmp_path: 
 
 def test_a_plan_names_them(tiny: Composer, tmp_path: Path) -> None:
     made = plan({"seed=0": tiny}, Store(tmp_path))
-    assert any(TEXT in line for line in report(made, None, "store", jobs=1))
+    assert any(TEXT in line for line in report(made, 0.0, None, "store", jobs=1))

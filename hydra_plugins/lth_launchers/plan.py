@@ -15,7 +15,7 @@ from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
     from lth.engine.plan import Plan
-    from lth.engine.precision_cost import Saving
+    from lth.engine.step_cost import Saving
 
 COLUMNS = 3
 """Levels on one line of the table of weights."""
@@ -63,23 +63,24 @@ class PlanLauncher(Launcher):
             for overrides in job_overrides
         }
         made = plan(jobs, Store(Path(self._store)))
-        saving = self._saving(made)
         out = Console(highlight=False, soft_wrap=True)
-        out.print(*report(made, saving, self._store, self._jobs), sep="\n")
+        out.print(*report(made, *self._measured(made), self._store, self._jobs), sep="\n")
         if made.refused:
             count = f"{len(made.refused)} of {len(job_overrides)}"
             raise LotteryError(f"{count} runs are refused for the reasons above. Correct them.")
         return []
 
-    def _saving(self, plan: "Plan") -> "Saving | None":
-        """Measure a step in float32 and bfloat16, if there is anything to train in float32."""
+    def _measured(self, plan: "Plan") -> "tuple[float, Saving | None]":
+        """Measure the steps of networks without timing data, and what bfloat16 would save where
+        there is anything to train in float32."""
         import torch
 
         from lth.engine.engine import find_device
-        from lth.engine.precision_cost import bfloat16_saving
+        from lth.engine.step_cost import bfloat16_saving, dense_seconds
 
         torch.set_num_threads(self._threads)
-        return bfloat16_saving(plan.trainings, find_device(self._device))
+        device = find_device(self._device)
+        return dense_seconds(plan.untimed, device), bfloat16_saving(plan.trainings, device)
 
 
 def of_bfloat16(saving: "Saving") -> str:
@@ -93,9 +94,12 @@ def of_bfloat16(saving: "Saving") -> str:
     )
 
 
-def report(plan: "Plan", saving: "Saving | None", store: str, jobs: int) -> Iterator[str]:
-    """Yield the lines of a plan, in rich's markup. `store`: the path to name. `jobs`: processes at
-    once."""
+def report(
+    plan: "Plan", dense: float, saving: "Saving | None", store: str, jobs: int
+) -> Iterator[str]:
+    """Yield the lines of a plan, in rich's markup. `dense`: seconds that the steps of networks
+    without timing data take, if all take as long as dense ones. `store`: the path to name. `jobs`:
+    processes at once."""
     from rich.markup import escape
 
     runs = sum(map(len, plan.counts.values()))
@@ -110,7 +114,7 @@ def report(plan: "Plan", saving: "Saving | None", store: str, jobs: int) -> Iter
         f"[bold]to train[/]: {len(plan.trainings)} networks, {plan.iterations:,} iterations, "
         f"{plan.disk / 1e6:,.0f} MB on disk"
     )
-    yield f"[bold]time[/]: {_time(plan, saving, jobs)}"
+    yield f"[bold]time[/]: {_time(plan, dense, jobs)}"
     if saving:
         yield of_bfloat16(saving)
     for overrides, reason in plan.refused.items():
@@ -128,26 +132,17 @@ def _counts(counts: tuple[int, ...], names: list[str], layers: str) -> Iterator[
     yield from ("   ".join(steps[row::rows]) for row in range(rows))
 
 
-def _time(plan: "Plan", saving: "Saving | None", jobs: int) -> str:
+def _time(plan: "Plan", dense: float, jobs: int) -> str:
     from analysis.status import clock
+
+    def text(seconds: float) -> str:
+        at_once = f", {clock(seconds / jobs)} of {jobs} at once" if jobs > 1 else ""
+        return f"{clock(seconds)} of one process{at_once}"
 
     if not plan.untimed:
-        at_once = f", {clock(plan.seconds / jobs)} of {jobs} at once" if jobs > 1 else ""
-        return f"{clock(plan.seconds)} of one process{at_once}"
-    unknown = (
-        f"{plan.untimed} of the networks have no timing data: run one of their kind with few levels"
+        return text(plan.seconds)
+    known = f"{text(plan.seconds)}; " * (len(plan.untimed) < len(plan.trainings))
+    return known + (
+        f"networks like which none is in the store ({len(plan.untimed)}): their steps alone take "
+        f"{text(dense)}, if each takes as long as a dense one does here"
     )
-    if plan.untimed < len(plan.trainings):
-        return f"{clock(plan.seconds)} of one process for those that have timing data; {unknown}"
-    return f"unknown{_bound(plan, saving)}; {unknown}"
-
-
-def _bound(plan: "Plan", saving: "Saving | None") -> str:
-    """Return the time if all steps took as long as the dense one that was measured, in words."""
-    from analysis.status import clock
-
-    networks = [training.recipe.network for training in plan.trainings]
-    if saving is None or any(network != networks[0] for network in networks):
-        return ""
-    seconds = clock(plan.iterations * saving.float32)
-    return f"; {seconds} of one process if every step took as long as a dense one does here"

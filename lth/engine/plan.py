@@ -51,8 +51,8 @@ class Plan:
     """Trainings to be made, parents first."""
     seconds: float
     """Estimated time of one process for all trainings that are not `untimed`."""
-    untimed: int
-    """Number of trainings with no timing data: the store has none of their kind."""
+    untimed: list[Training]
+    """Those of `trainings` with no timing data: the store has none of their kind."""
     disk: int
     """Bytes."""
 
@@ -126,7 +126,7 @@ def plan(jobs: Mapping[str, Callable[[], Spec]], store: Store) -> Plan:
         stored=sum(map(is_there, set(reported))),
         trainings=trainings,
         seconds=sum(time for time in times if time is not None),
-        untimed=times.count(None),
+        untimed=[t for t, time in zip(trainings, times, strict=True) if time is None],
         disk=_disk(unmade),
     )
 

@@ -1,15 +1,16 @@
-"""The plan measures bfloat16 on the network that the sweep trains most."""
+"""The plan measures steps on this machine."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from hydra_plugins.lth_launchers.plan import of_bfloat16, report
-from lth.engine import precision_cost
-from lth.engine.plan import Plan, plan
-from lth.engine.precision_cost import Saving, bfloat16_saving
+from lth.engine import step_cost
+from lth.engine.plan import plan
+from lth.engine.step_cost import Saving, bfloat16_saving, dense_seconds
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
 from lth.store.store import Store
@@ -32,7 +33,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         called.append(repr(recipe))
         return [{"float32": 3.0, "bfloat16": 1.0}[name] for name in precisions]
 
-    monkeypatch.setattr(precision_cost, "step_seconds", seconds)
+    monkeypatch.setattr(step_cost, "step_seconds", seconds)
     return called
 
 
@@ -57,9 +58,9 @@ def test_trainings_in_bfloat16_and_nothing_at_all_are_not_measured(
 def test_a_step_is_measured_in_each_precision(
     tiny: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision_cost, "SECONDS", 0.0)
+    monkeypatch.setattr(step_cost, "SECONDS", 0.0)
     (training,) = trainings(tiny, "pruning.levels=0")
-    times = precision_cost.step_seconds(training.recipe, "float32", "bfloat16", device=CPU)
+    times = step_cost.step_seconds(training.recipe, "float32", "bfloat16", device=CPU)
     assert len(times) == 2
     assert min(times) > 0
 
@@ -75,22 +76,24 @@ def test_the_line_says_what_would_be_saved(saving: Saving, expected: str) -> Non
     assert re.search(expected, of_bfloat16(saving))
 
 
-def time_line(made: Plan, saving: Saving | None) -> str:
-    (line,) = [line for line in report(made, saving, "store", jobs=2) if "[bold]time" in line]
-    return line
+def test_the_steps_of_each_kind_are_measured_once(tiny: Composer, measured: list[str]) -> None:
+    exact = trainings(tiny, "pruning.levels=1")
+    rounded = trainings(tiny, "pruning.levels=2", "training.precision=bfloat16")
+    assert dense_seconds([*exact, *rounded], CPU) == 2 * 12 * 3.0 + 3 * 12 * 1.0
+    assert len(measured) == 2
+    assert dense_seconds([], CPU) == 0
 
 
 def test_without_timing_data_the_plan_gives_the_time_of_dense_steps(
     tiny: Composer, tmp_path: Path
 ) -> None:
-    store = Store(tmp_path)
-    made = plan({"": tiny}, store)
-    assert (made.untimed, made.iterations) == (4, 48)
-    lacking = "4 of the networks have no timing data: run one of their kind with few levels"
-    assert time_line(made, Saving("lenet", 10.0, 5.0)) == (
-        "[bold]time[/]: unknown; 8:00 min of one process if every step took as long as a dense "
-        f"one does here; {lacking}"
+    made = plan({"": tiny}, Store(tmp_path))
+    assert (len(made.untimed), made.iterations) == (4, 48)
+    (line,) = [line for line in report(made, 480.0, None, "store", jobs=2) if "[bold]time" in line]
+    assert line == (
+        "[bold]time[/]: networks like which none is in the store (4): their steps alone take 8:00 "
+        "min of one process, 4:00 min of 2 at once, if each takes as long as a dense one does here"
     )
-    assert time_line(made, None) == f"[bold]time[/]: unknown; {lacking}"
-    both = plan({"": tiny, "other": lambda: tiny("model.widths=[7,5]")}, store)
-    assert "dense" not in time_line(both, Saving("lenet", 10.0, 5.0))
+    some = replace(made, untimed=made.untimed[:1], seconds=60.0)
+    (line,) = [line for line in report(some, 90.0, None, "store", jobs=1) if "[bold]time" in line]
+    assert "1:00 min of one process; networks like which none is in the store (1): the" in line

@@ -1,4 +1,4 @@
-"""Measure what a precision costs on this machine."""
+"""Measure steps of dense networks on this machine."""
 
 import json
 import time
@@ -28,8 +28,8 @@ FEWEST = 3
 
 
 def step_seconds(recipe: Recipe, *precisions: Precision, device: torch.device) -> list[float]:
-    """Return the median time of a step of the dense network in each precision. Inputs are random;
-    the precisions take turns, so that slow phases of the machine affect all of them."""
+    """Return the median time of a step of the dense network in each precision, in seconds. Inputs
+    are random; the precisions take turns, so that slow phases of the machine affect all of them."""
     data = random_data(recipe, device)
     steps = [_step(recipe, precision, data, device) for precision in precisions]
     times: list[list[float]] = [[] for _ in steps]
@@ -88,18 +88,32 @@ class Saving(NamedTuple):
     bfloat16: float
 
 
+def dense_seconds(trainings: Iterable[Training], device: torch.device) -> float:
+    """Return the time that all steps of some trainings take, in seconds, if each takes as long as
+    one of the dense network. A step of each kind of training is measured for a second."""
+    return sum(
+        iterations * step_seconds(recipe, recipe.training.precision, device=device)[0]
+        for recipe, iterations in _by_kind(trainings)
+    )
+
+
 def bfloat16_saving(trainings: Iterable[Training], device: torch.device) -> Saving | None:
     """Measure, in a few seconds, what bfloat16 would save in the kind of float32 training that has
     the most iterations. Return None if there is none."""
+    exact = [t for t in trainings if t.recipe.training.precision == "float32"]
+    if not exact:
+        return None
+    recipe, _ = max(_by_kind(exact), key=lambda kind: kind[1])
+    return Saving(recipe.model.name, *step_seconds(recipe, "float32", "bfloat16", device=device))
+
+
+def _by_kind(trainings: Iterable[Training]) -> list[tuple[Recipe, int]]:
+    """Return a recipe of each network, batch size and precision, with the number of all iterations
+    of this kind."""
     work, recipes = Counter[str](), dict[str, Recipe]()
     for training in trainings:
-        recipe = training.recipe
-        if recipe.training.precision == "float32":
-            kind = json.dumps([canonical(recipe.network), recipe.training.batch_size])
-            recipes[kind] = recipe
-            work[kind] += recipe.training.iterations - training.start
-    if not work:
-        return None
-    ((kind, _),) = work.most_common(1)
-    times = step_seconds(recipes[kind], "float32", "bfloat16", device=device)
-    return Saving(recipes[kind].model.name, *times)
+        recipe, budget = training.recipe, training.recipe.training
+        kind = json.dumps([canonical(recipe.network), budget.batch_size, budget.precision])
+        recipes[kind] = recipe
+        work[kind] += budget.iterations - training.start
+    return [(recipes[kind], iterations) for kind, iterations in work.items()]
