@@ -71,7 +71,14 @@ def against_density(
         figure.add_trace(_trace(of))
     figure.update_xaxes(**density_axis("x" in log))
     figure.update_yaxes(type=_scale("y" in log), **value_axis(quantity, QUANTITIES[quantity]))
-    return figure
+    return _keeping_zoom(figure, quantity, log)
+
+
+def _keeping_zoom(figure: go.Figure, quantity: str, log: Sequence[str]) -> go.Figure:
+    """Return a figure whose axes keep the ranges to which its reader zooms while the figure is
+    replaced, until an axis has another quantity or scale."""
+    figure.update_xaxes(uirevision=_scale("x" in log))
+    return figure.update_yaxes(uirevision=f"{quantity}, {_scale('y' in log)}")
 
 
 def switchable(levels: pd.DataFrame) -> go.Figure:
@@ -269,7 +276,7 @@ def curves(metrics: pd.DataFrame, column: str, *, log: Sequence[str] = ()) -> go
         figure.update_yaxes(range=[settled.min() - room, settled.max() + room], autorange=False)
     beside = {"orientation": "v", "x": 1.01, "y": 1}
     figure.update_layout(showlegend=len(levels) <= FEW, legend=beside)
-    return figure
+    return _keeping_zoom(figure, column, log)
 
 
 def layers(levels: pd.DataFrame) -> go.Figure:

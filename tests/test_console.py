@@ -128,6 +128,8 @@ def test_a_signal_after_the_end_ends_the_process_without_a_traceback(
     ("experiment=figure3 seed=3", True), ("hydra/launcher=plan", True), ("seed=3", False),
     ("-m experiment=figure3", False), ("experiment=figure3 --cfg job", False), ("", False),
     ("experiment=figure3 seed=3 hydra.mode=RUN", False), ("experiment=null", False),
+    ("--config-dir=mine hydra/launcher=plan", True), ("-cd mine experiment=figure3", True),
+    ("--config-dir=mine -m experiment=figure3", False), ("--config-dir=mine seed=3", False),
 ])  # fmt: skip
 def test_commands_that_are_sweeps_without_a_flag(words: str, swept: bool) -> None:
     assert console.is_sweep(words.split()) == swept

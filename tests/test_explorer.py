@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dash import dcc
 from flask.testing import FlaskClient
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
@@ -55,6 +56,7 @@ def test_a_refresh_reads_what_changed_and_a_look_without_changes_keeps_the_versi
     live = Live([folder])
     first = live.refresh()
     assert live.refresh() == first
+    assert first < 2**53  # what a browser does not round
     before = len(live.runs.levels)
     write_run(folder / "7", seed=7)
     assert live.refresh() > first
@@ -116,6 +118,19 @@ def test_a_run_without_any_level_can_be_opened(tmp_path: Path) -> None:
     live.refresh()
     assert "failed: no disk" in str(details(live, str(tmp_path / "0")))
     assert [row["state"] for row in table_rows(live, everything(live))] == ["failed"]
+
+
+def test_a_run_of_two_experiments_has_each_level_once(tmp_path: Path) -> None:
+    for run, (seed, split) in enumerate([(0, 0), (1, 1), (2, 2), (1, 0), (2, 0)]):
+        write_run(tmp_path / f"{run}", seed=seed, settings={"split_seed": split})
+    live = Live([tmp_path])
+    live.refresh()
+    shown = str(tmp_path / "0")
+    assert len(live.runs.where(run=shown).levels) == 6
+    (graph,) = [part for part in details(live, shown) if isinstance(part, dcc.Graph)]
+    assert [list(line["x"]) for line in graph.to_plotly_json()["props"]["figure"].data] == [
+        [0, 1, 2]
+    ]
 
 
 def test_a_run_that_repeats_another_says_so(folder: Path) -> None:
@@ -273,15 +288,24 @@ def test_a_browser_shows_states_filters_hovers_and_opens_a_run(
     ActionChains(browser).move_to_element(point).perform()
     wait(browser, "#chart .hoverlayer", "level 0, 100 % of the weights")
 
-    browser.execute_script(
-        "const chart = document.querySelector('#chart .js-plotly-plot');"
-        "Plotly.relayout(chart, {'yaxis.range[0]': 0.8, 'yaxis.range[1]': 0.9})"
-    )
+    def ends() -> Any:  # noqa: ANN401 - any value of JavaScript
+        return browser.execute_script(
+            "return document.querySelector('#chart .js-plotly-plot').layout.yaxis.range"
+        )
+
+    before = ends()
+    area = browser.find_element(By.CSS_SELECTOR, "#chart .nsewdrag")
+    drag = ActionChains(browser).move_to_element(area).click_and_hold()
+    drag.move_by_offset(100, 80).release().perform()
+    WebDriverWait(browser, SECONDS).until(lambda _: ends() != before)
+    zoomed = ends()
     (reinit,) = browser.find_elements(By.XPATH, "//aside//label[contains(., 'random reinit')]")
     reinit.click()
     WebDriverWait(browser, SECONDS).until(lambda b: lines(b) == ["winning ticket"])
-    script = "return document.querySelector('#chart .js-plotly-plot').layout.yaxis.range"
-    assert browser.execute_script(script) == [0.8, 0.9]
+    assert ends() == zoomed
+    (scale,) = browser.find_elements(By.XPATH, "//*[@id='look']//label[contains(., 'log y')]")
+    scale.click()  # on another axis, these ends are other numbers
+    WebDriverWait(browser, SECONDS).until(lambda _: ends() != zoomed)
 
     rows = browser.find_elements(By.CSS_SELECTOR, "#runs .ag-cell[col-id=run]")
     (hostile,) = [cell for cell in rows if cell.text == HOSTILE]

@@ -20,7 +20,7 @@ from lth.training.loop import Diverged, Progress, train
 from lth.training.masks import Mask
 from lth.training.networks import Task
 from lth.training.seeds import generator
-from tests.conftest import TINY, Composer, engine_on
+from tests.conftest import ROOT, TINY, Composer, engine_on
 from tests.trainings import (
     DATA,
     OPTIMIZERS,
@@ -181,6 +181,19 @@ def test_runs_that_fail_in_a_packed_sweep_leave_the_others(tmp_path: Path) -> No
     assert "dataset.shape=[1, 4, 16]" in done.stdout
     origins = [json.loads(f.read_text()) for f in tmp_path.glob("**/provenance.json")]
     assert [origin["backend"] for origin in origins] == 4 * ["eager"]
+
+
+@pytest.mark.slow
+def test_a_fault_of_user_code_in_a_packed_sweep_is_recorded_and_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("def bad(inputs):\n    raise ValueError('a fault of mine')")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
+    words = ("-m", "hydra/launcher=packed", "hydra.launcher.pack=2", "pruning.levels=1", "seed=0,1")
+    done = run(tmp_path, *words, "pruning.criterion=mine.bad,magnitude")
+    assert done.returncode == 1
+    assert "2 failed, 2 finished" in done.stdout
+    assert "ValueError: a fault of mine" in done.stdout
 
 
 @pytest.mark.slow

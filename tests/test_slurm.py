@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.lth_launchers import slurm
 from hydra_plugins.lth_launchers.scontrol import cancelling, largest_array
@@ -61,6 +61,9 @@ def test_jobs_that_were_submitted_before_an_error_are_named(
         cluster="local", detach=True, runs_per_job=1, max_num_timeout=0, cpus_per_task=1
     )
     launcher._sweep = tmp_path
+    launcher._hydra = OmegaConf.create(
+        {"searchpath": [], "runtime": {"config_sources": [{"path": "conf", "provider": "main"}]}}
+    )
     monkeypatch.setattr(slurm, "copy_code", Path)
     monkeypatch.setattr(SlurmLauncher, "_submit", submit)
     with pytest.raises(OSError, match="too many jobs"):
@@ -152,11 +155,13 @@ def test_a_job_names_the_reason_of_a_failed_run(
 
 @pytest.mark.slow
 def test_the_log_of_a_job_has_the_traceback_of_a_crash(tmp_path: Path) -> None:
-    """One run crashes, the other one is refused."""
+    """One run crashes, the other one is refused. Both have a model of the user's own YAMLs."""
+    (tmp_path / "my_conf/model").mkdir(parents=True)
+    (tmp_path / "my_conf/model/mine.yaml").write_text("defaults: [lenet_300_100, _self_]")
     (tmp_path / "mine.py").write_text("def crash(inputs):\n    raise ZeroDivisionError('my fault')")
     words = [
-        "-m", *TINY, "hydra/launcher=slurm", "hydra.launcher.cluster=local",
-        "hydra.sweep.dir=sweep", "hydra.launcher.runs_per_job=2",
+        "-m", "--config-dir=my_conf", "model=mine", *TINY, "hydra/launcher=slurm",
+        "hydra.launcher.cluster=local", "hydra.sweep.dir=sweep", "hydra.launcher.runs_per_job=2",
         "pruning.criterion=mine.crash,mine.missing",
     ]  # fmt: skip
     done = subprocess.run(

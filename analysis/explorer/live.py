@@ -28,7 +28,7 @@ class Live:
         self.folders = list(folders)
         self.runs = Runs(NO_LEVELS, {}, {}, [])
         self.statuses: dict[Path, Status] = {}
-        self.version = time.time_ns()
+        self.version = time.time_ns() // 1_000_000  # a browser rounds numbers above 2^53
         """Grows when results change; a page that an earlier server made has a smaller one."""
         self._collector = Collector(folders, curves=False)  # a gigabyte of a thousand runs
         self._lock = threading.Lock()

@@ -14,7 +14,10 @@ from lth.runs.status import Status
 
 def details(live: Live, run: str) -> list[Any]:
     """Return the parts of the page that are about a run, below its curves."""
-    status, levels = live.status(run), live.runs.where(run=run).levels
+    status = live.status(run)
+    levels = live.runs.where(run=run).levels.drop_duplicates(
+        "level"
+    )  # it may be in two experiments
     parts: list[Any] = [html.Pre(" ".join(status.get("overrides", [])), className="command")]
     if "error" in status:
         parts.append(html.P(f"{status['state']}: {status['error']}", className="problems"))

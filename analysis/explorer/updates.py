@@ -57,24 +57,25 @@ def _connect_chart(app: Dash, live: Live) -> None:
     chosen = [Input(column, "value") for column in FILTERS]
 
     @app.callback(
-        Output("chart", "figure"), Output("chart-note", "children"), *chosen,
-        Input("quantity", "value"), Input("spread", "value"), Input("look", "value"),
-        State("chart", "relayoutData"), prevent_initial_call=True,
+        Output("chart", "figure"), Output("chart-note", "children"),
+        Output("chart", "relayoutData"), *chosen, Input("quantity", "value"),
+        Input("spread", "value"), Input("look", "value"), State("chart", "relayoutData"),
+        prevent_initial_call=True,
     )  # fmt: skip
-    def draw(*values: Any) -> tuple[Any, str]:  # noqa: ANN401 - as Dash gives them
+    def draw(*values: Any) -> tuple[Any, ...]:  # noqa: ANN401 - as Dash gives them
         *filters, quantity, spread, look, changes = values
         levels = selected(live.runs, filters)
         if levels.empty:
-            return charts.empty(), "No level yet, or no run is switched on."
+            return charts.empty(), "No level yet, or no run is switched on.", no_update
         many = len(levels) > charts.MOST_DOTS and "trials" in look
         figure = charts.against_density(
             levels, quantity, interval=spread == "interval", log=look,
             trials="trials" in look and not many,
         )  # fmt: skip
-        if ctx.triggered_id in FILTERS:  # also when results were added
-            keep_zoom(figure, changes or {})
+        zoom = changes if ctx.triggered_id in FILTERS else None  # else, axes may have other units
+        keep_zoom(figure, zoom or {})
         note = f"{len(levels):,} levels: single trials are drawn for up to {charts.MOST_DOTS:,}."
-        return figure, note * many
+        return figure, note * many, zoom
 
     @app.callback(
         Output("runs", "rowData"), Output("problems", "children"), *chosen,

@@ -30,6 +30,8 @@ INTERRUPTED = 130
 """Exit code after a signal, by the convention of shells."""
 USAGE = 2
 """Exit code after an unknown flag, by the convention of argparse."""
+OF_CONFIGURATION = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}
+"""Flags of Hydra that say nothing of what is done with a configuration."""
 Runs = list[tuple[Path, Status]]
 """Run folders with their status."""
 
@@ -104,9 +106,9 @@ def show(main: Callable[[], object]) -> None:
 def is_sweep(words: Sequence[str]) -> bool:
     """Return whether a command means a sweep, though it has neither `-m` nor another flag. Hydra
     uses launchers only with -m; since 1.4, an experiment's file cannot make itself a sweep."""
-    explicit = any(word.startswith(("-", "hydra.mode=")) for word in words)
+    flags = {word.partition("=")[0] for word in words if word.startswith(("-", "hydra.mode="))}
     swept = any(word.startswith(("hydra/launcher=", "experiment=")) for word in words)
-    return swept and not explicit and "experiment=null" not in words
+    return swept and flags <= OF_CONFIGURATION and "experiment=null" not in words
 
 
 def flags_first(words: Sequence[str]) -> list[str]:

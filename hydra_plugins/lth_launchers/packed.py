@@ -47,7 +47,6 @@ class PackedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run all jobs. Return their results or errors, in the order of the jobs."""
-        from lth.errors import Interrupted, LotteryError
         from lth.runs.signals import stop_on_signal
 
         setup_globals()
@@ -58,7 +57,7 @@ class PackedLauncher(Launcher):
             for specs in self._groups(jobs):
                 try:
                     self._train(specs, jobs, returned)
-                except (Interrupted, LotteryError):
+                except Exception:  # also of user code
                     continue  # raised again, and recorded, by the jobs below
             for number in jobs.keys() - returned.keys():
                 returned[number] = self._run(number, jobs[number])
@@ -93,7 +92,7 @@ class PackedLauncher(Launcher):
     ) -> None:
         """Make what a group of runs reports; run each job as soon as all of it is stored. Runs that
         need a node that cannot be made are left out."""
-        from lth.errors import LotteryError
+        from lth.errors import Interrupted
         from lth.experiment import lottery
         from lth.experiment.nodes import with_ancestors
 
@@ -104,7 +103,9 @@ class PackedLauncher(Launcher):
                 try:
                     for number in _complete(engine, left):
                         returned[number] = self._run(number, jobs[number])
-                except LotteryError:
+                except Interrupted:
+                    raise
+                except Exception:
                     if not engine.making:
                         raise
                     failed = set(engine.making)

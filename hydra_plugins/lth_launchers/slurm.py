@@ -80,6 +80,7 @@ class SlurmLauncher(Launcher):
                 "install -e '.[slurm]'), or leave out hydra/launcher=slurm."
             )
         self._compose = Composer(hydra_context.config_loader, config)
+        self._hydra = config.hydra
         self._sweep = Path(config.hydra.sweep.dir).absolute()
 
     def launch(
@@ -89,8 +90,9 @@ class SlurmLauncher(Launcher):
         self._warn_of_cancelling()
         runs = dict(enumerate(job_overrides, start=initial_job_idx))
         code = copy_code(self._sweep / "code")
+        where = own_configurations(self._hydra, code)
         jobs = [
-            Runs(code / "run.py", self._sweep, {n: list(runs[n]) for n in numbers}, self._cpus)
+            Runs(code / "run.py", self._sweep, {n: [*where, *runs[n]] for n in numbers}, self._cpus)
             for numbers in batches(runs, self._lineage, self._runs_per_job)
         ]
         submitted: list[Any] = []
@@ -274,6 +276,17 @@ def copy_code(target: Path) -> Path:
     (target / "commit.json").write_text(json.dumps(commit))
     (target / "changes.diff").write_text(changes())
     return target
+
+
+def own_configurations(hydra: DictConfig, code: Path) -> list[str]:
+    """Return the words of a command that name the user's own folders of YAMLs, as this sweep has
+    them. The folder of `--config-dir` is copied to the code."""
+    words = [f"hydra.searchpath=[{','.join(hydra.searchpath)}]"] * bool(hydra.searchpath)
+    for source in hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            shutil.copytree(source.path, code / "config-dir", dirs_exist_ok=True)
+            words.insert(0, f"--config-dir={code / 'config-dir'}")
+    return words
 
 
 def _returned(sweep: Path, runs: Iterable[int], errors: Iterable[str]) -> list[JobReturn]:
