@@ -15,9 +15,8 @@ from lth.runs.status import Status
 def details(live: Live, run: str) -> list[Any]:
     """Return the parts of the page that are about a run, below its curves."""
     status = live.status(run)
-    levels = live.runs.where(run=run).levels.drop_duplicates(
-        "level"
-    )  # it may be in two experiments
+    levels = live.runs.where(run=run).levels
+    levels = levels.drop_duplicates("level")  # a run may belong to two experiments
     parts: list[Any] = [html.Pre(" ".join(status.get("overrides", [])), className="command")]
     if "error" in status:
         parts.append(html.P(f"{status['state']}: {status['error']}", className="problems"))
