@@ -16,7 +16,7 @@ def paired(levels: pd.DataFrame) -> pd.DataFrame:
     `gain`: test accuracy above the seed's dense network; `behind`: below the seed's winning ticket
     of that level, if it has the same density; `gain_at_end`: test accuracy at the end of training
     above the dense network's; all in percentage points. `stop`: early stop as a multiple of the
-    dense network's. `gain` and `behind` read accuracy at early stop, or at the end for VGG and
+    dense network's, missing if it is 0. `gain` and `behind` read accuracy at early stop, or at the end for VGG and
     ResNet. `gain_censored` and so on: whether one of the early stops that are compared is censored.
     """
     own = _by_seed(learnt(levels))
@@ -34,7 +34,7 @@ def paired(levels: pd.DataFrame) -> pd.DataFrame:
         gain=100 * (pairs["accuracy"] - pairs["accuracy_dense"]),
         gain_at_end=100 * (pairs["final"] - pairs["final_dense"]),
         behind=behind.where(pairs["arm"] != TICKET),
-        stop=pairs["stop"] / pairs["stop_dense"],
+        stop=(pairs["stop"] / pairs["stop_dense"]).where(pairs["stop"] > 0),  # has a logarithm
         gain_censored=_either(pairs, "accuracy_censored", "accuracy_censored_dense"),
         behind_censored=_either(pairs, "accuracy_censored", "accuracy_censored_ticket"),
         stop_censored=_either(pairs, "censored", "censored_dense"),

@@ -91,6 +91,16 @@ def test_a_dense_network_that_learnt_nothing_has_no_ratio(levels: pd.DataFrame) 
     assert paired(levels.assign(early_stop_iteration=nor_ticket))["stop"].isna().all()
 
 
+def test_a_network_that_stops_where_its_fine_tuning_starts_has_no_ratio(
+    levels: pd.DataFrame,
+) -> None:
+    tuned = levels.assign(**{"rewind.kind": "finetune", "rewind.survivors": "rewind"})
+    stops = tuned["early_stop_iteration"].where(tuned["level"] == 0, 0)
+    found = paired(tuned.assign(early_stop_iteration=stops, **{"rewind.iteration": 0}))
+    assert found["stop"].isna().all()
+    assert found["stop_ticket"].eq(0).all()
+
+
 def test_without_a_ticket_nothing_is_behind_it(levels: pd.DataFrame) -> None:
     pairs = paired(levels[levels["arm"] == REINIT])
     assert pairs["behind"].isna().all()
