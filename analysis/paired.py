@@ -16,8 +16,9 @@ def paired(levels: pd.DataFrame) -> pd.DataFrame:
     `gain`: test accuracy above the seed's dense network; `behind`: below the seed's winning ticket
     of that level, if it has the same density; `gain_at_end`: test accuracy at the end of training
     above the dense network's; all in percentage points. `stop`: early stop as a multiple of the
-    dense network's, missing if it is 0. `gain` and `behind` read accuracy at early stop, or at the end for VGG and
-    ResNet. `gain_censored` and so on: whether one of the early stops that are compared is censored.
+    dense network's, missing if it is 0. `gain` and `behind` read accuracy at early stop, or at the
+    end for VGG and ResNet. `gain_censored` and so on: whether one of the early stops that are
+    compared is censored.
     """
     own = _by_seed(learnt(levels))
     dense = own[own["level"] == 0].drop_duplicates(["experiment", "seed"])
