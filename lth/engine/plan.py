@@ -52,7 +52,7 @@ class Plan:
     seconds: float
     """Estimated time of one process for all trainings that are not `untimed`."""
     untimed: list[Training]
-    """Those of `trainings` with no timing data: the store has none of their kind."""
+    """The `trainings` like which the store has none, so that their time is not known."""
     disk: int
     """Bytes."""
 
