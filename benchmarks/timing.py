@@ -16,7 +16,8 @@ from lth import models
 from lth.engine.build import build_model
 from lth.experiment.nodes import Dense, Fresh, Training
 from lth.experiment.recipe import Recipe
-from lth.training.data import Batch, BatchOrder, Data, Part, augment
+from lth.training.augmentation import Augmentation
+from lth.training.data import Batch, BatchOrder, Data, Part
 from lth.training.masks import Mask
 from lth.training.networks import Task, build_network
 from lth.training.precision import set_precision
@@ -92,8 +93,8 @@ class Ours:
         if not (of.flip or of.crop):
             return Batch(self._data.train, indices)
         random = generator(0, "augment", iteration)
-        augmented = partial(augment, flip=of.flip, crop=of.crop, random=random)
-        return Batch(self._data.train, indices, augmented)
+        drawn = Augmentation.draw(len(indices), flip=of.flip, crop=of.crop, random=random)
+        return Batch(self._data.train, indices, drawn)
 
     def seconds_of_inputs(self) -> float:
         """Return the time to gather, scale and augment the inputs of a step."""

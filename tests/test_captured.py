@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from lth.errors import Interrupted
 from lth.experiment.settings import LastBatch
 from lth.models import Conv, ResNet, channels_last, fresh, prunable, state
-from lth.training.captured import Captured, can_be_recorded, fits
-from lth.training.data import Data, Examples, Part
+from lth.training.augmentation import Augmentation
+from lth.training.captured import Captured, Recorded, can_be_recorded, copied, fits
+from lth.training.data import Batch, Data, Examples, Part
 from lth.training.loop import Progress, train
 from lth.training.masks import Mask
 from lth.training.networks import Task
 from lth.training.seeds import generator
 from tests.trainings import assert_equal, recipe, task_of, trained
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -25,8 +27,8 @@ def part(count: int) -> Part:
     random = generator(count, "inputs")
     inputs = torch.randint(256, (count, 3, 16, 16), dtype=torch.uint8, generator=random)
     labels = torch.randint(4, (count,), generator=random)
-    on_gpu = inputs.to("cuda", memory_format=torch.channels_last)
-    return Part(Examples(on_gpu, labels.cuda()), lambda x: x.float().div_(255))
+    placed = inputs.to(DEVICE, memory_format=torch.channels_last)
+    return Part(Examples(placed, labels.to(DEVICE)), lambda x: x.float().div_(255))
 
 
 def networks() -> dict[str, nn.Module]:
@@ -106,6 +108,34 @@ def test_steps_of_surprising_networks_are_not_recorded(network: nn.Module) -> No
 def test_steps_of_optimisers_that_are_not_fused_or_not_torchs_are_not_recorded() -> None:
     for changed in ({"options": {"lr": 0.1}}, {"name": "mine.Optimizer"}):
         assert not can_be_recorded(networks()["conv"], dataclasses.replace(OPTIMIZER, **changed))
+
+
+class Counted:
+    """Stands for a graph."""
+
+    replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+
+
+def test_a_recorded_step_reads_the_batch_that_it_is_replayed_with() -> None:
+    of = part(10)
+    batches = [
+        Batch(
+            of,
+            torch.tensor(indices, device=DEVICE),
+            Augmentation.draw(3, flip=True, crop=2, random=generator(indices[0], "augment")),
+        )
+        for indices in ([3, 1, 9], [4, 9, 2])
+    ]
+    first, second = (batch.examples() for batch in batches)
+    recorded = Recorded(Counted(), copied(batches[0]), torch.zeros(()))  # type: ignore[arg-type]
+    assert torch.equal(recorded.place.examples().inputs, first.inputs)
+    recorded.replay(batches[1])
+    assert recorded.graph.replays == 1  # type: ignore[attr-defined]
+    assert all(map(torch.equal, recorded.place.examples(), second))
+    assert all(map(torch.equal, batches[0].examples(), first))
 
 
 @gpu

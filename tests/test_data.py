@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from lth.errors import LotteryError
-from lth.training.data import BatchOrder, Data, Examples, LoadedData, Part, augment, prepare
+from lth.training.augmentation import Augmentation
+from lth.training.data import BatchOrder, Data, Examples, LoadedData, Part, prepare
 from lth.training.easiness import errors
 from lth.training.seeds import generator
 
@@ -195,10 +196,15 @@ def crops(picture: torch.Tensor, border: int) -> list[torch.Tensor]:
     ]
 
 
+def augment(*, flip: bool, crop: int, step: int) -> Tensor:
+    random = generator(0, "augment", step)
+    return Augmentation.draw(len(PICTURES), flip=flip, crop=crop, random=random)(PICTURES)
+
+
 def test_augmented_pictures_are_windows_of_padded_ones_or_of_their_mirror_image() -> None:
     seen = set()
     for step in range(150):
-        made = augment(PICTURES, flip=True, crop=1, random=generator(0, "augment", step))
+        made = augment(flip=True, crop=1, step=step)
         for picture, original in zip(made, PICTURES, strict=True):
             places = [i for i, c in enumerate(crops(original, 1)) if torch.equal(c, picture)]
             assert len(places) == 1
@@ -207,10 +213,8 @@ def test_augmented_pictures_are_windows_of_padded_ones_or_of_their_mirror_image(
 
 
 def test_augmentation_is_a_function_of_its_generator() -> None:
-    one, other = (
-        augment(PICTURES, flip=True, crop=2, random=generator(0, "augment", 3)) for _ in range(2)
-    )
+    one, other = (augment(flip=True, crop=2, step=3) for _ in range(2))
     assert torch.equal(one, other)
-    assert torch.equal(augment(PICTURES, flip=False, crop=0, random=generator(0, "a")), PICTURES)
-    still = augment(PICTURES, flip=False, crop=1, random=generator(0, "augment", 3))
+    assert torch.equal(augment(flip=False, crop=0, step=3), PICTURES)
+    still = augment(flip=False, crop=1, step=3)
     assert any(torch.equal(still[0], crop) for crop in crops(PICTURES[0], 1)[:9])

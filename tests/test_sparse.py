@@ -12,6 +12,7 @@ from lth.experiment.recipe import Recipe
 from lth.experiment.settings import Schedule
 from lth.models import LeNet, fresh, state
 from lth.training import eager, kernels, sparse
+from lth.training.augmentation import Augmentation
 from lth.training.data import Batch, Data, Examples, Part
 from lth.training.eager import Eager
 from lth.training.loop import Progress
@@ -100,7 +101,8 @@ def test_a_table_of_bytes_gives_the_same_inputs_as_preprocessing() -> None:
         Part(Examples(inputs, labels), lambda x: x.float().div_(255).mul_(scale))
         for inputs in (stored.byte(), stored)
     )
-    for augment in (None, lambda x: x.flip(3)):
+    mirrored = Augmentation(0, torch.tensor([[0] * 4, [0] * 4, [1] * 4]))
+    for augment in (None, mirrored):
         losses = [
             both(model(), mask(model()), recipe("sgd"))[1].step(
                 Batch(part, torch.tensor([7, 0, 74, 7]), augment)

@@ -8,6 +8,7 @@ Each network has its own graph and its own stream: the steps of several networks
 import functools
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from lth.experiment.builtins import ELEMENTWISE
 from lth.experiment.settings import Optimizer, Precision
-from lth.training.data import Batch, Examples
+from lth.training.data import Batch
 from lth.training.eager import Eager
 from lth.training.masks import Mask
 from lth.training.plain import is_plain
@@ -56,12 +57,21 @@ def _stream_of_dropout() -> torch.cuda.Stream:
 
 
 class Recorded(NamedTuple):
-    """A step on batches of one size: replaying `graph` takes it with what `batch` holds then, and
-    leaves the loss before it in `loss`."""
+    """A step on batches of one size: replaying `graph` takes it with the batch that `place` holds
+    then, and leaves the loss before it in `loss`. Its inputs are gathered in the graph."""
 
     graph: torch.cuda.CUDAGraph
-    batch: Examples
+    place: Batch
     loss: Tensor
+
+    def replay(self, batch: Batch) -> Tensor:
+        """Take the step with another batch of the same part."""
+        assert batch.part is self.place.part
+        self.place.indices.copy_(batch.indices)
+        if self.place.augment and batch.augment:
+            self.place.augment.drawn.copy_(batch.augment.drawn, non_blocking=True)
+        self.graph.replay()
+        return self.loss
 
 
 class Captured(Eager):
@@ -99,22 +109,26 @@ class Captured(Eager):
     def step(self, batch: Batch) -> Tensor:
         """Take one step of the optimiser; return the loss before it. The next step overwrites
         it."""
-        examples, size = batch.examples(), len(batch.indices)
+        size = len(batch.indices)
         if self._taken[size] < FIRST_STEPS:
             self._taken[size] += 1
-            return self._step(*examples)
+            return super().step(batch)
         if size not in self._recorded:
-            self._recorded[size] = self._record(examples)
-        graph, place, loss = self._recorded[size]
-        place.inputs.copy_(examples.inputs)
-        place.labels.copy_(examples.labels)
-        graph.replay()
-        return loss
+            self._recorded[size] = self._record(batch)
+        return self._recorded[size].replay(batch)
 
-    def _record(self, examples: Examples) -> Recorded:
+    def _record(self, batch: Batch) -> Recorded:
         """Record a step, without taking it."""
-        place = Examples(examples.inputs.clone(), examples.labels.clone())
-        graph = torch.cuda.CUDAGraph()
+        place, graph = copied(batch), torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
-            loss = self._step(*place)
+            loss = super().step(place)
         return Recorded(graph, place, loss)
+
+
+def copied(batch: Batch) -> Batch:
+    """Return a batch whose indices and draws are tensors of its own on the device."""
+    indices, augment = batch.indices.clone(), batch.augment
+    if augment:
+        drawn = augment.drawn.to(indices.device, copy=True)
+        augment = replace(augment, drawn=drawn)
+    return replace(batch, indices=indices, augment=augment)

@@ -1,4 +1,4 @@
-"""Examples as tensors on the device: split, preprocessing, order of batches, augmentation.
+"""Examples as tensors on the device: split, preprocessing, and order of batches.
 
 `lth.datasets` loads them; everything here is the same for all datasets.
 """
@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lth.errors import LotteryError
 from lth.experiment.schedule import batches_per_epoch
 from lth.experiment.settings import LastBatch, Preprocessing, Subset
+from lth.training.augmentation import Augmentation
 from lth.training.easiness import errors
 from lth.training.seeds import generator
 
@@ -94,7 +94,7 @@ class Batch:
 
     part: Part
     indices: Tensor
-    augment: Callable[[Tensor], Tensor] | None = None
+    augment: Augmentation | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -301,24 +301,3 @@ class BatchOrder:
             self._epoch, self._order = epoch, self._permutation(epoch)
         first = position * self._batch_size
         return self._order[first : min(first + self._batch_size, self._examples)]
-
-
-def augment(inputs: Tensor, *, flip: bool, crop: int, random: torch.Generator) -> Tensor:
-    """Return augmented training inputs (n, channels, height, width).
-
-    `flip`: mirror each input left to right with probability 1/2. `crop`: pad every side by this
-    many pixels and cut a window of the old size at random; 0 disables it. Padding is 0 after
-    preprocessing, which is the mean if inputs are standardised (He et al. 2016). `random`: a CPU
-    generator; the inputs are processed on their own device.
-    """
-    count, _, height, width = inputs.shape
-    down, right = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=random)
-    mirrored = torch.rand((count, 1), generator=random) < (0.5 if flip else 0.0)
-    columns = torch.arange(width).expand(count, width)
-    columns = torch.where(mirrored, columns.flip(1), columns) + right
-    rows = torch.arange(height) + down
-    picture = torch.arange(count).view(-1, 1, 1)
-    where = (t.to(inputs.device) for t in (picture, rows.unsqueeze(2), columns.unsqueeze(1)))
-    image, row, column = where
-    padded = pad(inputs, (crop,) * 4)
-    return padded.permute(0, 2, 3, 1)[image, row, column].permute(0, 3, 1, 2).contiguous()

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from lth.experiment.results import Evaluation, early_stop
 from lth.experiment.schedule import factor
 from lth.experiment.settings import Budget
 from lth.training import masks, seeds, sparse
+from lth.training.augmentation import Augmentation
 from lth.training.checkpoint import Checkpoint, with_part
-from lth.training.data import Batch, BatchOrder, Data, augment
+from lth.training.data import Batch, BatchOrder, Data
 from lth.training.moving import Moving
 from lth.training.networks import Task, Trainable, build_network, on_stream
 from lth.training.precision import set_precision
@@ -64,6 +64,8 @@ class Progress:
         groups = network.optimizer.param_groups
         self.rates: list[float] = [group.get("initial_lr", group["lr"]) for group in groups]
         """Learning rates of the optimiser's parameter groups before the schedule."""
+        self._scale = 1.0
+        """The factor that rates on a GPU have now."""
 
     def parts(self) -> list[dict[str, Any]]:
         """Return the origin of the iterations so far, as in provenance.json."""
@@ -113,11 +115,12 @@ class Progress:
 
     def set_rates(self, scale: float) -> None:
         """Scale the rate of each parameter group; an optimiser may give them different ones."""
+        changed, self._scale = scale != self._scale, scale
         for group, rate in zip(self.network.optimizer.param_groups, self.rates, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate * scale)
-            else:
+            if not isinstance(group["lr"], Tensor):
                 group["lr"] = rate * scale
+            elif changed:  # filling a tensor takes a GPU as long as starting a graph
+                group["lr"].fill_(rate * scale)
 
     def evaluate(self, data: Data, rate: float, *, test: bool) -> None:
         """Add a point, with the learning rate, to the curve. At the early stop so far, keep the
@@ -271,8 +274,8 @@ class _Member:
         if not (dataset.flip or dataset.crop):
             return Batch(part, indices)
         random = seeds.generator(self._task.data_seed, "augment", iteration)
-        augmented = partial(augment, flip=dataset.flip, crop=dataset.crop, random=random)
-        return Batch(part, indices, augmented)
+        drawn = Augmentation.draw(len(indices), flip=dataset.flip, crop=dataset.crop, random=random)
+        return Batch(part, indices, drawn)
 
 
 def _loop(
