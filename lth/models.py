@@ -215,9 +215,15 @@ def prunable(model: nn.Module) -> dict[str, LayerType]:
 
 def state(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy, on the CPU, of all parameters and buffers by name; each tensor once."""
+    return {name: value.cpu() for name, value in copied(model).items()}
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy, on the model's device, of all parameters and buffers by name; each tensor
+    once."""
     own, other_names = model.state_dict(), aliases(model)
     return {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        name: value.detach().clone(memory_format=torch.contiguous_format)
         for name, value in own.items()
         if name not in other_names
     }

@@ -11,7 +11,7 @@ from lth.errors import Interrupted
 from lth.experiment.settings import LastBatch
 from lth.models import Conv, ResNet, channels_last, fresh, prunable, state
 from lth.training.augmentation import Augmentation
-from lth.training.captured import Captured, Recorded, can_be_recorded, copied, fits
+from lth.training.captured import Captured, Recorded, can_be_recorded, own_copy, fits
 from lth.training.data import Batch, Data, Examples, Part
 from lth.training.loop import Progress, train
 from lth.training.masks import Mask
@@ -130,7 +130,7 @@ def test_a_recorded_step_reads_the_batch_that_it_is_replayed_with() -> None:
         for indices in ([3, 1, 9], [4, 9, 2])
     ]
     first, second = (batch.examples() for batch in batches)
-    recorded = Recorded(Counted(), copied(batches[0]), torch.zeros(()))  # type: ignore[arg-type]
+    recorded = Recorded(Counted(), own_copy(batches[0]), torch.zeros(()))  # type: ignore[arg-type]
     assert torch.equal(recorded.place.examples().inputs, first.inputs)
     recorded.replay(batches[1])
     assert recorded.graph.replays == 1  # type: ignore[attr-defined]

@@ -119,13 +119,13 @@ class Captured(Eager):
 
     def _record(self, batch: Batch) -> Recorded:
         """Record a step, without taking it."""
-        place, graph = copied(batch), torch.cuda.CUDAGraph()
+        place, graph = own_copy(batch), torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
             loss = super().step(place)
         return Recorded(graph, place, loss)
 
 
-def copied(batch: Batch) -> Batch:
+def own_copy(batch: Batch) -> Batch:
     """Return a batch whose indices and draws are tensors of its own on the device."""
     indices, augment = batch.indices.clone(), batch.augment
     if augment:

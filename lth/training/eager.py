@@ -64,6 +64,9 @@ class Eager:
     def load(self, state: Mapping[str, Tensor]) -> None:
         models.load(self._model, state)
 
+    def copied(self) -> dict[str, Tensor]:
+        return models.copied(self._model)
+
     saved, restore = state, load
 
     def layout(self) -> list[int]:

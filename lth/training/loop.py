@@ -132,7 +132,7 @@ class Progress:
         point = Evaluation(self.iteration, rate, train_loss, *validated, math.nan, math.nan)
         improved = early_stop([*self.curve, point]) is point
         if improved:
-            self.early = self.network.state()
+            self.early = self.network.copied()
         if improved or test:
             loss, accuracy = self.network.evaluate(data.test)
             point = point._replace(test_loss=loss, test_accuracy=accuracy)
@@ -210,10 +210,13 @@ class _Member:
     def before_step(self, iteration: int, end: int) -> None:
         """Take the snapshot and the evaluation that are due at an iteration."""
         progress, task, budget = self.progress, self._task, self._recipe.training
+        due = progress.is_due(budget, first=task.training.evaluated_from, last=end)
+        if not due and iteration not in task.on_snapshot:
+            return
         with on_stream(progress.network):
             if iteration in task.on_snapshot:
                 task.on_snapshot[iteration](progress.network.state())
-            if progress.is_due(budget, first=task.training.evaluated_from, last=end):
+            if due:
                 regular = iteration // budget.evaluate_every % budget.test_every == 0
                 rate = progress.rates[0] * self._factor(iteration)
                 progress.evaluate(task.data, rate, test=regular or iteration == end)

@@ -79,6 +79,8 @@ class Moving:
         """Set all weights, and let those survive that are not 0: enough for an evaluation."""
         self._become(state, {name: state[name] != 0 for name in self.mask}, {})
 
+    copied = state
+
     def saved(self) -> dict[str, Tensor]:
         """Return the weights and the mask."""
         return self.state() | {f"{OF_MASK}{name}": kept for name, kept in self.mask.items()}

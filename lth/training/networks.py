@@ -42,6 +42,9 @@ class Trainable(Protocol):
     def state(self) -> dict[str, Tensor]:
         """Return a copy, on the CPU, of all parameters and buffers."""
 
+    def copied(self) -> dict[str, Tensor]:
+        """Return a copy of all parameters and buffers, where it is made fastest."""
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Replace all parameters and buffers."""
 

@@ -122,6 +122,8 @@ class Scored:
         """Put these weights into the model, until the next step."""
         models.load(self._model, state)
 
+    copied = state
+
     def saved(self) -> dict[str, Tensor]:
         """Return the state and the scores."""
         scores = {f"{OF_SCORE}{n}": s.detach().cpu().clone() for n, s in self._scores.items()}

@@ -207,7 +207,7 @@ class Sparse:
         """Set the parameters from a state; values of pruned weights are ignored."""
         self._gather(state, self._vector.detach())
 
-    saved, restore = state, load
+    copied, saved, restore = state, state, load
 
     def _gather(self, state: Mapping[str, Tensor], vector: Tensor) -> None:
         """Write the survivors' entries of tensors of the whole network into a vector."""
