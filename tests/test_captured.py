@@ -11,7 +11,7 @@ from lth.errors import Interrupted
 from lth.experiment.settings import LastBatch
 from lth.models import Conv, ResNet, channels_last, fresh, prunable, state
 from lth.training.augmentation import Augmentation
-from lth.training.captured import Captured, Recorded, can_be_recorded, own_copy, fits
+from lth.training.captured import Captured, Recorded, can_be_recorded, fits, own_copy
 from lth.training.data import Batch, Data, Examples, Part
 from lth.training.loop import Progress, train
 from lth.training.masks import Mask
