@@ -10,7 +10,7 @@ import torch
 from hydra_plugins.lth_launchers.plan import of_bfloat16, report
 from lth.engine import step_cost
 from lth.engine.plan import plan
-from lth.engine.step_cost import Saving, bfloat16_saving, dense_seconds
+from lth.engine.step_cost import Comparison, compare_precisions, dense_seconds
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
 from lth.store.store import Store
@@ -42,17 +42,19 @@ def test_the_network_with_the_most_iterations_is_measured(
 ) -> None:
     few = trainings(tiny, "model.widths=[9,8]", "pruning.levels=1")
     many = trainings(tiny, "model.widths=[7,5]", "pruning.levels=3")
-    assert bfloat16_saving([*few, *many], CPU) == Saving("lenet", 3.0, 1.0)
+    assert compare_precisions([*few, *many], CPU) == Comparison("lenet", 3.0, 1.0)
     assert len(measured) == 1
     assert "[7, 5]" in measured[0]
 
 
-def test_trainings_in_bfloat16_and_nothing_at_all_are_not_measured(
+def test_trainings_in_bfloat16_are_measured_and_those_in_tf32_are_not(
     tiny: Composer, measured: list[str]
 ) -> None:
-    assert bfloat16_saving(trainings(tiny, "training.precision=bfloat16"), CPU) is None
-    assert bfloat16_saving([], CPU) is None
+    assert compare_precisions(trainings(tiny, "training.precision=tf32"), CPU) is None
+    assert compare_precisions([], CPU) is None
     assert not measured
+    rounded = trainings(tiny, "training.precision=bfloat16")
+    assert compare_precisions(rounded, CPU) == Comparison("lenet", 3.0, 1.0)
 
 
 def test_a_step_is_measured_in_each_precision(
@@ -66,14 +68,15 @@ def test_a_step_is_measured_in_each_precision(
 
 
 @pytest.mark.parametrize(
-    ("saving", "expected"),
+    ("comparison", "expected"),
     [
-        (Saving("conv", 0.16, 0.05), "takes 50 ms instead of 160 .* 3.2 times faster"),
-        (Saving("lenet", 0.0015, 0.0014), "takes 1.4 ms instead of 1.5 .* no gain here"),
+        (Comparison("conv", 0.16, 0.05), "takes 50 ms instead of 160 .* 3.2 times faster"),
+        (Comparison("lenet", 0.0015, 0.0014), "takes 1.4 ms instead of 1.5 .* no gain here"),
+        (Comparison("conv", 0.36, 4.7), "takes 4,700 ms instead of 360 .* 13.1 times slower"),
     ],
 )
-def test_the_line_says_what_would_be_saved(saving: Saving, expected: str) -> None:
-    assert re.search(expected, of_bfloat16(saving))
+def test_the_line_says_what_is_saved_or_lost(comparison: Comparison, expected: str) -> None:
+    assert re.search(expected, of_bfloat16(comparison))
 
 
 def test_the_steps_of_each_kind_are_measured_once(tiny: Composer, measured: list[str]) -> None:

@@ -15,7 +15,7 @@ from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
     from lth.engine.plan import Plan
-    from lth.engine.step_cost import Saving
+    from lth.engine.step_cost import Comparison
 
 COLUMNS = 3
 """Levels on one line of the table of weights."""
@@ -70,32 +70,40 @@ class PlanLauncher(Launcher):
             raise LotteryError(f"{count} runs are refused for the reasons above. Correct them.")
         return []
 
-    def _measured(self, plan: "Plan") -> "tuple[float, Saving | None]":
-        """Measure the steps of networks without timing data, and what bfloat16 would save where
-        there is anything to train in float32."""
+    def _measured(self, plan: "Plan") -> "tuple[float, Comparison | None]":
+        """Measure the steps of networks without timing data, and steps in float32 against
+        bfloat16."""
         import torch
 
         from lth.engine.engine import find_device
-        from lth.engine.step_cost import bfloat16_saving, dense_seconds
+        from lth.engine.step_cost import compare_precisions, dense_seconds
 
         torch.set_num_threads(self._threads)
         device = find_device(self._device)
-        return dense_seconds(plan.untimed, device), bfloat16_saving(plan.trainings, device)
+        return dense_seconds(plan.untimed, device), compare_precisions(plan.trainings, device)
 
 
-def of_bfloat16(saving: "Saving") -> str:
-    """Return the line of a plan that says what bfloat16 would save."""
-    exact, rounded = (f"{1e3 * seconds:.3g}" for seconds in (saving.float32, saving.bfloat16))
-    factor = saving.float32 / saving.bfloat16
-    change = f"{factor:.1f} times faster" if factor > WORTH_IT else "no gain here"
+def of_bfloat16(comparison: "Comparison") -> str:
+    """Return the line of a plan that says what bfloat16 saves or costs."""
+    model, exact, rounded = comparison
+    change = "no gain here"
+    if exact / rounded > WORTH_IT:
+        change = f"{exact / rounded:.1f} times faster"
+    elif rounded / exact > WORTH_IT:
+        change = f"{rounded / exact:.1f} times slower"
     return (
-        f"[bold]bfloat16[/]: a dense step of {saving.model} takes {rounded} ms instead of {exact} "
-        f"with training.precision=bfloat16, measured on this machine: {change}"
+        f"[bold]bfloat16[/]: a dense step of {model} takes {_in_ms(rounded)} ms instead of "
+        f"{_in_ms(exact)} with training.precision=bfloat16, measured on this machine: {change}"
     )
 
 
+def _in_ms(seconds: float) -> str:
+    """Return milliseconds with three significant digits."""
+    return f"{float(f'{1e3 * seconds:.3g}'):,g}"
+
+
 def report(
-    plan: "Plan", dense: float, saving: "Saving | None", store: str, jobs: int
+    plan: "Plan", dense: float, comparison: "Comparison | None", store: str, jobs: int
 ) -> Iterator[str]:
     """Yield the lines of a plan, in rich's markup. `dense`: seconds that the steps of networks
     without timing data take, if all take as long as dense ones. `store`: the path to name. `jobs`:
@@ -115,8 +123,8 @@ def report(
         f"{plan.disk / 1e6:,.0f} MB on disk"
     )
     yield f"[bold]time[/]: {_time(plan, dense, jobs)}"
-    if saving:
-        yield of_bfloat16(saving)
+    if comparison:
+        yield of_bfloat16(comparison)
     for overrides, reason in plan.refused.items():
         yield f"[red]refused[/] {escape(overrides)}: {escape(reason)}"
 

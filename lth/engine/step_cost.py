@@ -80,7 +80,7 @@ def dense_task(recipe: Recipe, data: Data, device: torch.device) -> Task:
     return Task(Training(recipe, 0, start, Dense()), model, models.state(model), kept, data)
 
 
-class Saving(NamedTuple):
+class Comparison(NamedTuple):
     """Seconds of a step of the dense network in float32 and in bfloat16, on this machine."""
 
     model: str
@@ -97,14 +97,16 @@ def dense_seconds(trainings: Iterable[Training], device: torch.device) -> float:
     )
 
 
-def bfloat16_saving(trainings: Iterable[Training], device: torch.device) -> Saving | None:
-    """Measure, in a few seconds, what bfloat16 would save in the kind of float32 training that has
-    the most iterations. Return None if there is none."""
-    exact = [t for t in trainings if t.recipe.training.precision == "float32"]
-    if not exact:
+def compare_precisions(trainings: Iterable[Training], device: torch.device) -> Comparison | None:
+    """Measure a step in both precisions, in a few seconds, of the kind of training that has the
+    most iterations. Return None if no training is in float32 or bfloat16."""
+    either = [t for t in trainings if t.recipe.training.precision in ("float32", "bfloat16")]
+    if not either:
         return None
-    recipe, _ = max(_by_kind(exact), key=lambda kind: kind[1])
-    return Saving(recipe.model.name, *step_seconds(recipe, "float32", "bfloat16", device=device))
+    recipe, _ = max(_by_kind(either), key=lambda kind: kind[1])
+    return Comparison(
+        recipe.model.name, *step_seconds(recipe, "float32", "bfloat16", device=device)
+    )
 
 
 def _by_kind(trainings: Iterable[Training]) -> list[tuple[Recipe, int]]:
