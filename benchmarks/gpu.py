@@ -1,14 +1,16 @@
-"""Measure a training step on a GPU: by autograd, as a CUDA graph, and as the graphs of several
-networks at once.
+"""Measure a training step on a GPU: by autograd, as a CUDA graph, as the graphs of several networks
+at once, and in the training loop.
 
 python -m benchmarks.gpu    takes a minute; needs no data
 
-A step is that of the dense network on a batch of random inputs, without augmentation. Rounds take
-turns between the cases. On a CPU, where there are no graphs, all cases are autograd's.
+A step is that of the dense network on a batch of random inputs, without augmentation; the loop
+trains networks with a fifth of their weights, and is measured with few and with many evaluations.
+Rounds take turns between the cases. On a CPU, where there are no graphs, all cases are autograd's.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,17 +18,23 @@ from rich.console import Console
 
 from benchmarks.timing import alternating, machine, table
 from lth.engine.engine import find_device
-from lth.engine.step_cost import dense_task, random_data
+from lth.engine.step_cost import dense_task, random_data, random_part
 from lth.experiment.config import composed
-from lth.experiment.recipe import recipe
-from lth.training.data import Batch
-from lth.training.networks import Trainable, build_network, on_stream
+from lth.experiment.recipe import Recipe, recipe
+from lth.training import loop
+from lth.training.data import Batch, Data
+from lth.training.loop import Progress
+from lth.training.networks import Task, Trainable, build_network, on_stream
 from lth.training.precision import set_precision
+from lth.training.seeds import generator
 
 CASES = {"lenet": "float32", "conv2": "bfloat16", "conv4": "bfloat16", "resnet18": "bfloat16"}
 """Preset -> precision."""
 SEVERAL, ROUNDS, STEPS = 6, 5, 100
 """Networks side by side, rounds, and steps in a round."""
+DENSITY, FIRST, ITERATIONS, OFTEN = 0.2, 100, 500, 100
+"""Of the loop: density of the networks, iterations that are not measured, all iterations, and
+iterations between evaluations where there are many."""
 
 
 def main() -> None:
@@ -35,12 +43,14 @@ def main() -> None:
     header = ("", "eager, ms", "as a graph, ms", f"{SEVERAL} side by side, ms")
     rows = [measured(preset, device) for preset in CASES]
     console.print(table("a step, median (range)", header, rows))
+    header = ("", "side by side, ms", "in the loop, ms", f"evaluated every {OFTEN}, ms")
+    title = f"an iteration of {SEVERAL} networks with {DENSITY:.0%} of their weights"
+    console.print(table(title, header, [in_loop("conv2", device)]))
 
 
 def measured(preset: str, device: torch.device) -> tuple[str, ...]:
     """Return a row of the table."""
-    given = recipe(composed(f"preset={preset}", f"training.precision={CASES[preset]}"))
-    set_precision(given.training.precision)
+    given = composed_recipe(preset)
     data = random_data(given, device)
     batch = Batch(data.train, torch.arange(len(data.train), device=device))
 
@@ -57,6 +67,62 @@ def measured(preset: str, device: torch.device) -> tuple[str, ...]:
     return (f"{preset}, {CASES[preset]}", *(of.in_ms() for of in times.values()))
 
 
+def composed_recipe(preset: str, *overrides: str) -> Recipe:
+    """Return the recipe of a preset, and set its precision."""
+    precision = CASES[preset]
+    given = recipe(composed(f"preset={preset}", f"training.precision={precision}", *overrides))
+    set_precision(given.training.precision)
+    return given
+
+
+def in_loop(preset: str, device: torch.device) -> tuple[str, ...]:
+    """Return the row of the second table."""
+    given = composed_recipe(preset)
+    train, validation, test = (random_part(given, n, device) for n in (5_000, 5_000, 10_000))
+    data = Data(train, validation, test, [], [], {})
+    batch = Batch(data.train, torch.arange(given.training.batch_size, device=device))
+
+    def tasks(every: int) -> list[Task]:
+        budget = f"training.iterations={ITERATIONS}", f"training.evaluate_every={every}"
+        of = composed_recipe(preset, *budget)
+        return [masked(dense_task(of, data, device), seed) for seed in range(SEVERAL)]
+
+    cases: dict[str, Callable[[], float]] = {
+        "alone": partial(seconds, [build_network(task) for task in tasks(OFTEN)], batch),
+        "few": lambda: loop_seconds(tasks(ITERATIONS), device),
+        "many": lambda: loop_seconds(tasks(OFTEN), device),
+    }
+    times = alternating(cases, ROUNDS)
+    return (f"{preset}, {CASES[preset]}", *(of.in_ms() for of in times.values()))
+
+
+def masked(task: Task, seed: int) -> Task:
+    """Return a task under a random mask."""
+    random = generator(seed, "mask")
+    mask = {n: torch.rand(kept.shape, generator=random) < DENSITY for n, kept in task.mask.items()}
+    return replace(task, mask=mask)
+
+
+def loop_seconds(tasks: Sequence[Task], device: torch.device) -> float:
+    """Return the time of an iteration of the training loop."""
+    started = 0.0
+
+    def mark(running: Sequence[Progress]) -> None:
+        nonlocal started
+        if running[0].iteration == FIRST:
+            wait(device)
+            started = time.perf_counter()
+
+    loop.train(tasks, on_step=mark)
+    return (time.perf_counter() - started) / (ITERATIONS - FIRST)
+
+
+def wait(device: torch.device) -> None:
+    """Wait for all work on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def seconds(networks: Sequence[Trainable], batch: Batch) -> float:
     """Return the time of a step of all networks."""
     steps = STEPS if batch.labels.is_cuda else 1
@@ -65,8 +131,7 @@ def seconds(networks: Sequence[Trainable], batch: Batch) -> float:
         for network in networks:
             with on_stream(network):
                 network.step(batch)
-    if batch.labels.is_cuda:
-        torch.cuda.synchronize()
+    wait(batch.labels.device)
     return (time.perf_counter() - started) / steps
 
 

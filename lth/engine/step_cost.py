@@ -49,11 +49,17 @@ def _timed(step: Callable[[], object]) -> float:
 
 def random_data(recipe: Recipe, device: torch.device) -> Data:
     """Return one batch of random inputs, for all parts."""
-    random, size = generator(0, "timing"), recipe.training.batch_size
+    part = random_part(recipe, recipe.training.batch_size, device)
+    return Data(part, part, part, [], [], {})
+
+
+def random_part(recipe: Recipe, size: int, device: torch.device) -> Part:
+    """Return `size` examples with random inputs and labels."""
+    random = generator(0, "timing")
     inputs = torch.randint(256, (size, *recipe.dataset.shape), dtype=torch.uint8, generator=random)
     labels = torch.randint(recipe.dataset.classes, (size,), generator=random)
-    part = Part(Examples(inputs.to(device), labels.to(device)), lambda x: x.float().div_(255))
-    return Data(part, part, part, [], [], {})
+    placed = inputs.to(device, memory_format=torch.channels_last)
+    return Part(Examples(placed, labels.to(device)), lambda x: x.float().div_(255))
 
 
 def _step(
