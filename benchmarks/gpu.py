@@ -3,9 +3,10 @@ at once, and in the training loop.
 
 python -m benchmarks.gpu    takes a minute; needs no data
 
-A step is that of the dense network on a batch of random inputs, without augmentation; the loop
-trains networks with a fifth of their weights, and is measured with few and with many evaluations.
-Rounds take turns between the cases. On a CPU, where there are no graphs, all cases are autograd's.
+A step is that of the dense network on a batch of random inputs, without augmentation. On a CPU,
+where there are no graphs, all cases are autograd's. The loop is measured on GPUs alone: it trains
+networks with a fifth of their weights, with few and with many evaluations. Rounds take turns
+between the cases.
 """
 
 import time
@@ -33,8 +34,8 @@ CASES = {"lenet": "float32", "conv2": "bfloat16", "conv4": "bfloat16", "resnet18
 SEVERAL, ROUNDS, STEPS = 6, 5, 100
 """Networks side by side, rounds, and steps in a round."""
 DENSITY, FIRST, ITERATIONS, OFTEN = 0.2, 100, 500, 100
-"""Of the loop: density of the networks, iterations that are not measured, all iterations, and
-iterations between evaluations where there are many."""
+"""Settings of the loop: density of the networks, iterations before the measurement, all
+iterations, and iterations between frequent evaluations."""
 
 
 def main() -> None:
@@ -43,14 +44,18 @@ def main() -> None:
     header = ("", "eager, ms", "as a graph, ms", f"{SEVERAL} side by side, ms")
     rows = [measured(preset, device) for preset in CASES]
     console.print(table("a step, median (range)", header, rows))
-    header = ("", "side by side, ms", "in the loop, ms", f"evaluated every {OFTEN}, ms")
+    if device.type == "cpu":
+        return
+    often = (f"in the loop, evaluated every {every}, ms" for every in (ITERATIONS, OFTEN))
+    columns = ("", "side by side, ms", *often)
     title = f"an iteration of {SEVERAL} networks with {DENSITY:.0%} of their weights"
-    console.print(table(title, header, [in_loop("conv2", device)]))
+    console.print(table(title, columns, [in_loop("conv2", device)]))
 
 
 def measured(preset: str, device: torch.device) -> tuple[str, ...]:
     """Return a row of the table."""
     given = composed_recipe(preset)
+    set_precision(given.training.precision)
     data = random_data(given, device)
     batch = Batch(data.train, torch.arange(len(data.train), device=device))
 
@@ -68,18 +73,16 @@ def measured(preset: str, device: torch.device) -> tuple[str, ...]:
 
 
 def composed_recipe(preset: str, *overrides: str) -> Recipe:
-    """Return the recipe of a preset, and set its precision."""
-    precision = CASES[preset]
-    given = recipe(composed(f"preset={preset}", f"training.precision={precision}", *overrides))
-    set_precision(given.training.precision)
-    return given
+    """Return the recipe of a preset in its precision."""
+    return recipe(composed(f"preset={preset}", f"training.precision={CASES[preset]}", *overrides))
 
 
 def in_loop(preset: str, device: torch.device) -> tuple[str, ...]:
     """Return the row of the second table."""
-    given = composed_recipe(preset)
-    train, validation, test = (random_part(given, n, device) for n in (5_000, 5_000, 10_000))
-    data = Data(train, validation, test, [], [], {})
+    given, sizes = composed_recipe(preset), (5_000, 5_000, 10_000)
+    set_precision(given.training.precision)
+    parts = [random_part(given, size, device, seed) for seed, size in enumerate(sizes)]
+    data = Data(parts[0], parts[1], parts[2], [], [], {})
     batch = Batch(data.train, torch.arange(given.training.batch_size, device=device))
 
     def tasks(every: int) -> list[Task]:
@@ -88,7 +91,7 @@ def in_loop(preset: str, device: torch.device) -> tuple[str, ...]:
         return [masked(dense_task(of, data, device), seed) for seed in range(SEVERAL)]
 
     cases: dict[str, Callable[[], float]] = {
-        "alone": partial(seconds, [build_network(task) for task in tasks(OFTEN)], batch),
+        "steps": partial(seconds, [build_network(task) for task in tasks(OFTEN)], batch),
         "few": lambda: loop_seconds(tasks(ITERATIONS), device),
         "many": lambda: loop_seconds(tasks(OFTEN), device),
     }
@@ -110,28 +113,23 @@ def loop_seconds(tasks: Sequence[Task], device: torch.device) -> float:
     def mark(running: Sequence[Progress]) -> None:
         nonlocal started
         if running[0].iteration == FIRST:
-            wait(device)
+            loop.synchronize(device)
             started = time.perf_counter()
 
     loop.train(tasks, on_step=mark)
     return (time.perf_counter() - started) / (ITERATIONS - FIRST)
 
 
-def wait(device: torch.device) -> None:
-    """Wait for all work on a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds(networks: Sequence[Trainable], batch: Batch) -> float:
     """Return the time of a step of all networks."""
     steps = STEPS if batch.labels.is_cuda else 1
+    loop.synchronize(batch.labels.device)
     started = time.perf_counter()
     for _ in range(steps):
         for network in networks:
             with on_stream(network):
                 network.step(batch)
-    wait(batch.labels.device)
+    loop.synchronize(batch.labels.device)
     return (time.perf_counter() - started) / steps
 
 

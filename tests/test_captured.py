@@ -67,6 +67,8 @@ def task(
 
 def assert_same(ours: Progress, theirs: Progress) -> None:
     assert_equal(ours.network.state(), theirs.network.state())
+    early = ({name: kept.cpu() for name, kept in of.early.items()} for of in (ours, theirs))
+    assert_equal(*early)
     assert repr(ours.curve) == repr(theirs.curve)
 
 

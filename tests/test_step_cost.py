@@ -71,7 +71,7 @@ def test_a_step_is_measured_in_each_precision(
     ("comparison", "expected"),
     [
         (Comparison("conv", 0.16, 0.05), "takes 50 ms instead of 160 .* 3.2 times faster"),
-        (Comparison("lenet", 0.0015, 0.0014), "takes 1.4 ms instead of 1.5 .* no gain here"),
+        (Comparison("lenet", 0.0015, 0.0014), "takes 1.4 ms instead of 1.5 .* no difference"),
         (Comparison("conv", 0.36, 4.7), "takes 4,700 ms instead of 360 .* 13.1 times slower"),
     ],
 )

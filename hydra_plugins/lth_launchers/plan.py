@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 COLUMNS = 3
 """Levels on one line of the table of weights."""
-WORTH_IT = 1.1
-"""Factor from which a gain is called one: measurements of a second vary by some percent."""
+NOTICED = 1.1
+"""Smallest ratio of two times that is called a difference: measurements of a second vary by some
+percent."""
 
 
 class PlanLauncher(Launcher):
@@ -86,10 +87,10 @@ class PlanLauncher(Launcher):
 def of_bfloat16(comparison: "Comparison") -> str:
     """Return the line of a plan that says what bfloat16 saves or costs."""
     model, exact, rounded = comparison
-    change = "no gain here"
-    if exact / rounded > WORTH_IT:
+    change = "no difference"
+    if exact / rounded > NOTICED:
         change = f"{exact / rounded:.1f} times faster"
-    elif rounded / exact > WORTH_IT:
+    elif rounded / exact > NOTICED:
         change = f"{rounded / exact:.1f} times slower"
     return (
         f"[bold]bfloat16[/]: a dense step of {model} takes {_in_ms(rounded)} ms instead of "

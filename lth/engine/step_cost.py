@@ -17,12 +17,13 @@ from lth.experiment.recipe import Recipe
 from lth.experiment.settings import Precision
 from lth.experiment.targets import canonical
 from lth.training.data import Batch, Data, Examples, Part
+from lth.training.loop import synchronize
 from lth.training.networks import Task, build_network, on_stream
 from lth.training.precision import set_precision
 from lth.training.seeds import generator
 
 SECONDS = 1.0
-"""Time of measurement for each precision."""
+"""Time after which a measurement ends: the one of the slowest precision."""
 FEWEST = 3
 """Steps that are measured at least."""
 
@@ -35,7 +36,7 @@ def step_seconds(recipe: Recipe, *precisions: Precision, device: torch.device) -
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:
         step()  # the first step allocates memory
-    while sum(times[0]) < SECONDS or len(times[0]) < FEWEST:
+    while max(map(sum, times)) < SECONDS or len(times[0]) < FEWEST:
         for step, of_step in zip(steps, times, strict=True):
             of_step.append(_timed(step))
     return [median(of_step) for of_step in times]
@@ -53,9 +54,9 @@ def random_data(recipe: Recipe, device: torch.device) -> Data:
     return Data(part, part, part, [], [], {})
 
 
-def random_part(recipe: Recipe, size: int, device: torch.device) -> Part:
+def random_part(recipe: Recipe, size: int, device: torch.device, seed: int = 0) -> Part:
     """Return `size` examples with random inputs and labels."""
-    random = generator(0, "timing")
+    random = generator(seed, "timing")
     inputs = torch.randint(256, (size, *recipe.dataset.shape), dtype=torch.uint8, generator=random)
     labels = torch.randint(recipe.dataset.classes, (size,), generator=random)
     placed = inputs.to(device, memory_format=torch.channels_last)
@@ -67,6 +68,7 @@ def _step(
 ) -> Callable[[], float]:
     recipe = replace(recipe, training=replace(recipe.training, precision=precision))
     network = build_network(dense_task(recipe, data, device))
+    synchronize(device)  # the network's stream waits for nothing
     batch = Batch(data.train, torch.arange(len(data.train), device=device))
 
     def taken() -> float:

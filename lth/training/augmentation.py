@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What was drawn for a batch of n inputs.
+    """Random crops and flips that are drawn for a batch of n inputs.
 
     Every side of an input is padded by `crop` pixels, and a window of the old size is cut. Padding
     is 0 after preprocessing, which is the mean if inputs are standardised (He et al. 2016).

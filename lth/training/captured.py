@@ -58,18 +58,20 @@ def _stream_of_dropout() -> torch.cuda.Stream:
 
 class Recorded(NamedTuple):
     """A step on batches of one size: replaying `graph` takes it with the batch that `place` holds
-    then, and leaves the loss before it in `loss`. Its inputs are gathered in the graph."""
+    then, and leaves the loss before it in `loss`. The graph gathers the inputs of the batch."""
 
     graph: torch.cuda.CUDAGraph
     place: Batch
     loss: Tensor
 
     def replay(self, batch: Batch) -> Tensor:
-        """Take the step with another batch of the same part."""
+        """Take the step with another batch of the same part, augmented in the same way."""
+        ours, given = self.place.augment, batch.augment
         assert batch.part is self.place.part
+        assert (given is None) == (ours is None)
         self.place.indices.copy_(batch.indices)
-        if self.place.augment and batch.augment:
-            self.place.augment.drawn.copy_(batch.augment.drawn, non_blocking=True)
+        if ours and given:
+            ours.drawn.copy_(given.drawn, non_blocking=True)
         self.graph.replay()
         return self.loss
 

@@ -62,10 +62,10 @@ class Progress:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         """Sum of the losses of the batches since the last evaluation."""
         groups = network.optimizer.param_groups
-        self.rates: list[float] = [group.get("initial_lr", group["lr"]) for group in groups]
+        self.rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
         """Learning rates of the optimiser's parameter groups before the schedule."""
-        self._scale = 1.0
-        """The factor that rates on a GPU have now."""
+        self._scaled: tuple[torch.optim.Optimizer, float] | None = None
+        """The optimiser whose rates were scaled last, and the factor."""
 
     def parts(self) -> list[dict[str, Any]]:
         """Return the origin of the iterations so far, as in provenance.json."""
@@ -74,7 +74,7 @@ class Progress:
 
     def checkpoint(self) -> Checkpoint:
         """Return everything from which the training continues to the same end."""
-        _synchronize(self.loss_sum.device)
+        synchronize(self.loss_sum.device)
         return Checkpoint(
             iteration=self.iteration,
             seconds=self.seconds,
@@ -115,11 +115,12 @@ class Progress:
 
     def set_rates(self, scale: float) -> None:
         """Scale the rate of each parameter group; an optimiser may give them different ones."""
-        changed, self._scale = scale != self._scale, scale
-        for group, rate in zip(self.network.optimizer.param_groups, self.rates, strict=True):
+        optimizer = self.network.optimizer
+        changed, self._scaled = self._scaled != (optimizer, scale), (optimizer, scale)
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
             if not isinstance(group["lr"], Tensor):
                 group["lr"] = rate * scale
-            elif changed:  # filling a tensor takes a GPU as long as starting a graph
+            elif changed:  # filling a tensor is a kernel on a GPU
                 group["lr"].fill_(rate * scale)
 
     def evaluate(self, data: Data, rate: float, *, test: bool) -> None:
@@ -164,11 +165,11 @@ def train(
     ]
     _restore(running, tasks)
     end = recipe.training.iterations if until is None else until
-    _synchronize(device)
+    synchronize(device)
     try:
         _loop([*map(_Member, running, tasks)], end, on_step)
     finally:  # streams of a GPU do not wait for memory to be given back
-        _synchronize(device)
+        synchronize(device)
     return running
 
 
@@ -188,7 +189,7 @@ def _restore(running: Sequence[Progress], tasks: Sequence[Task]) -> None:
     assert len({progress.iteration for progress in running}) == 1
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for all streams of a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
