@@ -1,5 +1,6 @@
 """Every command in README and docs works as it stands there, with `smoke=true` added, one seed of
-experiments and presets that have several, and fewer of the networks that are slow even so."""
+experiments and presets that have several, and fewer of the networks that are slow even so.
+bfloat16 is left out: on a CPU without units for it, a step takes 13 times as long."""
 
 import re
 import shlex
@@ -94,16 +95,20 @@ def test_each_command_is_tested_or_measures() -> None:
     assert min(len(RUNS), len(READERS)) > 5
 
 
+def smaller(command: str) -> list[str]:
+    """Return the words of a command after `python`, with those that make it small."""
+    words = [word for word in shlex.split(command)[1:] if word != "training.precision=bfloat16"]
+    if "preset=" in command or "experiment=" in command:
+        words = [*(word for word in words if not word.startswith("seed=")), "seed=0"]
+    fewer = [added for part, added in SMALLER.items() if part in command]
+    return [*words, *(word for word in ("smoke=true", *fewer) if word not in words)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_a_command_that_runs_works_as_it_stands(command: str, tmp_path: Path, store: Path) -> None:
     (program(tmp_path) / "multirun/store").symlink_to(store)
-    seeds = ("seed=0,1,2", "seed=0") if "preset=" in command else ("", "")
-    words = shlex.split(command.replace(*seeds))[1:]
-    smoke = ["smoke=true"] if "smoke=true" not in words else []
-    one = ["seed=0"] if "experiment=" in command and "seed=" not in command else []
-    fewer = [added for part, added in SMALLER.items() if part in command and added not in command]
-    words = [sys.executable, *words, *smoke, *one, *fewer]
+    words = [sys.executable, *smaller(command)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
