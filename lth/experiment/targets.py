@@ -17,6 +17,7 @@ from lth.errors import LotteryError
 from lth.experiment.builtins import BUILTINS
 
 SCALARS = (str, int, float, bool, type(None))
+"""Types of JSON values that hold no others."""
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 

@@ -43,7 +43,7 @@ class Trainable(Protocol):
         """Return a copy, on the CPU, of all parameters and buffers."""
 
     def copied(self) -> dict[str, Tensor]:
-        """Return a copy of all parameters and buffers, on the GPU if the network is there."""
+        """Return a copy of all parameters and buffers, which may stay on a GPU."""
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Replace all parameters and buffers."""
