@@ -37,8 +37,8 @@ NARROWEST = 0.01
 """Least range of accuracies on an axis: one point."""
 UNBROKEN = "\u00a0"
 """A space at which no line is broken."""
-EDGE = "edge"
-"""Marks points beyond an axis."""
+EDGE, FAINT = "edge", "faint"
+"""Mark points beyond an axis, and lines in the background."""
 Dash = Literal["-", "--", ":", "-."]
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 MARKERS = "osD^vP*X"
@@ -81,7 +81,7 @@ def draw_lines(
     for (name, kind, *_), of_line in found.groupby([colour, dash, *others], sort=False):
         own, own_colour = of_line.sort_values(x), colours[name]
         line, marker = dashes[kind]
-        style = {"alpha": 0.3, "zorder": 1} if faint else {"marker": marker if marked else ""}
+        style = {"alpha": 0.3, "zorder": 1, "gid": FAINT} if faint else {"marker": marker if marked else ""}
         axis.plot(own[x], own["mean"], color=own_colour, linestyle=line, **style)
         if faint:
             continue
@@ -193,11 +193,11 @@ def stop_axis(axis: Axes) -> None:
 
 
 def mark_outside(axis: Axes) -> bool:
-    """Draw a triangle at the edge for each point beyond the limits of the y axis; return whether
-    there are any."""
+    """Draw a triangle at the edge for each point beyond the limits of the y axis, except for faint
+    lines; return whether there are any."""
     bottom, top = axis.get_ylim()
     marks = []
-    for line in axis.get_lines():
+    for line in (line for line in axis.get_lines() if line.get_gid() != FAINT):
         x, y = np.asarray(line.get_xydata()).T
         marks += [(x[y < bottom], bottom, "v", line.get_color())]
         marks += [(x[y > top], top, "^", line.get_color())]

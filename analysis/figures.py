@@ -119,11 +119,14 @@ def figure5(runs: Runs) -> FigureWithData:
 
 
 def figure6(runs: Runs) -> FigureWithData:
-    """Conv-2, 4 and 6 with dropout; the same networks without it, faint."""
+    """Conv-2, 4 and 6 with dropout; the same arms without it, faint."""
     conv = _of_arms(_of_models(runs.levels, CONV), {TICKET, REINIT})
     dropout = _has_dropout(conv)
     shown = some(conv[dropout], "runs with dropout (preset=conv2_dropout), and there are none")
-    return against_density(shown, (STOP, AT_STOP, TRAIN_AT_STOP, AT_END), behind=conv[~dropout])
+    behind = conv[~dropout & conv["arm"].isin(shown["arm"])]
+    quantities = (STOP, AT_STOP, TRAIN_AT_STOP, AT_END)
+    notes = ["faint: without dropout"] if len(behind) else []
+    return against_density(shown, quantities, behind=behind, notes=notes)
 
 
 def figure7(runs: Runs) -> FigureWithData:

@@ -110,7 +110,7 @@ def grid(
             draw = partial(drawing.draw_lines, axis, x="density", colour=colour, colours=own)
             draw(back, dash="rate", faint=True)
             draw(here, dash=dash, among=everything)
-            outside |= _label(axis, here, label, linear=linear)
+            outside |= _label(axis, here, back, label, linear=linear)
             noted |= {*_lines(axis, here, levels, marks)}
         width = int(drawing.TITLE_CHARACTERS * figure.get_figwidth())
         row[0].set_title("\n".join(textwrap.wrap(name, width)), loc="left")
@@ -139,17 +139,20 @@ def _lines(
             yield PRINTED
 
 
-def _label(axis: Axes, here: pd.DataFrame, label: str, *, linear: bool) -> bool:
-    """Label the axes of a panel; remove a panel that has nothing to show. Return whether it has
-    points beyond its limits."""
+def _label(
+    axis: Axes, here: pd.DataFrame, back: pd.DataFrame, label: str, *, linear: bool
+) -> bool:
+    """Label the axes of a panel; remove a panel that has nothing to show. Its limits hold `back`,
+    too. Return whether it has points beyond them."""
     if here.empty:
         axis.remove()
         return False
+    shown = pd.concat([here, back])
     axis.set_ylabel(label)
-    drawing.density_axis(axis, here["density"], linear=linear)
+    drawing.density_axis(axis, shown["density"], linear=linear)
     if "accuracy" in label:
-        dense = here.loc[here["level"] == 0, "mean"].mean()
-        drawing.accuracy_axis(axis, dense - drawing.AXIS_DEPTH, here)
+        dense = [of.loc[of["level"] == 0, "mean"].mean() for of in (here, back) if len(of)]
+        drawing.accuracy_axis(axis, min(dense) - drawing.AXIS_DEPTH, shown)
     AXES.get(str(here["quantity"].iloc[0]), lambda _: None)(axis)
     return drawing.mark_outside(axis)
 

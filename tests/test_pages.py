@@ -189,6 +189,23 @@ def test_the_network_behind_a_figure_may_have_other_rates(tmp_path: Path) -> Non
     assert len(lines(drawn.figure.axes[0])) == 2
 
 
+def test_the_axes_hold_the_lines_without_dropout_and_there_are_only_the_same_arms(
+    tmp_path: Path,
+) -> None:
+    groups, without = {"model": "conv2", "dataset": "cifar10"}, {"model.options.dropout": 0}
+    with_dropout = {"model.options.dropout": 0.5}
+    write_run(tmp_path / "0", seed=0, levels=2, groups=groups, settings=with_dropout)
+    write_run(tmp_path / "1", seed=0, shift=-0.2, groups=groups, settings=without)
+    write_run(tmp_path / "2", seed=0, kind="reinit", groups=groups, settings=without)
+    for axis in figures.figure6(collect([tmp_path])).figure.axes:
+        tickets, faint = axis.get_lines()[1::-1]
+        assert (len(np.asarray(tickets.get_xydata())), len(axis.collections)) == (2, 1)
+        x, y = np.asarray(faint.get_xydata()).T
+        assert len(x) == 3
+        assert axis.get_xlim()[1] < x.min()
+        assert axis.get_ylim()[0] < y.min()
+
+
 def test_networks_that_learnt_nothing_have_no_early_stop_in_a_figure(tmp_path: Path) -> None:
     write_run(tmp_path / "0", seed=0)
     file = tmp_path / "0/levels.csv"

@@ -43,8 +43,8 @@ def test_it_is_small() -> None:
 @pytest.mark.parametrize(
     "folder",
     [
-        "conv2", "conv2_scalings", "conv2_standardized", "lenet_dense", "lenet_scalings",
-        "lenet_tenth", "methods", "resnet20", "resnet20_late", "systems",
+        "conv2", "conv2_dropout", "conv2_scalings", "conv2_standardized", "lenet_dense",
+        "lenet_scalings", "lenet_tenth", "methods", "resnet20", "resnet20_late", "systems",
     ],
 )  # fmt: skip
 def test_the_others_can_be_used(folder: str) -> None:
