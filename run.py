@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -168,9 +168,10 @@ def make(
     from lth.engine.forecast import Forecast, costs_of
     from lth.engine.monitor import Watch
 
-    def on_progress(training: Training, iteration: int, speed: float) -> None:
+    def on_progress(trainings: Sequence[Training], iteration: int, speed: float) -> None:
+        (training,) = trainings
         level, *_ = requested.get(training, [training.level])
-        end, where = training.recipe.training.iterations, forecast.at(training, iteration)
+        end, where = training.recipe.training.iterations, forecast.at(trainings, iteration)
         folder.update(level=level, iteration=iteration, iterations=end, speed=speed, **where)
 
     def pending() -> list[Training]:

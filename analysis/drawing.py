@@ -81,7 +81,11 @@ def draw_lines(
     for (name, kind, *_), of_line in found.groupby([colour, dash, *others], sort=False):
         own, own_colour = of_line.sort_values(x), colours[name]
         line, marker = dashes[kind]
-        style = {"alpha": 0.3, "zorder": 1, "gid": FAINT} if faint else {"marker": marker if marked else ""}
+        style = (
+            {"alpha": 0.3, "zorder": 1, "gid": FAINT}
+            if faint
+            else {"marker": marker if marked else ""}
+        )
         axis.plot(own[x], own["mean"], color=own_colour, linestyle=line, **style)
         if faint:
             continue

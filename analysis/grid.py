@@ -139,9 +139,7 @@ def _lines(
             yield PRINTED
 
 
-def _label(
-    axis: Axes, here: pd.DataFrame, back: pd.DataFrame, label: str, *, linear: bool
-) -> bool:
+def _label(axis: Axes, here: pd.DataFrame, back: pd.DataFrame, label: str, *, linear: bool) -> bool:
     """Label the axes of a panel; remove a panel that has nothing to show. Its limits hold `back`,
     too. Return whether it has points beyond them."""
     if here.empty:

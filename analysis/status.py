@@ -35,6 +35,9 @@ class View:
         """Text that a launcher adds to the line."""
         self.trained = 0
         """Networks that a launcher has trained itself, before the runs that report them."""
+        self.ahead: tuple[float, float | None] | None = None
+        """While a launcher trains for all runs: the fraction of this work that is done, and the
+        estimated seconds left."""
         self._runs = runs
         self._earlier = [run for run in read_statuses(folder) if run[1]["state"] != "running"]
         """Runs that ended before this command. They count again when it starts them again."""
@@ -83,6 +86,8 @@ class View:
             console.print(f"each level removes {text}", soft_wrap=True)
 
     def _fraction_done(self, runs: list[tuple[Path, Status]]) -> float:
+        if self.ahead:
+            return self.ahead[0]
         total = max(self._runs or 0, len(runs), 1)
         return sum(fraction_done(status) for _, status in runs) / total
 
@@ -97,6 +102,8 @@ class View:
     def _left(self, runs: list[tuple[Path, Status]]) -> str:
         """Return the estimated time left, in words. Runs that have not started are taken to need as
         much new work as the others do on average."""
+        if self.ahead:
+            return in_words(self.ahead[1])
         statuses = [status for _, status in runs]
         for status in statuses:
             self._seen = status.get("left", {}) | self._seen
@@ -147,10 +154,13 @@ def position(status: Status) -> str:
 
 def time_left(runs: list[Status], unstarted: float = 0.0) -> str:
     """Return the estimated time until these runs end, in words; nothing if none is running."""
-    seconds = seconds_left(runs, unstarted)
-    if seconds is not None:
-        return f", about {clock(seconds)} left"
-    return ", estimating the time left" * any(status["state"] == "running" for status in runs)
+    running = any(status["state"] == "running" for status in runs)
+    return in_words(seconds_left(runs, unstarted)) * running
+
+
+def in_words(seconds: float | None) -> str:
+    """Return an estimated time left in words; None: there is no estimate yet."""
+    return ", estimating the time left" if seconds is None else f", about {clock(seconds)} left"
 
 
 def clock(seconds: float) -> str:

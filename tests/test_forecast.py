@@ -7,7 +7,7 @@ import pytest
 
 from analysis.remaining import seconds_left
 from analysis.status import View
-from lth.engine.forecast import Forecast, costs_of, iteration_cost
+from lth.engine.forecast import Forecast, costs_of, costs_of_all, iteration_cost
 from lth.experiment import lottery
 from lth.experiment.nodes import Training
 from lth.runs.status import read_status
@@ -53,16 +53,40 @@ def test_the_pace_is_work_by_time_from_one_second_on(trainings: list[Training]) 
     )
     name = [training.digest[:12] for training in trainings]
     whole = dict(zip(name, (12, 6, 3, 1.5), strict=True))
-    assert forecast.at(trainings[0], 2) == {"left": {**whole, name[0]: 10}, "pace": None}
+    assert forecast.at([trainings[0]], 2) == {"left": {**whole, name[0]: 10}, "pace": None}
     clock.now += 0.5
-    assert forecast.at(trainings[0], 8) == {"left": {**whole, name[0]: 4}, "pace": None}
+    assert forecast.at([trainings[0]], 8) == {"left": {**whole, name[0]: 4}, "pace": None}
     clock.now += 0.5
-    assert forecast.at(trainings[0], 10) == {"left": {**whole, name[0]: 2}, "pace": 8}
+    assert forecast.at([trainings[0]], 10) == {"left": {**whole, name[0]: 2}, "pace": 8}
     done.add(trainings[0])
     clock.now += 1
     expected = {name[1]: 4, name[2]: 3, name[3]: 1.5}  # 10 + 2 units in two seconds
-    forecast.at(trainings[1], 0)
-    assert forecast.at(trainings[1], 4) == {"left": expected, "pace": 6}
+    forecast.at([trainings[1]], 0)
+    assert forecast.at([trainings[1]], 4) == {"left": expected, "pace": 6}
+
+
+def test_trainings_that_run_together_count_together(trainings: list[Training]) -> None:
+    clock, done = Clock(), set[Training]()
+    pending = lambda: [t for t in trainings if t not in done]  # noqa: E731
+    forecast = Forecast(pending, cost=lambda training: 0.5**training.mask.level, clock=clock)
+    first, second = trainings[:2], trainings[2:]
+    assert sum(forecast.at(first, 0)["left"].values()) == 12 + 6 + 3 + 1.5
+    clock.now += 2
+    assert sum(forecast.at(first, 8)["left"].values()) == 4 + 2 + 3 + 1.5
+    assert (forecast.at(first, 8)["pace"], forecast.done) == (6, 12)
+    done.update(first)
+    assert [*forecast.at(second, 4)["left"].values()] == [2, 1]
+    forecast.at(second, 8)
+    assert forecast.done == 18 + 1.5
+
+
+def test_each_run_of_a_sweep_gives_its_trainings_a_cost(composed: Composer) -> None:
+    specs = [composed("preset=lenet", "pruning=one_shot", f"pruning.rates=[{r}]") for r in (98, 99)]
+    cost = costs_of_all(specs)
+    for spec in specs:
+        alone = costs_of(spec)
+        trainings = [training for _, training in lottery.levels(spec)]
+        assert [*map(cost, trainings)] == [*map(alone, trainings)]
 
 
 def test_one_shot_levels_cost_what_their_densities_do(composed: Composer) -> None:
@@ -78,9 +102,9 @@ def test_a_training_that_continues_from_a_checkpoint_did_no_work_before(
 ) -> None:
     clock = Clock()
     forecast = Forecast(pending=lambda: trainings, cost=lambda _: 1.0, clock=clock)
-    forecast.at(trainings[0], 9)
+    forecast.at([trainings[0]], 9)
     clock.now += 2
-    assert forecast.at(trainings[0], 11)["pace"] == 1
+    assert forecast.at([trainings[0]], 11)["pace"] == 1
 
 
 def test_shared_trainings_count_once_and_runs_work_at_once() -> None:
@@ -106,6 +130,14 @@ def test_the_view_says_that_it_is_estimating_until_it_can(tmp_path: Path) -> Non
     assert "estimating" not in view.line([])
     shown = view.line([(tmp_path / "0", running(10, a=50))])
     assert "0:15 min left" in shown  # 5 s of this run, 10 s of the other one like it
+
+
+def test_the_view_shows_what_a_launcher_trains_for_all_runs(tmp_path: Path) -> None:
+    view = View(tmp_path, 2)
+    view.ahead = (0.25, None)
+    assert "25% in 0:00 min, estimating the time left" in view.line([])
+    view.ahead = (0.25, 90.0)
+    assert "25% in 0:00 min, about 1:30 min left" in view.line([])
 
 
 def test_a_run_records_what_it_has_left_while_it_trains(tiny: Composer, tmp_path: Path) -> None:

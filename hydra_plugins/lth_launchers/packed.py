@@ -4,7 +4,7 @@ For GPUs, which one small network leaves mostly idle. Each run is recorded as so
 that it reports are stored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from hydra_plugins.lth_launchers.sweeper import Composer
 
 if TYPE_CHECKING:
     from lth.engine.engine import Engine
+    from lth.engine.forecast import Forecast
     from lth.experiment.node import Stored
     from lth.experiment.nodes import Training
     from lth.experiment.settings import Spec
@@ -97,7 +98,7 @@ class PackedLauncher(Launcher):
         from lth.experiment.nodes import with_ancestors
 
         left = {number: {n for _, n in lottery.nodes(spec)} for number, spec in specs.items()}
-        engine = self._engine(next(iter(specs.values())))
+        engine = self._engine([*specs.values()], lambda: set().union(*left.values()))
         try:
             while left:
                 try:
@@ -113,14 +114,26 @@ class PackedLauncher(Launcher):
         finally:
             _count(engine.trained)
 
-    def _engine(self, spec: "Spec") -> "Engine":
+    def _engine(self, specs: Sequence["Spec"], needed: Callable[[], set["Stored"]]) -> "Engine":
+        """Return an engine for some runs that shows its progress. `needed`: returns the nodes that
+        they still need."""
         from lth.engine.engine import engine_for, find_device
+        from lth.engine.forecast import Forecast, costs_of_all
         from lth.engine.monitor import Watch
+        from lth.experiment.nodes import Training
         from lth.runs.signals import STOP
 
-        default = ON_A_GPU if find_device(spec.device).type == "cuda" else 1
-        watch = Watch(on_progress=_show, stopping=STOP.is_set)
-        return engine_for(spec, watch, pack=self._pack or default)
+        def on_progress(trainings: Sequence[Training], iteration: int, speed: float) -> None:
+            _show(trainings, iteration, speed, engine.trained, forecast)
+
+        def pending() -> list[Training]:
+            return [node for node in engine.pending(needed()) if isinstance(node, Training)]
+
+        default = ON_A_GPU if find_device(specs[0].device).type == "cuda" else 1
+        watch = Watch(on_progress=on_progress, stopping=STOP.is_set)
+        engine = engine_for(specs[0], watch, pack=self._pack or default)
+        forecast = Forecast(pending, costs_of_all(specs))
+        return engine
 
     def _run(self, number: int, overrides: Sequence[str]) -> JobReturn:
         returned = run_job(
@@ -147,17 +160,31 @@ def _complete(engine: "Engine", left: dict[int, set["Stored"]]) -> Iterator[int]
 
 
 def _count(trained: int) -> None:
-    """Add networks that were trained here to those of the summary."""
+    """Add networks that were trained here to those of the summary. What follows is told by runs."""
     from hydra_plugins.lth_launchers.console import ConsoleCallback
 
     if ConsoleCallback.view is not None:
         ConsoleCallback.view.trained += trained
+        ConsoleCallback.view.note, ConsoleCallback.view.ahead = "", None
 
 
-def _show(training: "Training", iteration: int, speed: float) -> None:
-    """Show in the progress view what is being trained."""
+def _show(
+    trainings: Sequence["Training"],
+    iteration: int,
+    speed: float,
+    trained: int,
+    forecast: "Forecast",
+) -> None:
+    """Show in the progress view what is being trained, and how much of the work is done. `trained`:
+    number of networks that are."""
     from hydra_plugins.lth_launchers.console import ConsoleCallback
 
-    if ConsoleCallback.view is not None:
-        where = f"iteration {iteration:,} of {training.recipe.training.iterations:,}"
-        ConsoleCallback.view.note = f"level {training.mask.level}, {where}, {speed:,.0f} a second"
+    if ConsoleCallback.view is None:
+        return
+    left, pace = forecast.at(trainings, iteration).values()
+    work, end = sum(left.values()), trainings[0].recipe.training.iterations
+    ConsoleCallback.view.ahead = forecast.done / (forecast.done + work), pace and work / pace
+    ConsoleCallback.view.note = (
+        f"{trained} of {trained + len(left)} networks trained, level {trainings[0].mask.level}, "
+        f"iteration {iteration:,} of {end:,}, {speed:,.0f} a second"
+    )

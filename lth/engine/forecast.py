@@ -1,18 +1,18 @@
-"""Forecast how much work a run has left, and measure how fast it is done.
+"""Forecast how much work runs have left, and measure how fast it is done.
 
 The unit of work is an iteration of the dense network.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lth.engine.build import build_model
 from lth.engine.checks import survivor_counts
 from lth.engine.engine import find_device
-from lth.experiment.lottery import levels
-from lth.experiment.nodes import Fresh, Training
+from lth.experiment.lottery import levels, nodes
+from lth.experiment.nodes import Fresh, Training, with_ancestors
 from lth.experiment.recipe import recipe
 from lth.experiment.settings import Spec
 from lth.training import sparse as sparse_steps
@@ -46,38 +46,49 @@ def costs_of(spec: Spec) -> Callable[[Training], float]:
     return cost
 
 
+def costs_of_all(specs: Iterable[Spec]) -> Callable[[Training], float]:
+    """Return the same for several runs. The cost of a training is that in the first of its runs."""
+    costs: dict[Training, float] = {}
+    for spec in specs:
+        cost = costs_of(spec)
+        for node in with_ancestors({node for _, node in nodes(spec)}):
+            if isinstance(node, Training) and node not in costs:
+                costs[node] = cost(node)
+    return costs.__getitem__
+
+
 @dataclass
 class Forecast:
-    """The work that a run has left. `pending`: returns the trainings to make. `cost`: returns the
+    """The work that runs have left. `pending`: returns the trainings to make. `cost`: returns the
     time of an iteration of a training, relative to one of the dense network."""
 
     pending: Callable[[], Sequence[Training]]
     cost: Callable[[Training], float]
     clock: Callable[[], float] = time.monotonic
+    done: float = 0.0
+    """The work since the first call."""
     _began: float | None = None
-    _done: float = 0.0
-    _current: Training | None = None
+    _current: Sequence[Training] = ()
     _iteration: int = 0
-    _left: Sequence[Training] = ()
+    _pending: Sequence[Training] = ()
 
-    def at(self, training: Training, iteration: int) -> dict[str, Any]:
-        """Return the entries `left` and `pace` of run.json when a training is before a step."""
-        self._count(training, iteration)
-        left = {t.digest[:12]: self._work(t, t.start) for t in self._left}
-        return {
-            "left": left | {training.digest[:12]: self._work(training, iteration)},
-            "pace": self._pace(),
-        }
+    def at(self, trainings: Sequence[Training], iteration: int) -> dict[str, Any]:
+        """Return the entries `left` and `pace` of run.json when trainings that run together are
+        before a step."""
+        self._count(trainings, iteration)
+        left = {t.digest[:12]: self._work(t, t.start) for t in self._pending}
+        now = {t.digest[:12]: self._work(t, iteration) for t in trainings}
+        return {"left": left | now, "pace": self._pace()}
 
-    def _count(self, training: Training, iteration: int) -> None:
-        """Add the work since the last call. A training that another one follows has ended."""
-        if training == self._current:
-            self._done += self.cost(training) * (iteration - self._iteration)
+    def _count(self, trainings: Sequence[Training], iteration: int) -> None:
+        """Add the work since the last call. Trainings that others follow have ended."""
+        before = sum(self._work(training, self._iteration) for training in self._current)
+        if trainings == self._current:
+            self.done += before - sum(self._work(training, iteration) for training in trainings)
         else:
-            if self._current is not None:
-                self._done += self._work(self._current, self._iteration)
-            self._left = self.pending()
-        self._current, self._iteration = training, iteration
+            self.done += before
+            self._pending = self.pending()
+        self._current, self._iteration = trainings, iteration
 
     def _work(self, training: Training, iteration: int) -> float:
         """Return the work from an iteration of a training to its end."""
@@ -88,4 +99,4 @@ class Forecast:
         now = self.clock()
         self._began = now if self._began is None else self._began
         seconds = now - self._began
-        return self._done / seconds if seconds >= MEASURED_AFTER and self._done else None
+        return self.done / seconds if seconds >= MEASURED_AFTER and self.done else None

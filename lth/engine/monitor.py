@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5
 
-OnProgress = Callable[[Training, int, float], None]
-"""Receives a training, its iteration, and its speed in iterations per second."""
+OnProgress = Callable[[Sequence[Training], int, float], None]
+"""Receives trainings that run together, their iteration, and its speed in iterations per second."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ class Monitor:
 
     def _report(self, iteration: int, now: float) -> None:
         speed = (iteration - self._iteration) / (now - self._reported)
-        for training in self.trainings:
-            self.watch.on_progress(training, iteration, speed)
+        self.watch.on_progress(self.trainings, iteration, speed)
         self._reported, self._iteration = now, iteration
 
     def _save(self, running: Sequence[Progress], now: float) -> None:
