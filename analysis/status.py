@@ -103,7 +103,7 @@ class View:
         """Return the estimated time left, in words. Runs that have not started are taken to need as
         much new work as the others do on average."""
         if self.ahead:
-            return in_words(self.ahead[1])
+            return left_in_words(self.ahead[1])
         statuses = [status for _, status in runs]
         for status in statuses:
             self._seen = status.get("left", {}) | self._seen
@@ -155,10 +155,10 @@ def position(status: Status) -> str:
 def time_left(runs: list[Status], unstarted: float = 0.0) -> str:
     """Return the estimated time until these runs end, in words; nothing if none is running."""
     running = any(status["state"] == "running" for status in runs)
-    return in_words(seconds_left(runs, unstarted)) * running
+    return left_in_words(seconds_left(runs, unstarted)) * running
 
 
-def in_words(seconds: float | None) -> str:
+def left_in_words(seconds: float | None) -> str:
     """Return an estimated time left in words; None: there is no estimate yet."""
     return ", estimating the time left" if seconds is None else f", about {clock(seconds)} left"
 

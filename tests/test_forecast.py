@@ -74,6 +74,9 @@ def test_trainings_that_run_together_count_together(trainings: list[Training]) -
     clock.now += 2
     assert sum(forecast.at(first, 8)["left"].values()) == 4 + 2 + 3 + 1.5
     assert (forecast.at(first, 8)["pace"], forecast.done) == (6, 12)
+    forecast.at(first[:1], 0)  # both did not fit into memory
+    assert forecast.done == 12
+    forecast.at(first, 8)
     done.update(first)
     assert [*forecast.at(second, 4)["left"].values()] == [2, 1]
     forecast.at(second, 8)

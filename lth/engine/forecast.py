@@ -81,13 +81,15 @@ class Forecast:
         return {"left": left | now, "pace": self._pace()}
 
     def _count(self, trainings: Sequence[Training], iteration: int) -> None:
-        """Add the work since the last call. Trainings that others follow have ended."""
-        before = sum(self._work(training, self._iteration) for training in self._current)
+        """Add the work since the last call. Trainings that others follow have ended, unless they
+        are still to be made."""
+        before = {training: self._work(training, self._iteration) for training in self._current}
         if trainings == self._current:
-            self.done += before - sum(self._work(training, iteration) for training in trainings)
+            now = sum(self._work(training, iteration) for training in trainings)
+            self.done += sum(before.values()) - now
         else:
-            self.done += before
             self._pending = self.pending()
+            self.done += sum(before[training] for training in before.keys() - {*self._pending})
         self._current, self._iteration = trainings, iteration
 
     def _work(self, training: Training, iteration: int) -> float:
