@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # scipy.stats has the same, and is slow to import
 
 Array = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class Mean(NamedTuple):
         """Return the p-value of the one-sided test that the mean is above 0."""
         if self.deviation == 0:
             return 0.0 if self.value > 0 else 1.0
-        return float(stats.t.sf(self.value / self.deviation * math.sqrt(self.n), self.n - 1))
+        return float(stdtr(self.n - 1, -self.value / self.deviation * math.sqrt(self.n)))
 
 
 def mean_of(values: Array) -> Mean:
@@ -51,7 +51,7 @@ def mean_of(values: Array) -> Mean:
 def half_width(deviation: float, n: int, confidence: float, others: float = 0) -> float:
     """Return half of the interval of `Mean.half`."""
     error = math.sqrt(1 / n + (1 / others if others else 0))
-    return float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * deviation * error
+    return float(stdtrit(n - 1, 0.5 + confidence / 2)) * deviation * error
 
 
 def trials_that_decide(deviation: float, width: float, confidence: float, others: float) -> int:

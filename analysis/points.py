@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from analysis.arms import in_order
 from analysis.intervals import FEWEST
@@ -48,7 +48,7 @@ def points(rows: pd.DataFrame, quantity: str, *place: str, interval: bool = Fals
         runs=("run", joined),
     )
     if interval:
-        half = stats.t.ppf(0.975, found["n"] - 1) * found["deviation"] / np.sqrt(found["n"])
+        half = stdtrit(found["n"] - 1, 0.975) * found["deviation"] / np.sqrt(found["n"])
         half = half.where(found["n"] >= FEWEST)
         found = found.assign(low=found["mean"] - half, high=found["mean"] + half)
     if quantity in RATIOS:
