@@ -62,6 +62,7 @@ def against_density(
     hue="setting", for each network. Rows `behind` are drawn faintly in the background, `marks` as
     crosses. The caption ends with `notes`."""
     levels = learnt(levels) if STOP in levels else levels
+    behind = learnt(behind) if behind is not None and STOP in behind else behind
     notes = [*notes, *([DRAWS] if has_draws(levels) else [])]
     every = levels if behind is None else pd.concat([levels, behind])
     found = {QUANTITIES[q]: points(levels, q, interval=interval) for q in quantities}
@@ -145,12 +146,12 @@ def _label(axis: Axes, here: pd.DataFrame, back: pd.DataFrame, label: str, *, li
     if here.empty:
         axis.remove()
         return False
-    shown = pd.concat([here, back])
+    shown = pd.concat([here, back.assign(low=back["mean"], high=back["mean"])])
     axis.set_ylabel(label)
     drawing.density_axis(axis, shown["density"], linear=linear)
     if "accuracy" in label:
         dense = [of.loc[of["level"] == 0, "mean"].mean() for of in (here, back) if len(of)]
-        drawing.accuracy_axis(axis, min(dense) - drawing.AXIS_DEPTH, shown)
+        drawing.accuracy_axis(axis, pd.Series(dense).min() - drawing.AXIS_DEPTH, shown)
     AXES.get(str(here["quantity"].iloc[0]), lambda _: None)(axis)
     return drawing.mark_outside(axis)
 

@@ -86,8 +86,8 @@ class View:
             console.print(f"each level removes {text}", soft_wrap=True)
 
     def _fraction_done(self, runs: list[tuple[Path, Status]]) -> float:
-        if self.ahead:
-            return self.ahead[0]
+        if ahead := self.ahead:  # another thread sets it
+            return ahead[0]
         total = max(self._runs or 0, len(runs), 1)
         return sum(fraction_done(status) for _, status in runs) / total
 
@@ -102,8 +102,8 @@ class View:
     def _left(self, runs: list[tuple[Path, Status]]) -> str:
         """Return the estimated time left, in words. Runs that have not started are taken to need as
         much new work as the others do on average."""
-        if self.ahead:
-            return left_in_words(self.ahead[1])
+        if ahead := self.ahead:
+            return left_in_words(ahead[1])
         statuses = [status for _, status in runs]
         for status in statuses:
             self._seen = status.get("left", {}) | self._seen

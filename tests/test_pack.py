@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from analysis.status import View
+from hydra_plugins.lth_launchers import packed
+from hydra_plugins.lth_launchers.packed import PackedLauncher
 from lth.engine import maker
 from lth.engine.engine import Engine
 from lth.errors import Interrupted
@@ -155,6 +158,34 @@ def test_the_network_of_a_pack_that_diverges_is_the_one_that_could_not_be_made(
     dict(engine.ensure([first, third]))
     assert sizes == [3, 2]
     assert len(engine.making) == 0
+
+
+def test_the_launcher_shows_how_much_of_all_runs_is_done(
+    tiny: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seeds with two levels each, in packs of two: 4 networks of 12 iterations."""
+    specs = [
+        tiny(f"seed={seed}", "pruning.levels=1", f"store={tmp_path / 'store'}") for seed in (0, 1)
+    ]
+    nodes = {node for spec in specs for _, node in lottery.nodes(spec)}
+    from hydra_plugins.lth_launchers.console import ConsoleCallback  # Hydra has loaded it again
+
+    view, shown = View(tmp_path, 2), []
+    monkeypatch.setattr(ConsoleCallback, "view", view)
+    monkeypatch.setattr("lth.engine.monitor.REPORT_SECONDS", -1)
+    show = packed._show
+
+    def record(*of: Any) -> None:  # noqa: ANN401 - what _show receives
+        show(*of)
+        shown.append(view.line([]))
+
+    monkeypatch.setattr(packed, "_show", record)
+    dict(PackedLauncher(2)._engine(specs, lambda: nodes).ensure(nodes))
+    assert len(shown) == 2 * 12
+    assert "runs: starting | 25% in" in shown[6]
+    assert "0 of 4 networks trained, level 0, iteration 6 of 12, " in shown[6]
+    assert "75% in" in shown[18]
+    assert "2 of 4 networks trained, level 1, iteration 6 of 12, " in shown[18]
 
 
 @pytest.mark.slow

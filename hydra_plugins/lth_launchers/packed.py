@@ -160,7 +160,7 @@ def _complete(engine: "Engine", left: dict[int, set["Stored"]]) -> Iterator[int]
 
 
 def _count(trained: int) -> None:
-    """Add networks that were trained here to those of the summary. What follows is told by runs."""
+    """Add networks that were trained here to those of the summary, and clear the progress shown."""
     from hydra_plugins.lth_launchers.console import ConsoleCallback
 
     if ConsoleCallback.view is not None:
@@ -176,15 +176,15 @@ def _show(
     forecast: "Forecast",
 ) -> None:
     """Show in the progress view what is being trained, and how much of the work is done. `trained`:
-    number of networks that are."""
+    number of networks trained so far."""
     from hydra_plugins.lth_launchers.console import ConsoleCallback
 
     if ConsoleCallback.view is None:
         return
-    left, pace = forecast.at(trainings, iteration).values()
-    work, end = sum(left.values()), trainings[0].recipe.training.iterations
+    found, first = forecast.at(trainings, iteration), trainings[0]
+    work, pace, whole = sum(found["left"].values()), found["pace"], trained + len(found["left"])
     ConsoleCallback.view.ahead = forecast.done / (forecast.done + work), pace and work / pace
     ConsoleCallback.view.note = (
-        f"{trained} of {trained + len(left)} networks trained, level {trainings[0].mask.level}, "
-        f"iteration {iteration:,} of {end:,}, {speed:,.0f} a second"
+        f"{trained} of {whole} networks trained, level {first.mask.level}, iteration "
+        f"{iteration:,} of {first.recipe.training.iterations:,}, {speed:,.0f} a second"
     )

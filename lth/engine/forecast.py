@@ -47,7 +47,11 @@ def costs_of(spec: Spec) -> Callable[[Training], float]:
 
 
 def costs_of_all(specs: Iterable[Spec]) -> Callable[[Training], float]:
-    """Return the same for several runs. The cost of a training is that in the first of its runs."""
+    """Return a function that returns the cost of an iteration of any training of some runs, on one
+    device."""
+    specs = [*specs]
+    if find_device(specs[0].device).type == "cuda":  # where no steps are sparse
+        return lambda _: 1.0
     costs: dict[Training, float] = {}
     for spec in specs:
         cost = costs_of(spec)
@@ -66,7 +70,7 @@ class Forecast:
     cost: Callable[[Training], float]
     clock: Callable[[], float] = time.monotonic
     done: float = 0.0
-    """The work since the first call."""
+    """Work done since the first call."""
     _began: float | None = None
     _current: Sequence[Training] = ()
     _iteration: int = 0
@@ -81,8 +85,8 @@ class Forecast:
         return {"left": left | now, "pace": self._pace()}
 
     def _count(self, trainings: Sequence[Training], iteration: int) -> None:
-        """Add the work since the last call. Trainings that others follow have ended, unless they
-        are still to be made."""
+        """Add the work since the last call. Trainings that others follow have ended or failed,
+        unless they are still to be made."""
         before = {training: self._work(training, self._iteration) for training in self._current}
         if trainings == self._current:
             now = sum(self._work(training, iteration) for training in trainings)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 REPORT_SECONDS = 0.5
 
 OnProgress = Callable[[Sequence[Training], int, float], None]
-"""Receives trainings that run together, their iteration, and its speed in iterations per second."""
+"""Receives trainings that run together, their iteration, and iterations per second."""
 
 
 @dataclass(frozen=True)
